@@ -1,0 +1,48 @@
+"""The only reader of the operating system's randomness.
+
+Ids are a short prefix that says what they name, and 26 characters of Crockford's base 32: 48 bits of
+milliseconds, then 80 random bits. They sort by time and are safe in a path, a label and a shell.
+"""
+
+import hashlib
+import secrets
+import time
+import uuid
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(prefix: str) -> str:
+    """A fresh time-ordered id such as `job_01k8w3zq6f8v6m6v3x0r1c2d3e`."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return f"{prefix}_{_base32(number, 26)}"
+
+
+def new_uuid() -> uuid.UUID:
+    """A fresh random id for a request or a transfer."""
+    return uuid.UUID(bytes=secrets.token_bytes(16), version=4)
+
+
+def new_token(prefix: str) -> str:
+    """A secret of 192 random bits behind a prefix that secret scanners can recognise."""
+    return f"{prefix}_{secrets.token_urlsafe(24)}"
+
+
+def derived_uuid(*parts: str | int) -> uuid.UUID:
+    """The same parts give the same id for ever: a retry can only repeat what it names.
+
+    Parts are length-prefixed, so ("ab", "c") and ("a", "bc") differ.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = str(part).encode()
+        digest.update(len(raw).to_bytes(4, "big") + raw)
+    return uuid.UUID(bytes=digest.digest()[:16], version=5)
+
+
+def _base32(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, rest = divmod(number, 32)
+        digits.append(_ALPHABET[rest])
+    return "".join(reversed(digits))
