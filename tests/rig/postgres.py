@@ -1,0 +1,127 @@
+"""A real PostgreSQL of our own, on a unix socket only."""
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from tests.rig.parts import Folder, User, abandoned_folders, find_program, spawn, stop, wait_until
+
+_KIND = "pg"
+_HOW = "apt-get install postgresql"
+_SUPERUSER = "usance"
+
+# What a crash of the machine would lose is of no interest to a test; what a crash of the server would lose is
+# written all the same.
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_INITDB_OPTIONS = ["--auth=trust", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"]
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "50",
+    "shared_buffers": "32MB",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+}
+
+
+class Postgres:
+    """A running server; `durable` says whether commits reach the disk (a benchmark wants that)."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        server, initdb = _programs()
+        for path in abandoned_folders(_KIND):
+            shutil.rmtree(path, ignore_errors=True)
+        self._folder = Folder(_KIND)
+        self._names = itertools.count(1)
+        self.socket_folder = self._folder.path / "run"
+        data = self._folder.path / "data"
+        user = _owner()
+        for folder in (data, self.socket_folder):
+            folder.mkdir(mode=0o700)
+            if user is not None:
+                os.chown(folder, user.uid, user.gid)
+        make_cluster = [str(initdb), "-D", str(data), "-U", _SUPERUSER, *_INITDB_OPTIONS]
+        as_user = ["setpriv", *user.setpriv_options] if user else []
+        subprocess.run([*as_user, *make_cluster], check=True, capture_output=True, cwd="/")
+        settings = {
+            **_SETTINGS,
+            **({} if durable else _FAST),
+            "unix_socket_directories": str(self.socket_folder),
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.
+        run = [str(server), "-D", str(data), *options]
+        self._process = spawn(run, log=self._folder.path / "log", user=user, dies_with="INT")
+        try:
+            wait_until(self._answers, "PostgreSQL answers")
+        except BaseException:
+            self.stop()
+            raise
+
+    def url(self, database: str) -> str:
+        """What SQLAlchemy's create_engine takes."""
+        return f"postgresql+psycopg://{_SUPERUSER}@/{database}?host={self.socket_folder}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a fresh, empty database, dropped at the end whoever is still connected."""
+        name = f"test_{next(self._names)}"
+        self._execute(f"CREATE DATABASE {name}")
+        try:
+            yield self.url(name)
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def stop(self) -> None:
+        stop(self._process, by=signal.SIGINT)
+        self._folder.remove()
+
+    def _conninfo(self) -> str:
+        return f"host={self.socket_folder} user={_SUPERUSER} dbname=postgres"
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self._conninfo(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL ended at once:\n{(self._folder.path / 'log').read_text()}")
+        try:
+            psycopg.connect(self._conninfo()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """A server for the length of a block; raises parts.MissingError where its programs are not installed."""
+    server = Postgres(durable=durable)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _programs() -> tuple[Path, Path]:
+    # Debian keeps each major version's programs in a folder of its own, off the PATH.
+    versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
+    folders = sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
+    initdb = find_program("initdb", how=_HOW, folders=folders).resolve()
+    return find_program("postgres", how=_HOW, folders=[initdb.parent, *folders]), initdb
+
+
+def _owner() -> User | None:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    users = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = users.get("postgres") or users["nobody"]
+    return User(uid=entry.pw_uid, gid=entry.pw_gid)

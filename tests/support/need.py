@@ -1,0 +1,19 @@
+"""What a test cannot run without."""
+
+import os
+
+import pytest
+
+
+def need(condition: bool, what: str, how: str) -> None:
+    """Skip the test when `condition` does not hold; where everything must be there, fail it.
+
+    `.ci/run` prepares the whole machine and sets USANCE_REQUIRE_ALL=1: what is missing there is a fault of
+    the preparation, and a green run must not hide it. `how` tells a person what to install or to do.
+    """
+    if condition:
+        return
+    sentence = f"needs {what}: {how}"
+    if os.environ.get("USANCE_REQUIRE_ALL") == "1":
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
