@@ -54,7 +54,7 @@ class User:
 
 
 class Folder:
-    """A folder of our own. Its lock is held as long as we live, so the next run can tell that we were killed."""
+    """A folder of our own. Its lock lives as long as we do, so the next run can tell that we were killed."""
 
     def __init__(self, kind: str) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{kind}-"))
@@ -64,6 +64,10 @@ class Folder:
 
     def remove(self) -> None:
         shutil.rmtree(self.path)
+        self.release()
+
+    def release(self) -> None:
+        """Give up the lock of a folder that is gone."""
         self._lock.close()
 
 

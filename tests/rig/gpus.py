@@ -1,0 +1,16 @@
+"""The GPUs that the rig pretends to have; the hook's inventory and the NVML stub agree on them."""
+
+from dataclasses import dataclass
+
+# The character device major of NVIDIA's driver. No driver owns it here, so opening such a node says "no such
+# device" where the container's device cgroup lets the call through, and "not permitted" where it does not.
+NVIDIA_MAJOR = 195
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    uuid: str
+    minor: int
+
+
+FOUR_GPUS = tuple(Gpu(uuid=f"GPU-{n:08x}-0000-4000-8000-{n:012x}", minor=n) for n in range(4))

@@ -1,0 +1,107 @@
+"""Take away everything that an engine in a given folder made, whether it was stopped or killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.rig.parts import wait_until
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+# What Docker's programs make outside their folders, whatever they are told.
+_SHARED = tuple(
+    Path(name)
+    for name in (
+        "/run/containerd/s",
+        "/run/containerd",
+        "/run/docker/plugins",
+        "/run/docker",
+        "/etc/docker/key.json",
+        "/etc/docker",
+    )
+)
+
+
+def shared_paths() -> frozenset[Path]:
+    """Those of the shared paths that are there."""
+    return frozenset(path for path in _SHARED if path.exists())
+
+
+def remove(folder: Path, *, host_had: frozenset[Path] = frozenset(_SHARED)) -> None:
+    """End the engine's processes, then take away its mounts, cgroups and files.
+
+    Of the shared paths, those that the host had before stay; so do those that somebody else uses now.
+    """
+    for pid in processes(folder):
+        _kill(pid)
+    wait_until(lambda: not processes(folder), f"the processes of {folder} end")
+    for mount in sorted(mounts(folder), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    for cgroup in cgroups(folder):
+        for name, _, _ in os.walk(cgroup, topdown=False):
+            Path(name).rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in _SHARED:
+        if path not in host_had:
+            _remove_unused(path)
+
+
+def processes(folder: Path) -> set[int]:
+    """The engine's own programs, and every process of its containers."""
+    found = {int(pid) for path in _cgroup_files(folder) for pid in path.read_text().split()}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        is_ours = Path(argv[0]).name in ("dockerd", "containerd", "containerd-shim-runc-v2")
+        if is_ours and any(str(folder) in part for part in argv) and _runs(entry):
+            found.add(int(entry.name))
+    return found
+
+
+def device_cgroups_are_files() -> bool:
+    """Whether the stand-in hook can open a container's device cgroup: on v1 it can, on v2 it is a program."""
+    return (_CGROUPS / "devices").is_dir()
+
+
+def mounts(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [point for line in lines if (point := line.split()[4]).startswith(f"{folder}/")]
+
+
+def cgroups(folder: Path) -> list[Path]:
+    """The engine's cgroups: one per controller on v1, one on v2."""
+    return [path for path in (_CGROUPS / folder.name, *_CGROUPS.glob(f"*/{folder.name}")) if path.is_dir()]
+
+
+def _cgroup_files(folder: Path) -> Iterator[Path]:
+    for cgroup in cgroups(folder):
+        yield from cgroup.rglob("cgroup.procs")
+
+
+def _runs(entry: Path) -> bool:
+    try:
+        return "\nState:\tZ" not in (entry / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _remove_unused(path: Path) -> None:
+    try:
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:  # not empty: somebody else's engine came meanwhile
+        return
