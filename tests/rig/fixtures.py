@@ -1,14 +1,18 @@
 """The rig as pytest fixtures. What the machine lacks skips a test or fails it: see tests/support/need.py."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import docker
+import pynvml
 import pytest
 
 from tests.rig.dockerd import Engine, running_engine
 from tests.rig.gpus import FOUR_GPUS
 from tests.rig.nvidia_hook import HookSettings
+from tests.rig.nvml.build import NvmlStub, build_library
+from tests.rig.nvml.state import NvmlState
 from tests.rig.parts import MissingError
 from tests.rig.postgres import Postgres, running_postgres
 from tests.support.need import need
@@ -58,3 +62,24 @@ def docker_engine(_session_engine: Engine) -> Iterator[Engine]:
 def docker_client(docker_engine: Engine) -> Iterator[docker.DockerClient]:
     with docker_engine.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def _nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with _parts_needed():
+        return build_library(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def nvml_stub(_nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NvmlStub]:
+    """NVIDIA's library without a GPU in the machine yet: `.state` adds them, `.env()` is for child processes.
+
+    In this process pynvml finds it after `.load()`, in this test and in all later ones.
+    """
+    stub = NvmlStub(library=_nvml_library, state=NvmlState(tmp_path / "nvml-state"))
+    monkeypatch.setenv("USANCE_NVML_STATE", str(stub.state.path))
+    yield stub
+    NvmlState(stub.state.path)  # whatever the test made fail works again
+    with suppress(pynvml.NVMLError):
+        while True:
+            pynvml.nvmlShutdown()

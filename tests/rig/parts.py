@@ -57,8 +57,9 @@ class Folder:
     """A folder of our own. Its lock lives as long as we do, so the next run can tell that we were killed."""
 
     def __init__(self, kind: str) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{kind}-"))
-        self.path.chmod(0o755)  # servers that must not be root get in
+        # Not mkdtemp's names: they may hold what is no name for a containerd namespace.
+        self.path = Path(tempfile.gettempdir(), f"{FOLDER_PREFIX}{kind}-{os.urandom(6).hex()}")
+        self.path.mkdir(mode=0o755)  # servers that must not be root get in
         self._lock = (self.path / "owner.lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
