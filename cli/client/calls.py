@@ -1,0 +1,120 @@
+"""Calls that survive a bad line: every RPC of the market may be repeated, so we repeat it.
+
+A unary call is tried again with the same request, hence the same request_id. A stream is opened again
+from the last item that was taken in.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from cli.client.errors import explain
+from cli.errors import UsanceError
+from runtime.clock import Clock
+from runtime.ids import new_uuid
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+TRY_S = 10
+BACK_OFF_MS_FIRST = 200
+BACK_OFF_MS_MAX = 5_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to go on asking a coordinator that does not answer."""
+
+    call_ms: int = 20_000
+    # A stream lives as long as a job: it outlasts a restart of the coordinator, or of a router.
+    stream_ms: int = 600_000
+
+
+class Caller:
+    """Makes calls with the caller's token; `on_trouble` is told why a call is tried again."""
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        token: str,
+        clock: Clock,
+        patience: Patience,
+        on_trouble: Callable[[UsanceError], None],
+    ) -> None:
+        self._target = target
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._clock = clock
+        self._patience = patience
+        self._on_trouble = on_trouble
+
+    async def call(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request
+    ) -> _Answer:
+        tries = _Tries(self._clock, self._patience.call_ms)
+        while True:
+            try:
+                return await method(request, timeout=TRY_S, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                await self._again(error, tries)
+
+    async def stream(
+        self,
+        method: "grpc.aio.UnaryStreamMultiCallable[_Request, _Answer]",
+        request: Callable[[], _Request],
+        is_last: Callable[[_Answer], bool],
+    ) -> AsyncIterator[_Answer]:
+        """Items until one is the last; `request` says each time from where to go on.
+
+        A stream that ends before its last item has been cut, even if it ended in good order.
+        """
+        tries = _Tries(self._clock, self._patience.stream_ms)
+        while True:
+            call = method(request(), metadata=self._metadata)
+            try:
+                async for item in call:
+                    tries = _Tries(self._clock, self._patience.stream_ms)
+                    yield item
+                    if is_last(item):
+                        return
+                await self._clock.sleep_ms(tries.next_wait_ms())
+            except grpc.aio.AioRpcError as error:
+                await self._again(error, tries)
+            finally:
+                call.cancel()
+
+    async def _again(self, error: grpc.aio.AioRpcError, tries: "_Tries") -> None:
+        """Return when it is time for another try; raise when there is to be none."""
+        meaning, may_repeat = explain(error, self._target)
+        if not may_repeat or tries.over():
+            raise meaning from error
+        self._on_trouble(meaning)
+        await self._clock.sleep_ms(tries.next_wait_ms())
+
+
+class _Tries:
+    """Back-off with full jitter, within a limit on the whole."""
+
+    def __init__(self, clock: Clock, limit_ms: int) -> None:
+        self._clock = clock
+        self._end_ms = clock.boot_ms() + limit_ms
+        self._ceiling_ms = BACK_OFF_MS_FIRST
+
+    def over(self) -> bool:
+        return self._clock.boot_ms() >= self._end_ms
+
+    def next_wait_ms(self) -> int:
+        wait_ms = BACK_OFF_MS_FIRST // 4 + new_uuid().int % self._ceiling_ms
+        self._ceiling_ms = min(2 * self._ceiling_ms, BACK_OFF_MS_MAX)
+        return wait_ms
+
+
+async def cancel_and_wait(*tasks: "asyncio.Task[Any]") -> None:
+    """End tasks and let them clean up."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

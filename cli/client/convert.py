@@ -1,0 +1,303 @@
+"""Messages of `usance.v1` from and to the values of `cli.model`. No decisions."""
+
+from enum import StrEnum
+from typing import TypeVar
+
+from cli import model
+from cli.model import (
+    Account,
+    Attempt,
+    AttemptState,
+    Bill,
+    BillAttempt,
+    BillLine,
+    Cause,
+    EndReason,
+    Event,
+    EventKind,
+    Gpu,
+    GpuRequest,
+    Host,
+    HostState,
+    Isolation,
+    Job,
+    JobSpec,
+    JobState,
+    LimitCount,
+    LogEnd,
+    LogPiece,
+    LogStream,
+    LogTotals,
+    Offer,
+    Quote,
+    Role,
+)
+from runtime.evidence import GpuUse, UsageRecord
+from usance.v1 import market_pb2, types_pb2
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choice(kind: type[_Choice], numbers: dict[int, _Choice], number: int) -> _Choice:
+    # A value of a newer version is UNSPECIFIED here, as types.proto says.
+    return numbers.get(number, kind("UNSPECIFIED"))
+
+
+def _numbers(kind: type[_Choice], prefix: str, values: dict[str, int]) -> dict[int, _Choice]:
+    return {number: kind(name.removeprefix(prefix)) for name, number in values.items()}
+
+
+_CAUSES = _numbers(Cause, "CAUSE_", dict(types_pb2.Cause.items()))
+_ISOLATIONS = _numbers(Isolation, "ISOLATION_", dict(types_pb2.Isolation.items()))
+_JOB_STATES = _numbers(JobState, "JOB_STATE_", dict(types_pb2.JobState.items()))
+_ATTEMPT_STATES = _numbers(AttemptState, "ATTEMPT_STATE_", dict(types_pb2.AttemptState.items()))
+_END_REASONS = _numbers(EndReason, "END_REASON_", dict(types_pb2.EndReason.items()))
+_HOST_STATES = _numbers(HostState, "HOST_STATE_", dict(types_pb2.HostState.items()))
+_ROLES = _numbers(Role, "ROLE_", dict(types_pb2.Role.items()))
+_EVENT_KINDS = _numbers(EventKind, "EVENT_KIND_", dict(market_pb2.EventKind.items()))
+_LOG_STREAMS = _numbers(LogStream, "LOG_STREAM_", dict(types_pb2.LogStream.items()))
+
+
+def isolation_to(isolation: Isolation) -> types_pb2.Isolation.ValueType:
+    return types_pb2.Isolation.Value(f"ISOLATION_{isolation}")
+
+
+def role_to(role: Role) -> types_pb2.Role.ValueType:
+    return types_pb2.Role.Value(f"ROLE_{role}")
+
+
+def gpu_request_to(request: GpuRequest) -> types_pb2.GpuRequest:
+    return types_pb2.GpuRequest(
+        count=request.count, model=request.model, vram_bytes_min=request.vram_bytes_min
+    )
+
+
+def spec_to(spec: JobSpec) -> types_pb2.JobSpec:
+    return types_pb2.JobSpec(
+        name=spec.name,
+        image=spec.image,
+        command=spec.command,
+        env=dict(spec.env),
+        gpus=gpu_request_to(spec.gpus),
+        isolation_min=isolation_to(spec.isolation_min),
+        gpu_hour_price_micro_max=spec.gpu_hour_price_micro_max,
+        budget_micro=spec.budget_micro,
+        run_ms_max=spec.run_ms_max,
+        stop_grace_ms=spec.stop_grace_ms,
+        retries_max=spec.retries_max,
+        queue_ms_max=spec.queue_ms_max,
+    )
+
+
+def spec_of(message: types_pb2.JobSpec) -> JobSpec:
+    return JobSpec(
+        name=message.name,
+        image=message.image,
+        command=tuple(message.command),
+        env=tuple(sorted(message.env.items())),
+        gpus=GpuRequest(
+            count=message.gpus.count, model=message.gpus.model, vram_bytes_min=message.gpus.vram_bytes_min
+        ),
+        isolation_min=_choice(Isolation, _ISOLATIONS, message.isolation_min),
+        gpu_hour_price_micro_max=message.gpu_hour_price_micro_max,
+        budget_micro=message.budget_micro,
+        run_ms_max=message.run_ms_max,
+        stop_grace_ms=message.stop_grace_ms if message.HasField("stop_grace_ms") else None,
+        retries_max=message.retries_max,
+        queue_ms_max=message.queue_ms_max,
+    )
+
+
+def offer_of(message: market_pb2.Offer) -> Offer:
+    return Offer(
+        host_id=message.host_id,
+        gpu_model=message.gpu_model,
+        gpu_count_free=message.gpu_count_free,
+        vram_bytes=message.vram_bytes,
+        simulated=message.simulated,
+        gpu_hour_price_micro=message.gpu_hour_price_micro,
+        isolation=_choice(Isolation, _ISOLATIONS, message.isolation),
+        region=message.region,
+        executor=message.executor,
+        run_ms_max=message.run_ms_max,
+        driver_version=message.driver_version,
+    )
+
+
+def limit_of(message: market_pb2.LimitCount) -> LimitCount:
+    return LimitCount(limit=message.limit, host_count=message.host_count, remedy=message.remedy)
+
+
+def quote_of(message: market_pb2.QuoteJobResponse) -> Quote:
+    return Quote(
+        offer=offer_of(message.offer) if message.HasField("offer") else None,
+        hour_price_micro=message.hour_price_micro,
+        hold_micro=message.hold_micro,
+        run_ms_affordable=message.run_ms_affordable,
+        hosts_considered=message.hosts_considered,
+        limits=tuple(map(limit_of, message.limits)),
+        fee_ppm=message.fee_ppm,
+    )
+
+
+def attempt_of(message: market_pb2.Attempt) -> Attempt:
+    return Attempt(
+        attempt_id=message.attempt_id,
+        epoch=message.epoch,
+        host_id=message.host_id,
+        gpus=tuple(
+            Gpu(uuid=gpu.uuid, model=gpu.model, vram_bytes=gpu.vram_bytes, simulated=gpu.simulated)
+            for gpu in message.gpus
+        ),
+        state=_choice(AttemptState, _ATTEMPT_STATES, message.state),
+        end_reason=_choice(EndReason, _END_REASONS, message.end_reason),
+        cause=_choice(Cause, _CAUSES, message.cause),
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        hour_price_micro=message.hour_price_micro,
+        billed_ms=message.billed_ms,
+        unbilled_ms=message.unbilled_ms,
+        charged_micro=message.charged_micro,
+        detail=message.detail,
+        isolation=_choice(Isolation, _ISOLATIONS, message.isolation),
+    )
+
+
+def job_of(message: market_pb2.Job) -> Job:
+    return Job(
+        job_id=message.job_id,
+        spec=spec_of(message.spec),
+        state=_choice(JobState, _JOB_STATES, message.state),
+        cause=_choice(Cause, _CAUSES, message.cause),
+        detail=message.detail,
+        submitted_at_ms=message.submitted_at_ms,
+        ended_at_ms=message.ended_at_ms,
+        charged_micro=message.charged_micro,
+        attempts=tuple(map(attempt_of, message.attempts)),
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        limits=tuple(map(limit_of, message.limits)),
+    )
+
+
+def record_of(message: types_pb2.UsageRecord) -> UsageRecord:
+    return UsageRecord(
+        number=message.number,
+        start_ms=message.start_ms,
+        end_ms=message.end_ms,
+        gpus=tuple(
+            GpuUse(
+                gpu_uuid=gpu.gpu_uuid,
+                utilization_percent=(
+                    gpu.utilization_percent if gpu.HasField("utilization_percent") else None
+                ),
+                memory_used_bytes=gpu.memory_used_bytes if gpu.HasField("memory_used_bytes") else None,
+                energy_mj=gpu.energy_mj if gpu.HasField("energy_mj") else None,
+            )
+            for gpu in message.gpus
+        ),
+        previous_digest=message.previous_digest,
+        digest=message.digest,
+    )
+
+
+def bill_line_of(message: market_pb2.BillLine) -> BillLine:
+    return BillLine(
+        attempt_id=message.attempt_id,
+        record=record_of(message.record),
+        witnessed_ms=message.witnessed_ms,
+        billed_through_ms=message.billed_through_ms,
+        charge_micro=message.charge_micro,
+        fee_micro=message.fee_micro,
+        earning_micro=message.earning_micro,
+        transfer_id=message.transfer_id,
+    )
+
+
+def bill_of(message: market_pb2.Bill) -> Bill:
+    return Bill(
+        job_id=message.job_id,
+        final=message.final,
+        held_micro=message.held_micro,
+        charged_micro=message.charged_micro,
+        released_micro=message.released_micro,
+        attempts=tuple(
+            BillAttempt(
+                attempt_id=attempt.attempt_id,
+                epoch=attempt.epoch,
+                host_id=attempt.host_id,
+                gpu_uuids=tuple(attempt.gpu_uuids),
+                hour_price_micro=attempt.hour_price_micro,
+                fee_ppm=attempt.fee_ppm,
+                run_ms_affordable=attempt.run_ms_affordable,
+                lines=tuple(map(bill_line_of, attempt.lines)),
+            )
+            for attempt in message.attempts
+        ),
+    )
+
+
+def event_of(message: market_pb2.Event) -> Event:
+    return Event(
+        number=message.number,
+        kind=_choice(EventKind, _EVENT_KINDS, message.kind),
+        happened_at_ms=message.happened_at_ms,
+        text=message.text,
+        job_state=_choice(JobState, _JOB_STATES, message.job_state),
+        cause=_choice(Cause, _CAUSES, message.cause),
+        attempt_id=message.attempt_id,
+        bill_line=bill_line_of(message.bill_line) if message.HasField("bill_line") else None,
+    )
+
+
+def log_piece_of(message: market_pb2.AttemptLog) -> LogPiece:
+    return LogPiece(
+        attempt_id=message.attempt_id,
+        offset=message.chunk.offset,
+        stream=_choice(LogStream, _LOG_STREAMS, message.chunk.stream),
+        data=message.chunk.data,
+    )
+
+
+def log_end_of(message: market_pb2.LogEnd) -> LogEnd:
+    totals = None
+    if message.HasField("totals"):
+        totals = LogTotals(
+            stdout_bytes=message.totals.stdout_bytes,
+            stderr_bytes=message.totals.stderr_bytes,
+            stdout_sha256=message.totals.stdout_sha256,
+            stderr_sha256=message.totals.stderr_sha256,
+        )
+    return LogEnd(
+        attempt_id=message.attempt_id, complete=message.complete, totals=totals, offset=message.offset
+    )
+
+
+def account_of(message: market_pb2.Account) -> Account:
+    return Account(
+        account_id=message.account_id,
+        name=message.name,
+        roles=tuple(_choice(Role, _ROLES, role) for role in message.roles),
+        wallet_micro=message.wallet_micro,
+        held_micro=message.held_micro,
+        earnings_micro=message.earnings_micro,
+    )
+
+
+def host_of(message: market_pb2.Host) -> Host:
+    return Host(
+        host_id=message.host_id,
+        hostname=message.hostname,
+        state=_choice(HostState, _HOST_STATES, message.state),
+        reason=message.reason,
+        since_at_ms=message.since_at_ms,
+        offers=tuple(map(offer_of, message.offers)),
+    )
+
+
+def trial_balance_of(message: market_pb2.GetTrialBalanceResponse) -> model.TrialBalance:
+    return model.TrialBalance(
+        lines=tuple(
+            model.TrialBalanceLine(ledger_account=line.ledger_account, balance_micro=line.balance_micro)
+            for line in message.lines
+        ),
+        sum_micro=message.sum_micro,
+    )

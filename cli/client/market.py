@@ -1,0 +1,213 @@
+"""The market as an object: one method for each RPC, with retries, in the values of `cli.model`."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc.aio
+
+from cli import model
+from cli.client import convert
+from cli.client.calls import Caller, Patience
+from cli.errors import Broken, UsanceError
+from cli.model import LogEnd, LogPiece
+from runtime.channel import open_channel
+from runtime.clock import SystemClock
+from usance.v1 import market_pb2 as pb
+from usance.v1 import market_pb2_grpc
+
+PAGE_SIZE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where the coordinator is, whose certificate it must show, and who we are."""
+
+    target: str
+    authority_pem: bytes
+    token: str
+
+
+class Market:
+    """Made by `open_market`. Every `request_id` is a UUID that the caller makes once per intention."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+        self._buyer = market_pb2_grpc.MarketServiceStub(channel)
+        self._account = market_pb2_grpc.AccountServiceStub(channel)
+        self._seller = market_pb2_grpc.SellerServiceStub(channel)
+        self._admin = market_pb2_grpc.AdminServiceStub(channel)
+        self._caller = caller
+
+    async def get_self(self) -> model.Account:
+        answer = await self._caller.call(self._account.GetSelf, pb.GetSelfRequest())
+        return convert.account_of(answer.account)
+
+    async def get_wallet(self) -> model.Wallet:
+        answer = await self._caller.call(self._account.GetWallet, pb.GetWalletRequest())
+        return model.Wallet(
+            wallet_micro=answer.wallet_micro,
+            held_micro=answer.held_micro,
+            earnings_micro=answer.earnings_micro,
+        )
+
+    async def list_offers(self, wanted: model.OfferFilter) -> list[model.Offer]:
+        """All pages, cheapest first."""
+        offers: list[model.Offer] = []
+        page_token = ""
+        while True:
+            request = pb.ListOffersRequest(
+                gpus=convert.gpu_request_to(wanted.gpus),
+                isolation_min=convert.isolation_to(wanted.isolation_min),
+                gpu_hour_price_micro_max=wanted.gpu_hour_price_micro_max,
+                page_size=PAGE_SIZE,
+                page_token=page_token,
+            )
+            answer = await self._caller.call(self._buyer.ListOffers, request)
+            offers += map(convert.offer_of, answer.offers)
+            page_token = answer.next_page_token
+            if not page_token:
+                return offers
+
+    async def quote_job(self, spec: model.JobSpec) -> model.Quote:
+        answer = await self._caller.call(self._buyer.QuoteJob, pb.QuoteJobRequest(spec=convert.spec_to(spec)))
+        return convert.quote_of(answer)
+
+    async def submit_job(self, spec: model.JobSpec, request_id: str) -> model.Job:
+        request = pb.SubmitJobRequest(request_id=request_id, spec=convert.spec_to(spec))
+        answer = await self._caller.call(self._buyer.SubmitJob, request)
+        return convert.job_of(answer.job)
+
+    async def get_job(self, job_id: str) -> model.Job:
+        answer = await self._caller.call(self._buyer.GetJob, pb.GetJobRequest(job_id=job_id))
+        return convert.job_of(answer.job)
+
+    async def list_jobs(self, *, live_only: bool = False, page_size: int = 100) -> AsyncIterator[model.Job]:
+        """Newest first; pages are fetched as they are needed."""
+        page_token = ""
+        while True:
+            request = pb.ListJobsRequest(live_only=live_only, page_size=page_size, page_token=page_token)
+            answer = await self._caller.call(self._buyer.ListJobs, request)
+            for job in answer.jobs:
+                yield convert.job_of(job)
+            page_token = answer.next_page_token
+            if not page_token:
+                return
+
+    async def watch_job(self, job_id: str, *, number_after: int = 0) -> AsyncIterator[model.Event]:
+        """Every event once, up to the job's last, across any number of dropped connections."""
+        seen = number_after
+
+        def request() -> pb.WatchJobRequest:
+            return pb.WatchJobRequest(job_id=job_id, event_number_after=seen)
+
+        def is_last(answer: pb.WatchJobResponse) -> bool:
+            return answer.event.kind == pb.EVENT_KIND_ENDED
+
+        async for answer in self._caller.stream(self._buyer.WatchJob, request, is_last):
+            if answer.event.number > seen:
+                seen = answer.event.number
+                yield convert.event_of(answer.event)
+
+    async def read_logs(self, job_id: str, *, follow: bool) -> AsyncIterator[LogPiece | LogEnd]:
+        """Every byte once and in order, across any number of dropped connections; then the end."""
+        attempt_id, offset = "", 0
+
+        def request() -> pb.ReadLogsRequest:
+            return pb.ReadLogsRequest(job_id=job_id, attempt_id=attempt_id, offset=offset, follow=follow)
+
+        def is_last(answer: pb.ReadLogsResponse) -> bool:
+            return answer.WhichOneof("item") == "end"
+
+        async for answer in self._caller.stream(self._buyer.ReadLogs, request, is_last):
+            if is_last(answer):
+                yield convert.log_end_of(answer.end)
+                continue
+            piece = convert.log_piece_of(answer.chunk)
+            if piece.attempt_id != attempt_id:
+                attempt_id, offset = piece.attempt_id, 0
+            if piece.offset > offset:
+                raise Broken(f"output of {attempt_id} lacks bytes {offset} to {piece.offset}")
+            fresh = piece.data[offset - piece.offset :]
+            if fresh:
+                offset += len(fresh)
+                yield LogPiece(
+                    attempt_id=attempt_id, offset=offset - len(fresh), stream=piece.stream, data=fresh
+                )
+
+    async def cancel_job(self, job_id: str, request_id: str) -> model.Job:
+        request = pb.CancelJobRequest(request_id=request_id, job_id=job_id)
+        answer = await self._caller.call(self._buyer.CancelJob, request)
+        return convert.job_of(answer.job)
+
+    async def get_bill(self, job_id: str) -> model.Bill:
+        answer = await self._caller.call(self._buyer.GetBill, pb.GetBillRequest(job_id=job_id))
+        return convert.bill_of(answer.bill)
+
+    async def create_enrolment_token(self, request_id: str) -> model.Token:
+        request = pb.CreateEnrolmentTokenRequest(request_id=request_id)
+        answer = await self._caller.call(self._seller.CreateEnrolmentToken, request)
+        return model.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
+
+    async def list_hosts(self) -> list[model.Host]:
+        answer = await self._caller.call(self._seller.ListHosts, pb.ListHostsRequest())
+        return list(map(convert.host_of, answer.hosts))
+
+    async def create_account(
+        self, name: str, roles: tuple[model.Role, ...], request_id: str
+    ) -> model.Account:
+        request = pb.CreateAccountRequest(request_id=request_id, name=name, roles=map(convert.role_to, roles))
+        answer = await self._caller.call(self._admin.CreateAccount, request)
+        return convert.account_of(answer.account)
+
+    async def list_accounts(self) -> list[model.Account]:
+        accounts: list[model.Account] = []
+        page_token = ""
+        while True:
+            request = pb.ListAccountsRequest(page_size=PAGE_SIZE, page_token=page_token)
+            answer = await self._caller.call(self._admin.ListAccounts, request)
+            accounts += map(convert.account_of, answer.accounts)
+            page_token = answer.next_page_token
+            if not page_token:
+                return accounts
+
+    async def create_token(self, account_name: str, lifetime_ms: int, request_id: str) -> model.Token:
+        request = pb.CreateTokenRequest(
+            request_id=request_id, account_name=account_name, lifetime_ms=lifetime_ms
+        )
+        answer = await self._caller.call(self._admin.CreateToken, request)
+        return model.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
+
+    async def deposit(self, account_name: str, amount_micro: int, reason: str, request_id: str) -> int:
+        """The wallet afterwards."""
+        request = pb.DepositRequest(
+            request_id=request_id, account_name=account_name, amount_micro=amount_micro, reason=reason
+        )
+        answer = await self._caller.call(self._admin.Deposit, request)
+        return answer.wallet_micro
+
+    async def get_trial_balance(self) -> model.TrialBalance:
+        answer = await self._caller.call(self._admin.GetTrialBalance, pb.GetTrialBalanceRequest())
+        return convert.trial_balance_of(answer)
+
+    async def run_audit(self) -> model.Audit:
+        answer = await self._caller.call(self._admin.RunAudit, pb.RunAuditRequest())
+        return model.Audit(violations=tuple(answer.violations), transfers_checked=answer.transfers_checked)
+
+
+@asynccontextmanager
+async def open_market(
+    connection: Connection,
+    *,
+    patience: Patience | None = None,
+    on_trouble: Callable[[UsanceError], None] = lambda _: None,
+) -> AsyncIterator[Market]:
+    """A market for the length of a block. Nothing is sent before the first call."""
+    caller = Caller(
+        target=connection.target,
+        token=connection.token,
+        clock=SystemClock(),
+        patience=patience or Patience(),
+        on_trouble=on_trouble,
+    )
+    async with open_channel(connection.target, connection.authority_pem) as channel:
+        yield Market(channel, caller)

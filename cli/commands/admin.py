@@ -1,0 +1,127 @@
+"""The operator's: accounts, tokens, deposits and the books."""
+
+import sys
+
+import click
+
+from cli.commands.wanted import CREDITS, DURATION
+from cli.exits import Exit
+from cli.model import Account, Role
+from cli.session import Session, market_command
+
+
+@click.group()
+def admin() -> None:
+    """Operate the market: accounts, tokens, deposits, the books."""
+
+
+@admin.command("account-create")
+@click.argument("name")
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice(["buyer", "seller", "operator"]),
+    multiple=True,
+    required=True,
+    help="What the account may be; repeatable.",
+)
+@market_command
+def account_create(session: Session, name: str, roles: tuple[str, ...]) -> None:
+    """Open an account."""
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    wanted = tuple(Role(role.upper()) for role in roles)
+    made = session.ask(lambda market: market.create_account(name, wanted, request_id))
+    session.answer(
+        lambda: [f"{made.name} is {made.account_id}; next: usance admin token {made.name}"], account=made
+    )
+
+
+@admin.command()
+@market_command
+def accounts(session: Session) -> None:
+    """Show all accounts with their balances."""
+    found = session.ask(lambda market: market.list_accounts())
+    session.answer(lambda: _accounts_screen(found), accounts=found)
+
+
+def _accounts_screen(found: list[Account]) -> list[str]:
+    from cli.render import amount, safe, table, words
+
+    rows = [
+        (
+            safe(account.name),
+            ",".join(words(role) for role in account.roles),
+            amount(account.wallet_micro),
+            amount(account.held_micro),
+            amount(account.earnings_micro),
+            account.account_id,
+        )
+        for account in found
+    ]
+    return table(("NAME", "ROLES", "WALLET", "HELD", "EARNINGS", "ACCOUNT"), rows)
+
+
+@admin.command()
+@click.argument("name")
+@click.option("--lifetime", type=DURATION, default=0, help="How long it is good for, like 90d [30d].")
+@market_command
+def token(session: Session, name: str, lifetime: int) -> None:
+    """Make an access token for an account. The token alone comes on stdout, only this once."""
+    from cli.screens import moment
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    made = session.ask(lambda market: market.create_token(name, lifetime, request_id))
+    if not session.as_json:
+        session.note(f"good until {moment(made.expires_at_ms)}")
+    session.answer(lambda: [made.token], token=made)
+
+
+@admin.command()
+@click.argument("name")
+@click.argument("amount", type=CREDITS)
+@click.option("--reason", required=True, help="For the books: what the credits were given for.")
+@market_command
+def deposit(session: Session, name: str, amount: int, reason: str) -> None:
+    """Put credits that came in from outside into an account's wallet."""
+    from cli.render import in_credits
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    after = session.ask(lambda market: market.deposit(name, amount, reason, request_id))
+    session.answer(lambda: [f"{name} now has {in_credits(after)}"], wallet_micro=after)
+
+
+@admin.command("trial-balance")
+@market_command
+def trial_balance(session: Session) -> None:
+    """Show every ledger account's balance; their sum is zero."""
+    from cli.render import amount, safe, table
+
+    found = session.ask(lambda market: market.get_trial_balance())
+    rows = [(safe(line.ledger_account), amount(line.balance_micro)) for line in found.lines]
+    rows.append(("sum", amount(found.sum_micro)))
+    session.answer(lambda: table(("LEDGER ACCOUNT", "CREDITS"), rows), trial_balance=found)
+    if found.sum_micro != 0 or sum(line.balance_micro for line in found.lines) != 0:
+        sys.exit(Exit.BROKEN)
+
+
+@admin.command()
+@market_command
+def audit(session: Session) -> None:
+    """Check every invariant of the ledger and the market; show what is violated, normally nothing."""
+    from cli.render import plural, safe
+
+    found = session.ask(lambda market: market.run_audit())
+    session.answer(
+        lambda: [
+            *(f"VIOLATED: {safe(violation)}" for violation in found.violations),
+            f"{plural(found.transfers_checked, 'transfer')} checked, "
+            f"{plural(len(found.violations), 'violation')} found",
+        ],
+        audit=found,
+    )
+    if found.violations:
+        sys.exit(Exit.BROKEN)

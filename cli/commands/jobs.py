@@ -1,0 +1,122 @@
+"""What became of a job: jobs, show, logs, wait, cancel, bill."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.commands.run import tell_end
+from cli.exits import Exit, exit_of_job
+from cli.model import Bill, Job
+from cli.session import Session, market_command, resolve_job
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
+
+job_argument = click.argument("job", metavar="JOB")
+
+
+@click.command()
+@click.option("--live", is_flag=True, help="Only jobs that have not ended.")
+@click.option("-n", "--count", type=click.IntRange(1), default=50, help="The most to show [50].")
+@market_command
+def jobs(session: Session, live: bool, count: int) -> None:
+    """Show your jobs, newest first."""
+    from cli.screens import jobs_screen
+
+    async def newest(market: "Market") -> list[Job]:
+        found: list[Job] = []
+        async for job in market.list_jobs(live_only=live, page_size=min(count, 500)):
+            found.append(job)
+            if len(found) == count:
+                break
+        return found
+
+    found = session.ask(newest)
+    session.answer(lambda: jobs_screen(found), jobs=found)
+
+
+@click.command()
+@job_argument
+@market_command
+def show(session: Session, job: str) -> None:
+    """Show where a job stands, its attempts and its cost so far."""
+    from cli.screens import job_screen
+
+    async def get(market: "Market") -> Job:
+        return await market.get_job(await resolve_job(market, job))
+
+    found = session.ask(get)
+    session.answer(lambda: job_screen(found), job=found)
+
+
+@click.command()
+@job_argument
+@click.option("-f", "--follow", is_flag=True, help="Wait for more until the output is complete.")
+@market_command
+def logs(session: Session, job: str, follow: bool) -> None:
+    """Write a job's output: its stdout on stdout and its stderr on stderr, byte for byte."""
+    from cli.follow import INCOMPLETE, OutputCopy
+    from cli.model import LogEnd
+
+    async def copy(market: "Market") -> LogEnd:
+        return await OutputCopy(market, await resolve_job(market, job)).run(follow=follow)
+
+    end = session.ask(copy)
+    if session.as_json:
+        session.note_document(log_end=end)
+    elif follow and not end.complete:
+        session.note(INCOMPLETE)
+
+
+@click.command()
+@job_argument
+@market_command
+def wait(session: Session, job: str) -> None:
+    """Wait for a job's end. The exit code is the job's own, as with `run`."""
+
+    async def await_end(market: "Market") -> Job:
+        job_id = await resolve_job(market, job)
+        async for _ in market.watch_job(job_id):
+            pass
+        return await market.get_job(job_id)
+
+    ended = session.ask(await_end)
+    tell_end(session, ended)
+    sys.exit(exit_of_job(ended))
+
+
+@click.command()
+@job_argument
+@market_command
+def cancel(session: Session, job: str) -> None:
+    """Ask for a job's end. It gets its grace period; nothing after this moment is charged."""
+    from cli.render import words
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+
+    async def ask(market: "Market") -> Job:
+        return await market.cancel_job(await resolve_job(market, job), request_id)
+
+    asked = session.ask(ask)
+    session.answer(lambda: [f"{asked.job_id}: asked to stop; it is {words(asked.state)} now"], job=asked)
+
+
+@click.command()
+@job_argument
+@click.option("--verify", is_flag=True, help="Compute every line again from its evidence.")
+@market_command
+def bill(session: Session, job: str, verify: bool) -> None:
+    """Show what a job has cost, record by record, with the evidence."""
+    from cli.screens import bill_screen
+    from cli.verify import verify_bill
+
+    async def get(market: "Market") -> Bill:
+        return await market.get_bill(await resolve_job(market, job))
+
+    found = session.ask(get)
+    verdict = verify_bill(found) if verify else None
+    session.answer(lambda: bill_screen(found, verdict), bill=found, verdict=verdict)
+    if verdict is not None and verdict.problems:
+        sys.exit(Exit.BROKEN)

@@ -1,0 +1,116 @@
+"""The heart of it: run a command on somebody else's GPU as if it were here."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.commands.market import show_quote
+from cli.commands.wanted import job_options
+from cli.errors import NotConfirmed
+from cli.exits import Exit, exit_of_job
+from cli.model import Event, Job, JobSpec, JobState
+from cli.session import Session, market_command, say
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
+    from cli.follow import Left, Screen
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@job_options
+@click.option("-y", "--yes", is_flag=True, help="Agree to the price without being asked.")
+@click.option("--detach", is_flag=True, help="Submit, print the job's id and leave.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would cost, like `usance quote`.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each usage record as it is billed.")
+@market_command
+def run(session: Session, spec: JobSpec, yes: bool, detach: bool, dry_run: bool, verbose: bool) -> None:
+    """Run COMMAND on a GPU of the market, and stay with it to its end.
+
+    The job's stdout comes on stdout and its stderr on stderr, byte for byte; what usance itself has to say
+    comes on stderr. The exit code is the job's own; docs/exit-codes.md lists those that are not.
+    """
+    if dry_run:
+        sys.exit(show_quote(session, spec))
+    if not yes:
+        _confirm(session, spec)
+    if detach:
+        job = _submit(session, spec)
+        session.answer(lambda: [job.job_id], job=job)
+        return
+    sys.exit(_stay(session, spec, verbose=verbose))
+
+
+def _confirm(session: Session, spec: JobSpec) -> None:
+    from cli.screens import quote_screen
+
+    if session.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise NotConfirmed("nobody is at a terminal to agree to the price; look at --dry-run, then add --yes")
+    answer = session.ask(lambda market: market.quote_job(spec))
+    sys.stderr.write("".join(f"{line}\n" for line in quote_screen(spec, answer)))
+    if not click.confirm("Run it?", err=True):
+        raise NotConfirmed("not submitted")
+
+
+def _submit(session: Session, spec: JobSpec) -> Job:
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    return session.ask(lambda market: market.submit_job(spec, request_id))
+
+
+def _stay(session: Session, spec: JobSpec, *, verbose: bool) -> int:
+    from cli.follow import Left, follow_job
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+
+    async def submit_and_follow(market: "Market") -> "tuple[str, Job | Left]":
+        job = await market.submit_job(spec, request_id)
+        _tell_submitted(session, job)
+        return job.job_id, await follow_job(market, job.job_id, make_screen(session, verbose=verbose))
+
+    job_id, outcome = session.ask(submit_and_follow)
+    if isinstance(outcome, Left):
+        return tell_left(session, job_id, outcome)
+    tell_end(session, outcome)
+    return exit_of_job(outcome)
+
+
+def _tell_submitted(session: Session, job: Job) -> None:
+    from cli.render import limit_lines
+
+    session.note(f"{job.job_id} submitted")
+    if job.state is JobState.QUEUED:
+        for line in [job.detail, *limit_lines(job.limits)]:
+            if line:
+                session.note(line)
+
+
+def make_screen(session: Session, *, verbose: bool) -> "Screen":
+    """Progress on stderr: sentences, or JSON lines."""
+    from cli.follow import Screen
+    from cli.screens import event_text, is_progress
+
+    def tell(event: Event) -> None:
+        if session.as_json:
+            session.note_document(event=event)
+        elif is_progress(event, verbose=verbose):
+            say(event_text(event))
+
+    return Screen(session.note, tell)
+
+
+def tell_end(session: Session, job: Job) -> None:
+    from cli.screens import end_line
+
+    if session.as_json:
+        session.note_document(job=job)
+    else:
+        say(end_line(job))
+
+
+def tell_left(session: Session, job_id: str, left: "Left") -> Exit:
+    why = "detached" if left.exit is Exit.INTERRUPTED else "nobody reads the output any more, so detached"
+    session.note(f"{why}; {job_id} goes on: usance logs -f {job_id}, usance cancel {job_id}")
+    return left.exit

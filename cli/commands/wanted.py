@@ -1,0 +1,88 @@
+"""The options that say what a job is and on what terms, shared by `run` and `quote`."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import click
+
+from cli.errors import WrongUse
+from cli.model import GpuRequest, Isolation, JobSpec
+from cli.parse import name_from_command, parse_credits, parse_duration, parse_env, parse_gpu, parse_size
+from cli.session import Typed
+
+CREDITS = Typed("CREDITS", parse_credits)
+DURATION = Typed("DURATION", parse_duration)
+SIZE = Typed("SIZE", parse_size)
+GPU = Typed("MODEL[:COUNT]", parse_gpu)
+ENV = Typed("NAME=VALUE", parse_env)
+ISOLATION = click.Choice(["container", "process"])
+
+RETRIES_MAX = 10
+
+
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a `spec` made of its options and COMMAND."""
+
+    @click.option("--gpu", type=GPU, default="any", help="GPU model and count, like rtx4090:2 [any:1].")
+    @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
+    @click.option("--image", default="", help="Container image; not needed with --isolation process.")
+    @click.option("--env", type=ENV, multiple=True, help="Set a variable for the job; repeatable.")
+    @click.option(
+        "--isolation",
+        type=ISOLATION,
+        default="container",
+        help="The weakest isolation you accept; 'process' is none, on hosts that trust you [container].",
+    )
+    @click.option("--max-price", type=CREDITS, default=0, help="The most for one GPU for one hour.")
+    @click.option("--budget", type=CREDITS, required=True, help="The most the job may cost; held at submit.")
+    @click.option("--max-time", type=DURATION, default=0, help="Longest run, like 2h or 1h30m [1d].")
+    @click.option("--max-wait", type=DURATION, default=0, help="Longest wait for a host [no limit].")
+    @click.option("--grace", type=DURATION, default=None, help="Time between stop signal and kill [10s].")
+    @click.option(
+        "--retries",
+        type=click.IntRange(0, RETRIES_MAX),
+        default=0,
+        help="How often to place the job anew when a host is lost [0].",
+    )
+    @click.option("--name", default="", help="A name for people [the program's].")
+    @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+    @wraps(command)
+    def with_spec(  # noqa: PLR0913 -- click hands each option over by its name
+        *positional: object,
+        gpu: GpuRequest,
+        vram: int,
+        image: str,
+        env: tuple[tuple[str, str], ...],
+        isolation: str,
+        max_price: int,
+        budget: int,
+        max_time: int,
+        max_wait: int,
+        grace: int | None,
+        retries: int,
+        name: str,
+        **others: object,
+    ) -> None:
+        words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
+        isolation_min = Isolation(isolation.upper())
+        if isolation_min is Isolation.CONTAINER and not image:
+            raise WrongUse("a container needs an image: add --image REFERENCE, or --isolation process")
+        if budget < 1:
+            raise WrongUse("--budget 0 can pay for nothing; give the most the job may cost, like 0.50")
+        spec = JobSpec(
+            name=name or name_from_command(words),
+            image=image,
+            command=words,
+            env=env,
+            gpus=GpuRequest(count=gpu.count, model=gpu.model, vram_bytes_min=vram),
+            isolation_min=isolation_min,
+            gpu_hour_price_micro_max=max_price,
+            budget_micro=budget,
+            run_ms_max=max_time,
+            stop_grace_ms=grace,
+            retries_max=retries,
+            queue_ms_max=max_wait,
+        )
+        command(*positional, spec=spec, **others)
+
+    return with_spec

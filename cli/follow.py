@@ -1,0 +1,197 @@
+"""Stays with a job to its end: its output byte for byte, its events as progress, Ctrl-C as a question."""
+
+import asyncio
+import hashlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from cli.client.calls import cancel_and_wait
+from cli.errors import Broken
+from cli.exits import Exit
+from cli.model import Event, Job, LogEnd, LogPiece, LogStream
+from runtime.ids import new_uuid
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+INCOMPLETE = "the output may not be complete: its host did not deliver the rest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """We went before the job did; it goes on."""
+
+    exit: Exit
+
+
+class Screen:
+    """Where progress goes. `note` takes a sentence, `event` an event."""
+
+    def __init__(self, note: Callable[[str], None], event: Callable[[Event], None]) -> None:
+        self.note = note
+        self.event = event
+
+
+async def follow_job(market: "Market", job_id: str, screen: Screen) -> Job | Left:
+    """Until the job has ended and its output is through, or until we are told to leave."""
+    interrupts = Interrupts(market, job_id, screen)
+    work = asyncio.create_task(_watch_to_end(market, job_id, screen))
+    leave = asyncio.create_task(interrupts.wait_leave())
+    try:
+        await asyncio.wait({work, leave}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            return Left(exit=Exit.INTERRUPTED)
+        return await work
+    except BrokenPipeError:
+        return Left(exit=Exit.PIPE_CLOSED)
+    finally:
+        await cancel_and_wait(work, leave)
+        interrupts.close()
+
+
+async def _watch_to_end(market: "Market", job_id: str, screen: Screen) -> Job:
+    copy = OutputCopy(market, job_id)
+    output = asyncio.create_task(copy.run(follow=True))
+    events = asyncio.create_task(_tell_events(market, job_id, screen))
+    try:
+        done, _ = await asyncio.wait({output, events}, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        if not output.result().complete:
+            screen.note(INCOMPLETE)
+        return await market.get_job(job_id)
+    finally:
+        await cancel_and_wait(output, events)
+
+
+async def _tell_events(market: "Market", job_id: str, screen: Screen) -> None:
+    async for event in market.watch_job(job_id):
+        screen.event(event)
+
+
+class OutputCopy:
+    """Copies a job's two streams to ours, and knows what came of the attempt that wrote last."""
+
+    def __init__(self, market: "Market", job_id: str) -> None:
+        self._market = market
+        self._job_id = job_id
+        self._attempt_id = ""
+        self._stdout = hashlib.sha256()
+        self._stderr = hashlib.sha256()
+
+    async def run(self, *, follow: bool) -> LogEnd:
+        """Raises Broken when all is said to be here but what came has another digest."""
+        async for item in self._market.read_logs(self._job_id, follow=follow):
+            match item:
+                case LogPiece():
+                    await self._take(item)
+                case LogEnd():
+                    self._check(item)
+                    return item
+        raise AssertionError("a log ends with its end")
+
+    async def _take(self, piece: LogPiece) -> None:
+        if piece.attempt_id != self._attempt_id:
+            self._attempt_id = piece.attempt_id
+            self._stdout, self._stderr = hashlib.sha256(), hashlib.sha256()
+        is_stderr = piece.stream is LogStream.STDERR
+        (self._stderr if is_stderr else self._stdout).update(piece.data)
+        await write_bytes(_STDERR if is_stderr else _STDOUT, piece.data)
+
+    def _check(self, end: LogEnd) -> None:
+        if not end.complete or end.totals is None:
+            return
+        came = (self._stdout.digest(), self._stderr.digest())
+        if came != (end.totals.stdout_sha256, end.totals.stderr_sha256):
+            raise Broken("the output that came is not what the job wrote: the digests differ")
+
+
+async def write_bytes(descriptor: int, data: bytes) -> None:
+    """Write all, without holding up the loop when the reader is slow."""
+    await asyncio.get_running_loop().run_in_executor(None, _write_all, descriptor, data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+
+
+class _Answer(Enum):
+    CANCEL = auto()
+    DETACH = auto()
+
+
+class Interrupts:
+    """The first Ctrl-C asks whether to cancel or to detach, the second detaches.
+
+    Without a terminal there is nobody to ask: the first detaches. Paid work is never stopped silently.
+    """
+
+    def __init__(self, market: "Market", job_id: str, screen: Screen) -> None:
+        self._market = market
+        self._job_id = job_id
+        self._screen = screen
+        self._loop = asyncio.get_running_loop()
+        self._leave = asyncio.Event()
+        self._interrupted = asyncio.Event()
+        self._loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
+        self._loop.add_signal_handler(signal.SIGTERM, self._leave.set)
+
+    def close(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.remove_signal_handler(number)
+        self._loop.remove_reader(_STDIN)
+
+    async def wait_leave(self) -> None:
+        """Return when we are to detach."""
+        asking = asyncio.create_task(self._ask_when_interrupted())
+        try:
+            await self._leave.wait()
+        finally:
+            await cancel_and_wait(asking)
+
+    def _on_interrupt(self) -> None:
+        if self._interrupted.is_set() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            self._leave.set()
+        self._interrupted.set()
+
+    async def _ask_when_interrupted(self) -> None:
+        await self._interrupted.wait()
+        sys.stderr.write("\nusance: the job goes on. c cancels it, d detaches, Ctrl-C detaches too [c/d] ")
+        sys.stderr.flush()
+        if await self._read_answer() is _Answer.DETACH:
+            self._leave.set()
+            return
+        await self._market.cancel_job(self._job_id, str(new_uuid()))
+        self._screen.note("asked to cancel; waiting for the end, Ctrl-C detaches")
+
+    async def _read_answer(self) -> _Answer:
+        while True:
+            line = self._loop.create_future()
+            self._loop.add_reader(_STDIN, self._on_readable, line)
+            text = await line
+            self._loop.remove_reader(_STDIN)
+            match text.strip().lower():
+                case "c" | "cancel":
+                    return _Answer.CANCEL
+                case "d" | "detach" if text:
+                    return _Answer.DETACH
+            if not text:
+                return _Answer.DETACH
+            sys.stderr.write("usance: c or d? ")
+            sys.stderr.flush()
+
+    def _on_readable(self, line: "asyncio.Future[str]") -> None:
+        if not line.done():
+            line.set_result(os.read(_STDIN, 1_024).decode(errors="replace"))

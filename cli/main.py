@@ -1,0 +1,93 @@
+"""The command tree, and what becomes of an error: one sentence, one exit code, never a traceback."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from cli.commands.account import login, wallet, whoami
+from cli.commands.admin import admin
+from cli.commands.jobs import bill, cancel, jobs, logs, show, wait
+from cli.commands.market import offers, quote
+from cli.commands.run import run
+from cli.commands.seller import enroll_token, hosts
+from cli.errors import Refused, UsanceError, WrongUse
+from cli.exits import Exit, exit_of_error
+from cli.session import say
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="usance", prog_name="usance")
+def usance() -> None:
+    """Usance: a market for GPU time between peers.
+
+    Buyers run, sellers host, the operator keeps the books. Start with: usance login --server HOST:PORT
+    --ca FILE. A JOB is an id, a unique beginning of one, or @last.
+    """
+
+
+for _command in (
+    login,
+    whoami,
+    offers,
+    quote,
+    run,
+    jobs,
+    show,
+    logs,
+    wait,
+    cancel,
+    bill,
+    wallet,
+    hosts,
+    enroll_token,
+    admin,
+):
+    usance.add_command(_command)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code."""
+    as_json = _wants_json(arguments)
+    try:
+        usance.main(args=list(arguments), prog_name="usance", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else Exit.OK
+    except click.exceptions.NoArgsIsHelpError as asked:
+        sys.stderr.write(f"{asked.format_message()}\n")
+        return Exit.WRONG_USE
+    except click.ClickException as error:
+        _tell(WrongUse(error.format_message()), as_json=as_json)
+        return Exit.WRONG_USE
+    except UsanceError as error:
+        _tell(error, as_json=as_json)
+        return exit_of_error(error)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("\n")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.PIPE_CLOSED
+    return Exit.OK
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Known also when the rest of the line can't be understood."""
+    ours = arguments[: list(arguments).index("--")] if "--" in arguments else arguments
+    return "--json" in ours
+
+
+def _tell(error: UsanceError, *, as_json: bool) -> None:
+    from cli.render import document, safe
+
+    faults = error.faults if isinstance(error, Refused) else ()
+    if as_json:
+        content = {"code": error.code, "message": str(error), "faults": faults}
+        sys.stderr.write(document(error=content) + "\n")
+        return
+    say(safe(str(error)))
+    for fault in faults:
+        say(f"  {safe(fault.field)}: {safe(fault.description)}")

@@ -1,0 +1,350 @@
+"""What the buyer's side speaks of. Plain values: `cli.client` turns messages into them and back.
+
+Names, units and bounds are those of proto/usance/v1; a test holds the enumerations equal.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runtime.evidence import UsageRecord
+
+
+class RefusalCode(StrEnum):
+    """Why the market refused; the codes of `--json` errors."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    INVALID_FIELD = "INVALID_FIELD"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    JOB_ENDED = "JOB_ENDED"
+    ENROLMENT_REFUSED = "ENROLMENT_REFUSED"
+    NAME_TAKEN = "NAME_TAKEN"
+    SUPERSEDED = "SUPERSEDED"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+class Isolation(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    PROCESS = "PROCESS"
+    CONTAINER = "CONTAINER"
+
+
+class Cause(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    BUYER = "BUYER"
+    HOST = "HOST"
+    PLATFORM = "PLATFORM"
+    UNKNOWN = "UNKNOWN"
+
+
+class JobState(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+ENDED_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+
+
+class AttemptState(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    ASSIGNED = "ASSIGNED"
+    PREPARING = "PREPARING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    ENDED = "ENDED"
+
+
+class EndReason(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    EXITED = "EXITED"
+    CANCELLED = "CANCELLED"
+    BUDGET_SPENT = "BUDGET_SPENT"
+    TIME_LIMIT = "TIME_LIMIT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    IMAGE_UNAVAILABLE = "IMAGE_UNAVAILABLE"
+    COMMAND_UNSTARTABLE = "COMMAND_UNSTARTABLE"
+    START_FAILED = "START_FAILED"
+    HOST_LOST = "HOST_LOST"
+    HOST_FORGOT = "HOST_FORGOT"
+    GPU_LOST = "GPU_LOST"
+    RECLAIMED = "RECLAIMED"
+    PAID_THROUGH = "PAID_THROUGH"
+    SUPERSEDED = "SUPERSEDED"
+    CLAIM_REFUSED = "CLAIM_REFUSED"
+
+
+class HostState(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    ONLINE = "ONLINE"
+    SUSPECT = "SUSPECT"
+    LOST = "LOST"
+
+
+class Role(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    BUYER = "BUYER"
+    SELLER = "SELLER"
+    OPERATOR = "OPERATOR"
+
+
+class EventKind(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    SUBMITTED = "SUBMITTED"
+    ASSIGNED = "ASSIGNED"
+    PREPARING = "PREPARING"
+    STARTED = "STARTED"
+    BILLED = "BILLED"
+    STOP_ASKED = "STOP_ASKED"
+    ATTEMPT_ENDED = "ATTEMPT_ENDED"
+    REQUEUED = "REQUEUED"
+    ENDED = "ENDED"
+    REFUSED_CLAIM = "REFUSED_CLAIM"
+
+
+class LogStream(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    STDOUT = "STDOUT"
+    STDERR = "STDERR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    uuid: str
+    model: str
+    vram_bytes: int
+    simulated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRequest:
+    count: int = 1
+    model: str = ""
+    vram_bytes_min: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    name: str
+    image: str
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    gpus: GpuRequest
+    isolation_min: Isolation
+    gpu_hour_price_micro_max: int
+    budget_micro: int
+    run_ms_max: int
+    stop_grace_ms: int | None
+    retries_max: int
+    queue_ms_max: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferFilter:
+    gpus: GpuRequest
+    isolation_min: Isolation
+    gpu_hour_price_micro_max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    host_id: str
+    gpu_model: str
+    gpu_count_free: int
+    vram_bytes: int
+    simulated: bool
+    gpu_hour_price_micro: int
+    isolation: Isolation
+    region: str
+    executor: str
+    run_ms_max: int
+    driver_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitCount:
+    limit: str
+    host_count: int
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quote:
+    offer: Offer | None
+    hour_price_micro: int
+    hold_micro: int
+    run_ms_affordable: int
+    hosts_considered: int
+    limits: tuple[LimitCount, ...]
+    fee_ppm: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    attempt_id: str
+    epoch: int
+    host_id: str
+    gpus: tuple[Gpu, ...]
+    state: AttemptState
+    end_reason: EndReason
+    cause: Cause
+    exit_code: int | None
+    hour_price_micro: int
+    billed_ms: int
+    unbilled_ms: int
+    charged_micro: int
+    detail: str
+    isolation: Isolation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    job_id: str
+    spec: JobSpec
+    state: JobState
+    cause: Cause
+    detail: str
+    submitted_at_ms: int
+    ended_at_ms: int
+    charged_micro: int
+    attempts: tuple[Attempt, ...]
+    exit_code: int | None
+    limits: tuple[LimitCount, ...]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED_STATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillLine:
+    attempt_id: str
+    record: UsageRecord
+    witnessed_ms: int
+    billed_through_ms: int
+    charge_micro: int
+    fee_micro: int
+    earning_micro: int
+    transfer_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillAttempt:
+    attempt_id: str
+    epoch: int
+    host_id: str
+    gpu_uuids: tuple[str, ...]
+    hour_price_micro: int
+    fee_ppm: int
+    run_ms_affordable: int
+    lines: tuple[BillLine, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    job_id: str
+    final: bool
+    held_micro: int
+    charged_micro: int
+    released_micro: int
+    attempts: tuple[BillAttempt, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    number: int
+    kind: EventKind
+    happened_at_ms: int
+    text: str
+    job_state: JobState
+    cause: Cause
+    attempt_id: str
+    bill_line: BillLine | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPiece:
+    """Output of one attempt at one offset; both streams count into the offset."""
+
+    attempt_id: str
+    offset: int
+    stream: LogStream
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogTotals:
+    stdout_bytes: int
+    stderr_bytes: int
+    stdout_sha256: bytes
+    stderr_sha256: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEnd:
+    attempt_id: str
+    complete: bool
+    totals: LogTotals | None
+    offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    account_id: str
+    name: str
+    roles: tuple[Role, ...]
+    wallet_micro: int
+    held_micro: int
+    earnings_micro: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wallet:
+    wallet_micro: int
+    held_micro: int
+    earnings_micro: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A secret, shown once."""
+
+    token: str
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    host_id: str
+    hostname: str
+    state: HostState
+    reason: str
+    since_at_ms: int
+    offers: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialBalanceLine:
+    ledger_account: str
+    balance_micro: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialBalance:
+    lines: tuple[TrialBalanceLine, ...]
+    sum_micro: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    violations: tuple[str, ...]
+    transfers_checked: int

@@ -1,0 +1,87 @@
+"""What people type, as values. Pure: a fault is a ValueError whose sentence says what would be right."""
+
+import re
+
+from cli.model import GpuRequest
+
+MICRO_PER_CREDIT = 1_000_000
+MICRO_MAX = 2**53 - 1
+
+_AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,6}))?")
+_DURATION_PART = re.compile(r"(\d{1,12})(ms|s|m|h|d)")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZE = re.compile(r"(\d{1,6})(?:\.(\d{1,3}))? ?([KMGT]i?)?B?", re.IGNORECASE)
+_SIZE_UNIT = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+GPU_COUNT_MAX = 64
+
+
+def parse_credits(text: str) -> int:
+    """Credits as micro-credits: "5", "0.60", up to six decimals."""
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no amount of credits; write it like 5 or 0.60, with at most six decimals"
+        )
+    whole, fraction = found.group(1), found.group(2) or ""
+    micro = int(whole) * MICRO_PER_CREDIT + int(fraction.ljust(6, "0"))
+    if micro > MICRO_MAX:
+        raise ValueError(f"{text!r} is more than the market can hold")
+    return micro
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds of "2h", "1h30m", "45s", "500ms"."""
+    rest, total = text.strip(), 0
+    parts = list(_DURATION_PART.finditer(rest))
+    if not parts or "".join(part.group(0) for part in parts) != rest:
+        raise ValueError(f"{text!r} is no duration; write it like 2h, 1h30m, 45s or 500ms")
+    for part in parts:
+        total += int(part.group(1)) * _UNIT_MS[part.group(2)]
+    return total
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "24GB" (decimal, as vendors count) or "24GiB"."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no size; write it like 24GB or 24GiB")
+    whole, fraction, unit = found.group(1), found.group(2) or "", (found.group(3) or "").lower()
+    thousandths = int(whole) * 1_000 + int(fraction.ljust(3, "0") or 0)
+    return thousandths * _SIZE_UNIT[unit] // 1_000
+
+
+def parse_gpu(text: str) -> GpuRequest:
+    """MODEL[:COUNT]; the model is part of its name, "any" for any."""
+    model, colon, count_text = text.strip().partition(":")
+    if not model or (colon and not count_text):
+        raise ValueError(f"{text!r} names no GPU; write it like rtx4090, rtx4090:2 or any:2")
+    if colon and not (
+        count_text.isascii() and count_text.isdigit() and 1 <= int(count_text) <= GPU_COUNT_MAX
+    ):
+        raise ValueError(f"{count_text!r} is no number of GPUs; write 1 to {GPU_COUNT_MAX}, like rtx4090:2")
+    return GpuRequest(model="" if model.lower() == "any" else model, count=int(count_text) if colon else 1)
+
+
+def parse_env(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or _ENV_NAME.fullmatch(name) is None:
+        raise ValueError(f"{text!r} is no variable; write it like NAME=value")
+    return name, value
+
+
+def name_from_command(command: tuple[str, ...]) -> str:
+    """A name for people, made of the program's own."""
+    program = command[0].rsplit("/", 1)[-1]
+    return _NAME_UNFIT.sub("-", program).strip("-")[:64] or "job"

@@ -1,0 +1,132 @@
+"""Values as text for people and as JSON for programs. Pure.
+
+Text that came from strangers passes `safe` before it may reach a terminal.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from enum import Enum
+
+from cli.model import Gpu, LimitCount, Offer
+
+SCHEMA_VERSION = 1
+MICRO_PER_CREDIT = 1_000_000
+
+Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
+
+
+def safe(text: str) -> str:
+    """The text with everything escaped that a terminal could take for more than text."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def amount(micro: int) -> str:
+    """Credits: at least two decimals, exact, without the unit."""
+    whole, rest = divmod(abs(micro), MICRO_PER_CREDIT)
+    fraction = f"{rest:06}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micro < 0 else ''}{whole}.{fraction}"
+
+
+def in_credits(micro: int) -> str:
+    return f"{amount(micro)} credits"
+
+
+def duration(ms: int) -> str:
+    """Two units at most: "2 h 5 min", "3 min 20 s", "4.321 s"."""
+    seconds, rest_ms = divmod(ms, 1_000)
+    if seconds < 60:
+        return f"{seconds}.{rest_ms:03} s" if rest_ms else f"{seconds} s"
+    if seconds < 3_600:
+        return _two(seconds // 60, "min", seconds % 60, "s")
+    minutes = seconds // 60
+    if minutes < 48 * 60:
+        return _two(minutes // 60, "h", minutes % 60, "min")
+    return _two(minutes // 1_440, "d", minutes % 1_440 // 60, "h")
+
+
+def _two(most: int, most_unit: str, rest: int, rest_unit: str) -> str:
+    return f"{most} {most_unit}" + (f" {rest} {rest_unit}" if rest else "")
+
+
+def size(count: int) -> str:
+    """Decimal gigabytes, as vendors count; the nearest tenth."""
+    tenths = (count + 50_000_000) // 100_000_000
+    return f"{tenths // 10} GB" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10} GB"
+
+
+def percent(ppm: int) -> str:
+    text = f"{ppm // 10_000}.{ppm % 10_000:04}".rstrip("0").rstrip(".")
+    return f"{text} %"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def words(choice: Enum) -> str:
+    """A choice as people say it: HOST_LOST is "host lost"."""
+    return str(choice.value).lower().replace("_", " ")
+
+
+def gpu_name(model: str, *, simulated: bool) -> str:
+    marked = simulated and "SIMULATED" not in model.upper()
+    return ("SIMULATED " if marked else "") + safe(model)
+
+
+def gpu_names(gpus: Sequence[Gpu]) -> str:
+    models = sorted({gpu_name(gpu.model, simulated=gpu.simulated) for gpu in gpus})
+    return f"{len(gpus)} x {', '.join(models)}" if gpus else "no GPU"
+
+
+def offer_text(offer: Offer) -> str:
+    place = f", region {safe(offer.region)}" if offer.region else ""
+    return (
+        f"host {offer.host_id}: {offer.gpu_count_free} x "
+        f"{gpu_name(offer.gpu_model, simulated=offer.simulated)} ({size(offer.vram_bytes)}) free, "
+        f"{words(offer.isolation)} by {safe(offer.executor)}{place}"
+    )
+
+
+def limit_lines(limits: Sequence[LimitCount]) -> list[str]:
+    return [
+        f"{plural(limit.host_count, 'host')} left out: {safe(limit.limit)}"
+        + (f" ({safe(limit.remedy)})" if limit.remedy else "")
+        for limit in limits
+    ]
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns in line; figures and other short things alike to the left, so that a narrow eye finds them."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, *rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def to_json(value: object) -> Json:
+    """A value of `cli.model` as JSON: field names as they are, bytes as hexadecimal."""
+    match value:
+        case Enum():
+            return str(value.value)
+        case None | bool() | int() | str():
+            return value
+        case bytes():
+            return value.hex()
+        case list() | tuple() | frozenset():
+            return [to_json(item) for item in value]
+        case dict():
+            return {str(name): to_json(item) for name, item in value.items()}
+        case _ if dataclasses.is_dataclass(value):
+            return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def document(**content: object) -> str:
+    """One JSON object on one line, with the version of its form."""
+    return json.dumps(
+        {"schema_version": SCHEMA_VERSION} | {name: to_json(value) for name, value in content.items()}
+    )

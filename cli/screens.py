@@ -1,0 +1,273 @@
+"""Whole screens and sentences about offers, quotes, jobs and bills. Pure."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cli.model import (
+    Attempt,
+    Bill,
+    BillLine,
+    Event,
+    EventKind,
+    Host,
+    Isolation,
+    Job,
+    JobSpec,
+    JobState,
+    Offer,
+    Quote,
+)
+from cli.render import (
+    amount,
+    duration,
+    gpu_name,
+    gpu_names,
+    in_credits,
+    limit_lines,
+    offer_text,
+    percent,
+    plural,
+    safe,
+    size,
+    table,
+    words,
+)
+from cli.verify import Verdict
+
+DAY_MS = 86_400_000
+_INDENT = 12
+
+
+def moment(at_ms: int) -> str:
+    """In the reader's own zone, which it names."""
+    if at_ms == 0:
+        return "-"
+    return datetime.fromtimestamp(at_ms // 1_000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{name:{_INDENT}}{value}" for name, value in pairs]
+
+
+def offers_screen(offers: Sequence[Offer]) -> list[str]:
+    if not offers:
+        return ["no offer fits"]
+    rows = [
+        (
+            offer.host_id,
+            f"{offer.gpu_count_free} x {gpu_name(offer.gpu_model, simulated=offer.simulated)}",
+            size(offer.vram_bytes),
+            amount(offer.gpu_hour_price_micro),
+            words(offer.isolation),
+            safe(offer.region) or "-",
+            safe(offer.executor),
+        )
+        for offer in offers
+    ]
+    return table(("HOST", "FREE", "MEMORY", "CREDITS/GPU-HOUR", "ISOLATION", "REGION", "EXECUTOR"), rows)
+
+
+def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
+    """What the buyer is about to agree to."""
+    gpus = spec.gpus
+    wanted = f"{gpus.count} x {safe(gpus.model) or 'any GPU'}" + (
+        f" with at least {size(gpus.vram_bytes_min)}" if gpus.vram_bytes_min else ""
+    )
+    limit_ms = spec.run_ms_max or DAY_MS
+    pairs = [("wanted", f"{wanted}, {words(spec.isolation_min)} or stronger")]
+    if quote.offer is None:
+        pairs.append(("offer", "none fits now; the job would wait in the queue"))
+    else:
+        pairs += [
+            ("offer", offer_text(quote.offer)),
+            ("rate", f"{in_credits(quote.hour_price_micro)} an hour for {plural(gpus.count, 'GPU')}"),
+        ]
+    pairs.append(("hold", f"{in_credits(quote.hold_micro)}, the most it can cost; what is left comes back"))
+    if quote.offer is not None:
+        pairs.append(("lasts", f"{duration(quote.run_ms_affordable)} at that rate and its time limit"))
+    pairs += [
+        ("time limit", duration(limit_ms)),
+        ("fee", f"{percent(quote.fee_ppm)} of each charge is the platform's; you pay nothing on top"),
+        ("lost host", _lost_host(spec)),
+        ("considered", plural(quote.hosts_considered, "host")),
+    ]
+    if quote.offer is not None and quote.offer.isolation is Isolation.PROCESS:
+        pairs.append(
+            ("warning", "no isolation on this host: the job runs as a plain process of the seller's")
+        )
+    return facts(pairs) + [" " * _INDENT + line for line in limit_lines(quote.limits)]
+
+
+def _lost_host(spec: JobSpec) -> str:
+    then = f"placed anew, up to {plural(spec.retries_max, 'time')}" if spec.retries_max else "ended as failed"
+    return f"waited for while it may come back, then the job is {then}; only witnessed run time is paid"
+
+
+def event_text(event: Event) -> str:
+    at = datetime.fromtimestamp(event.happened_at_ms // 1_000, UTC).astimezone().strftime("%H:%M:%S")
+    if event.bill_line is not None:
+        return f"{at} billed: {bill_line_text(event.bill_line)}"
+    return f"{at} {words(event.kind)}: {safe(event.text)}"
+
+
+def bill_line_text(line: BillLine) -> str:
+    record = line.record
+    return (
+        f"record {record.number}, {record.start_ms} to {record.end_ms} ms, "
+        f"paid to {line.billed_through_ms} ms: "
+        f"{amount(line.charge_micro)} = seller {amount(line.earning_micro)} + fee {amount(line.fee_micro)}, "
+        f"evidence {record.digest.hex()[:12]}"
+    )
+
+
+def is_progress(event: Event, *, verbose: bool) -> bool:
+    """Is the event worth a line while the job's own output is on the screen?"""
+    return verbose or event.kind not in {EventKind.BILLED, EventKind.ENDED}
+
+
+def end_line(job: Job) -> str:
+    """State, cause, duration, cost, and the next command."""
+    code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+    cause = "" if job.state is JobState.SUCCEEDED else f" ({words(job.cause)}: {safe(job.detail)})"
+    ran_ms = sum(attempt.billed_ms + attempt.unbilled_ms for attempt in job.attempts)
+    return (
+        f"{job.job_id} {words(job.state)}{cause}{code}, ran {duration(ran_ms)}, "
+        f"cost {in_credits(job.charged_micro)}; see: usance bill {job.job_id}"
+    )
+
+
+def jobs_screen(jobs: Sequence[Job]) -> list[str]:
+    if not jobs:
+        return ["no jobs"]
+    rows = [
+        (
+            job.job_id,
+            safe(job.spec.name),
+            words(job.state),
+            moment(job.submitted_at_ms),
+            amount(job.charged_micro),
+            amount(job.spec.budget_micro),
+        )
+        for job in jobs
+    ]
+    return table(("JOB", "NAME", "STATE", "SUBMITTED", "COST", "BUDGET"), rows)
+
+
+def job_screen(job: Job) -> list[str]:
+    spec = job.spec
+    lines = facts(
+        [
+            ("job", job.job_id),
+            ("name", safe(spec.name)),
+            ("state", words(job.state) + ("" if not job.ended else f", cause {words(job.cause)}")),
+            ("detail", safe(job.detail) or "-"),
+            ("command", safe(" ".join(spec.command))),
+            ("image", safe(spec.image) or "-"),
+            ("submitted", moment(job.submitted_at_ms)),
+            ("ended", moment(job.ended_at_ms)),
+            ("exit code", "-" if job.exit_code is None else str(job.exit_code)),
+            ("cost", f"{in_credits(job.charged_micro)} of at most {in_credits(spec.budget_micro)}"),
+        ]
+    )
+    lines += [" " * _INDENT + line for line in limit_lines(job.limits)]
+    for attempt in job.attempts:
+        lines += ["", *_attempt_lines(attempt)]
+    return lines
+
+
+def _attempt_lines(attempt: Attempt) -> list[str]:
+    ended = "" if attempt.end_reason.value == "UNSPECIFIED" else f", {words(attempt.end_reason)}"
+    return facts(
+        [
+            ("attempt", f"{attempt.attempt_id} (epoch {attempt.epoch})"),
+            ("state", f"{words(attempt.state)}{ended}"),
+            ("host", f"{attempt.host_id}, {gpu_names(attempt.gpus)}, {words(attempt.isolation)}"),
+            ("rate", f"{in_credits(attempt.hour_price_micro)} an hour"),
+            (
+                "run time",
+                f"{duration(attempt.billed_ms)} billed, {duration(attempt.unbilled_ms)} reported, not billed",
+            ),
+            ("cost", in_credits(attempt.charged_micro)),
+            ("detail", safe(attempt.detail) or "-"),
+        ]
+    )
+
+
+def bill_screen(bill: Bill, verdict: Verdict | None) -> list[str]:
+    lines = facts(
+        [
+            ("job", bill.job_id),
+            ("bill", "final" if bill.final else "so far; the job goes on"),
+            ("held", in_credits(bill.held_micro)),
+            ("charged", in_credits(bill.charged_micro)),
+            ("given back", in_credits(bill.released_micro)),
+        ]
+    )
+    for attempt in bill.attempts:
+        lines += [
+            "",
+            *facts(
+                [
+                    ("attempt", f"{attempt.attempt_id} (epoch {attempt.epoch}) on {attempt.host_id}"),
+                    (
+                        "rate",
+                        f"{in_credits(attempt.hour_price_micro)} an hour, fee {percent(attempt.fee_ppm)}",
+                    ),
+                    ("GPUs", safe(", ".join(attempt.gpu_uuids)) or "-"),
+                ]
+            ),
+            *_bill_table(attempt.lines),
+        ]
+    if verdict is not None:
+        lines += ["", *verdict_lines(verdict)]
+    return lines
+
+
+def _bill_table(lines: Sequence[BillLine]) -> list[str]:
+    rows = [
+        (
+            str(line.record.number),
+            str(line.record.start_ms),
+            str(line.record.end_ms),
+            str(line.witnessed_ms),
+            str(line.billed_through_ms),
+            amount(line.charge_micro),
+            amount(line.earning_micro),
+            amount(line.fee_micro),
+            line.record.digest.hex()[:16],
+        )
+        for line in lines
+    ]
+    headings = ("#", "FROM ms", "TO ms", "WITNESSED", "PAID TO", "CHARGE", "SELLER", "FEE", "EVIDENCE")
+    return table(headings, rows) if rows else ["nothing was billed"]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    if verdict.problems:
+        return [f"WRONG: {safe(problem)}" for problem in verdict.problems]
+    return [
+        f"verified: {plural(verdict.lines_checked, 'line')} computed again from the evidence, digests, "
+        f"times, charges, fees and the sum of {in_credits(verdict.charged_micro)} are right"
+    ]
+
+
+def hosts_screen(hosts: Sequence[Host]) -> list[str]:
+    if not hosts:
+        return ["no hosts; make a token with: usance enroll-token"]
+    rows = [
+        (
+            host.host_id,
+            safe(host.hostname),
+            words(host.state),
+            moment(host.since_at_ms),
+            "; ".join(
+                f"{offer.gpu_count_free} x {gpu_name(offer.gpu_model, simulated=offer.simulated)} "
+                f"at {amount(offer.gpu_hour_price_micro)}"
+                for offer in host.offers
+            )
+            or "-",
+            safe(host.reason) or "-",
+        )
+        for host in hosts
+    ]
+    return table(("HOST", "NAME", "STATE", "SINCE", "FREE, CREDITS/GPU-HOUR", "REASON"), rows)

@@ -1,0 +1,156 @@
+"""What every command has: its connection, its way to answer, and the shared options.
+
+The client is imported when it is needed: `usance --help` must not wait for gRPC.
+"""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from cli.errors import UsanceError, WrongUse
+from cli.profile import Options, load
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_Value = TypeVar("_Value")
+
+
+def say(line: str) -> None:
+    """A line of ours to the person; stdout is for answers and for the job's own output."""
+    sys.stderr.write(f"usance: {line}\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    options: Options
+    as_json: bool
+
+    def ask(
+        self,
+        question: "Callable[[Market], Awaitable[_Result]]",
+        environment: Mapping[str, str] = os.environ,
+    ) -> _Result:
+        """Connect, put the question, close."""
+        import asyncio
+
+        from cli.client.market import Connection, open_market
+
+        profile = load(self.options, environment)
+        connection = Connection(
+            target=profile.server, authority_pem=profile.authority_pem, token=profile.token
+        )
+        told: list[str] = []
+
+        def tell_trouble(trouble: UsanceError) -> None:
+            # Once for each sentence: a coordinator that is away for minutes must not fill the screen.
+            if str(trouble) not in told:
+                told.append(str(trouble))
+                self.note(f"{trouble}; trying again")
+
+        async def put() -> _Result:
+            async with open_market(connection, on_trouble=tell_trouble) as market:
+                return await question(market)
+
+        return asyncio.run(put())
+
+    def note(self, line: str) -> None:
+        """Progress for a person; a program that asked for JSON gets it as JSON too."""
+        from cli.render import document, safe
+
+        if self.as_json:
+            sys.stderr.write(document(note=line) + "\n")
+            sys.stderr.flush()
+        else:
+            say(safe(line))
+
+    def note_document(self, **content: object) -> None:
+        """A JSON line beside the job's output, which has stdout for itself."""
+        from cli.render import document
+
+        sys.stderr.write(document(**content) + "\n")
+        sys.stderr.flush()
+
+    def answer(self, lines: Callable[[], Sequence[str]], **content: object) -> None:
+        """The command's result on stdout: one JSON object, or lines for people."""
+        from cli.render import document
+
+        sys.stdout.write(
+            document(**content) + "\n" if self.as_json else "".join(f"{line}\n" for line in lines())
+        )
+        sys.stdout.flush()
+
+
+def market_command(
+    command: Callable[..., None],
+) -> Callable[..., None]:
+    """Give a command the shared options, and a Session as its first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Answer and fail in JSON, for programs.")
+    @click.option("--server", metavar="HOST:PORT", help="The coordinator's market port [USANCE_SERVER].")
+    @click.option(
+        "--ca",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The authority's certificate that the coordinator must show [USANCE_CA].",
+    )
+    @click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File with the access token [the token itself: USANCE_TOKEN].",
+    )
+    @wraps(command)
+    def with_session(
+        as_json: bool, server: str | None, ca: Path | None, token_file: Path | None, **others: object
+    ) -> None:
+        options = Options(server=server, token_file=token_file, ca=ca)
+        command(Session(options=options, as_json=as_json), **others)
+
+    return with_session
+
+
+class Typed(click.ParamType[object]):
+    """An option's value by one of the functions of `cli.parse`."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+async def resolve_job(market: "Market", text: str) -> str:
+    """A job's id from the id, a unique beginning of it (with or without its prefix), or @last."""
+    if text == "@last":
+        async for job in market.list_jobs(page_size=1):
+            return job.job_id
+        raise WrongUse("you have no jobs yet, so there is no @last")
+    if len(text) >= JOB_ID_LENGTH:
+        return text
+    found = [
+        job.job_id
+        async for job in market.list_jobs(page_size=500)
+        if job.job_id.startswith(text) or job.job_id.partition("_")[2].startswith(text)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise WrongUse(f"no job of yours begins with {text!r}; see: usance jobs")
+    raise WrongUse(f"{len(found)} jobs of yours begin with {text!r}, like {found[0]} and {found[1]}")
+
+
+JOB_ID_LENGTH = len("job_") + 26

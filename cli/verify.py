@@ -1,0 +1,106 @@
+"""Computes a bill again from its evidence, offline. Pure; trusts no figure that it can compute.
+
+What it can't compute it bounds: how much run time the coordinator witnessed is its own testimony, so a
+line is checked to pay no more than that, and no more than the host recorded.
+"""
+
+from dataclasses import dataclass
+
+from cli.model import Bill, BillAttempt, BillLine
+from runtime.evidence import chain_start, is_genuine
+
+MS_PER_HOUR = 3_600_000
+PPM = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`problems` is empty when the bill is right."""
+
+    lines_checked: int
+    charged_micro: int
+    problems: tuple[str, ...]
+
+
+def verify_bill(bill: Bill) -> Verdict:
+    problems: list[str] = []
+    charged_micro = 0
+    for attempt in bill.attempts:
+        left_micro = bill.held_micro - charged_micro
+        if attempt.hour_price_micro * attempt.run_ms_affordable // MS_PER_HOUR > left_micro:
+            problems.append(
+                f"{attempt.attempt_id}: {attempt.run_ms_affordable} ms would cost more than the "
+                f"{left_micro} micro-credits that were left"
+            )
+        problems += _attempt_problems(attempt)
+        charged_micro += sum(line.charge_micro for line in attempt.lines)
+    if charged_micro != bill.charged_micro:
+        problems.append(
+            f"the lines add up to {charged_micro} micro-credits, the bill says {bill.charged_micro}"
+        )
+    if charged_micro > bill.held_micro:
+        problems.append(f"{charged_micro} micro-credits are more than the {bill.held_micro} held")
+    if bill.final and bill.released_micro != bill.held_micro - charged_micro:
+        problems.append(
+            f"{bill.held_micro - charged_micro} micro-credits were to be given back, the bill says "
+            f"{bill.released_micro}"
+        )
+    return Verdict(
+        lines_checked=sum(len(attempt.lines) for attempt in bill.attempts),
+        charged_micro=charged_micro,
+        problems=tuple(problems),
+    )
+
+
+def _attempt_problems(attempt: BillAttempt) -> list[str]:
+    problems = []
+    digest, end_ms = chain_start(attempt.attempt_id, attempt.epoch), 0
+    billed_ms, charged_micro = 0, 0
+    for number, line in enumerate(attempt.lines, start=1):
+        where = f"{attempt.attempt_id} line {number}"
+        found = _record_problems(attempt, line, number, digest, end_ms)
+        digest, end_ms = line.record.digest, line.record.end_ms
+        billed_ms = max(billed_ms, min(end_ms, line.witnessed_ms, attempt.run_ms_affordable))
+        if line.billed_through_ms != billed_ms:
+            found.append(f"{billed_ms} ms are billable, the line bills {line.billed_through_ms}")
+        total_micro = attempt.hour_price_micro * billed_ms // MS_PER_HOUR
+        if line.charge_micro != total_micro - charged_micro:
+            found.append(f"the charge is {total_micro - charged_micro}, the line says {line.charge_micro}")
+        charged_micro = total_micro
+        found += _split_problems(line, attempt.fee_ppm)
+        problems += [f"{where}: {problem}" for problem in found]
+    return problems
+
+
+def _record_problems(
+    attempt: BillAttempt, line: BillLine, number: int, digest: bytes, end_ms: int
+) -> list[str]:
+    record, problems = line.record, []
+    if line.attempt_id != attempt.attempt_id:
+        problems.append(f"it belongs to {line.attempt_id}")
+    if record.number != number:
+        problems.append(f"its record has the number {record.number}")
+    if record.start_ms != end_ms or record.end_ms <= record.start_ms:
+        problems.append(f"its record runs from {record.start_ms} to {record.end_ms} ms, not on from {end_ms}")
+    if record.previous_digest != digest:
+        problems.append("its record does not follow the one before in the chain of digests")
+    if not is_genuine(record):
+        problems.append("its record was changed: the digest does not fit")
+    if not {use.gpu_uuid for use in record.gpus} <= set(attempt.gpu_uuids):
+        problems.append("its record names a GPU that the attempt did not have")
+    return problems
+
+
+def _split_problems(line: BillLine, fee_ppm: int) -> list[str]:
+    if (
+        line.fee_micro < 0
+        or line.earning_micro < 0
+        or line.fee_micro + line.earning_micro != line.charge_micro
+    ):
+        return [
+            f"fee {line.fee_micro} and earning {line.earning_micro} are not the charge {line.charge_micro}"
+        ]
+    # A fee is a whole number of micro-credits, so it is within one of the exact share, however it is rounded.
+    if abs(line.fee_micro * PPM - line.charge_micro * fee_ppm) >= PPM:
+        return [f"the fee {line.fee_micro} is not {fee_ppm} millionths of the charge {line.charge_micro}"]
+    return []
