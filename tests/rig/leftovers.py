@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.rig.parts import wait_until
@@ -40,9 +41,7 @@ def remove(folder: Path, *, host_had: frozenset[Path] = frozenset(_SHARED)) -> N
     wait_until(lambda: not processes(folder), f"the processes of {folder} end")
     for mount in sorted(mounts(folder), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=True)
-    for cgroup in cgroups(folder):
-        for name, _, _ in os.walk(cgroup, topdown=False):
-            Path(name).rmdir()
+    wait_until(lambda: all(_removed(cgroup) for cgroup in cgroups(folder)), f"the cgroups of {folder} empty")
     shutil.rmtree(folder, ignore_errors=True)
     for path in _SHARED:
         if path not in host_had:
@@ -51,7 +50,7 @@ def remove(folder: Path, *, host_had: frozenset[Path] = frozenset(_SHARED)) -> N
 
 def processes(folder: Path) -> set[int]:
     """The engine's own programs, and every process of its containers."""
-    found = {int(pid) for path in _cgroup_files(folder) for pid in path.read_text().split()}
+    found = {pid for cgroup in cgroups(folder) for pid in _members(cgroup)}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -78,9 +77,18 @@ def cgroups(folder: Path) -> list[Path]:
     return [path for path in (_CGROUPS / folder.name, *_CGROUPS.glob(f"*/{folder.name}")) if path.is_dir()]
 
 
-def _cgroup_files(folder: Path) -> Iterator[Path]:
-    for cgroup in cgroups(folder):
-        yield from cgroup.rglob("cgroup.procs")
+def _members(cgroup: Path) -> Iterator[int]:
+    for name, _, _ in os.walk(cgroup):  # which takes no offence at folders that go while it walks
+        with suppress(OSError):
+            yield from map(int, Path(name, "cgroup.procs").read_text().split())
+
+
+def _removed(cgroup: Path) -> bool:
+    """Whether it could be removed: the kernel lets go of a dead process a moment after its parent did."""
+    with suppress(OSError):
+        for name, _, _ in os.walk(cgroup, topdown=False):
+            Path(name).rmdir()
+    return not cgroup.exists()
 
 
 def _runs(entry: Path) -> bool:
@@ -91,17 +99,13 @@ def _runs(entry: Path) -> bool:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _remove_unused(path: Path) -> None:
-    try:
+    with suppress(OSError):  # not empty: somebody else's engine came meanwhile
         if path.is_dir():
             path.rmdir()
         else:
             path.unlink(missing_ok=True)
-    except OSError:  # not empty: somebody else's engine came meanwhile
-        return
