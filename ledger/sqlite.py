@@ -1,0 +1,99 @@
+"""A batch on SQLite: statements through the driver, without a layer between."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import cast
+
+from sqlalchemy import Connection
+
+from ledger import records
+from ledger.chart import CHART
+from ledger.entries import Posted, Transfer
+from ledger.refusals import Account
+from ledger.rules import Decision, Snapshot
+
+_INSERT_TRANSFER = f"INSERT INTO ledger_transfer ({records.TRANSFER_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608
+_INSERT_ACCOUNT = (
+    "INSERT INTO ledger_account (id, code, kind, owner, asset, floor_micro, payer, opened_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_TAIL = (
+    "SELECT coalesce((SELECT max(seq) FROM ledger_transfer), 0),"
+    " coalesce((SELECT posted_ms FROM ledger_transfer ORDER BY seq DESC LIMIT 1), 0),"
+    " coalesce((SELECT max(id) FROM ledger_account), 0)"
+)
+
+
+def _in(statement: str, count: int) -> str:
+    return f"{statement} IN ({','.join('?' * count)})"
+
+
+class SqliteStore:
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._raw = cast("sqlite3.Connection", conn.connection.driver_connection)
+
+    def lock(self) -> None:
+        # BEGIN IMMEDIATE has taken it already. In a deferred transaction, writing nothing takes it, or fails
+        # where another writer has been since this one began to read.
+        self._raw.execute("UPDATE ledger_account SET closed_ms = closed_ms WHERE id < 0")
+
+    def load(self, transfers: Sequence[Transfer]) -> Snapshot:
+        self.lock()
+        codes = records.codes_of(transfers)
+        accounts: dict[str, Account] = {}
+        for part in records.chunks(codes):
+            query = _in(f"SELECT {records.ACCOUNT_COLUMNS} FROM ledger_account WHERE code", len(part))  # noqa: S608
+            for row in self._raw.execute(query, part):
+                accounts[row[1]] = records.account_of(row)
+        ids = {transfer.id.bytes: transfer.id for transfer in transfers}
+        posted, refused = (self._present(table, list(ids)) for table in ("ledger_transfer", "ledger_refusal"))
+        known = {}
+        if posted or refused:
+            known = records.known(self._conn, [ids[key] for key in posted], [ids[key] for key in refused])
+        corrected = [transfer.corrects for transfer in transfers if transfer.corrects is not None]
+        last_seq, last_posted_ms, last_account_id = self._raw.execute(_TAIL).fetchone()
+        return Snapshot(
+            accounts=accounts,
+            known=known,
+            originals=records.originals(self._conn, corrected) if corrected else {},
+            last_seq=last_seq,
+            last_posted_ms=last_posted_ms,
+            last_account_id=last_account_id,
+        )
+
+    def _present(self, table: str, ids: list[bytes]) -> list[bytes]:
+        found: list[bytes] = []
+        for part in records.chunks(ids):
+            query = _in(f"SELECT id FROM {table} WHERE id", len(part))  # noqa: S608 - one of our two tables
+            found.extend(row[0] for row in self._raw.execute(query, part))
+        return found
+
+    def write(self, decision: Decision, now_ms: int) -> None:
+        if decision.opened:
+            self.open(decision.opened, now_ms)
+        if decision.posted:
+            rows = [_row(posted, decision) for posted in decision.posted]
+            self._raw.executemany(_INSERT_TRANSFER, rows)
+        if decision.closed:
+            self._raw.executemany(
+                "UPDATE ledger_account SET closed_ms = ? WHERE id = ?",
+                [(now_ms, account.id) for account in decision.closed],
+            )
+        if decision.refused:
+            self._raw.executemany(
+                "INSERT INTO ledger_refusal (id, status, digest, refused_ms) VALUES (?, ?, ?, ?)",
+                [(r.id.bytes, r.status, r.digest, now_ms) for r in decision.refused.values()],
+            )
+
+    def open(self, accounts: Sequence[Account], now_ms: int) -> None:
+        rows = [
+            (a.id, a.code, CHART[a.kind].number, a.owner, a.asset, a.floor_micro, a.payer, now_ms)
+            for a in accounts
+        ]
+        self._raw.executemany(_INSERT_ACCOUNT, rows)
+
+
+def _row(posted: Posted, decision: Decision) -> tuple[object, ...]:
+    row = records.row_of(posted, decision)
+    return (row[0], posted.transfer.id.bytes, *row[2:])

@@ -1,0 +1,206 @@
+"""What the database itself refuses, whoever writes to it and however.
+
+- A transfer, a refusal and a seal are written once and never changed or deleted.
+- A balance moves only by inserting a transfer: the trigger moves it, and only if the transfer's running
+  balances continue what the accounts hold, keep every floor at every step, and sum to zero per asset.
+- An account is born empty, never deleted, and closed at most once.
+"""
+
+# ruff: noqa: S608 - every word of these statements is written below
+
+VIEW = """
+CREATE VIEW ledger_leg AS
+SELECT seq, debit AS account, 'debit' AS side, debit_seq AS account_seq, -amount AS delta,
+       debit_balance AS balance
+  FROM ledger_transfer
+UNION ALL
+SELECT seq, credit, 'credit', credit_seq, amount - fee, credit_balance FROM ledger_transfer
+UNION ALL
+SELECT seq, fee_account, 'fee', fee_seq, fee, fee_balance FROM ledger_transfer WHERE fee_account IS NOT NULL
+"""
+
+_APPEND_ONLY = ("ledger_transfer", "ledger_refusal", "ledger_seal")
+
+
+def _sqlite_append_only(table: str, key: str) -> list[str]:
+    # INSERT OR REPLACE deletes what it replaces without firing the DELETE trigger: refuse it at the insert.
+    return [
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
+        f" BEGIN SELECT RAISE(ABORT, 'ledger: {table} is append-only'); END"
+        for verb in ("UPDATE", "DELETE")
+    ] + [
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}"
+        f" WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})"
+        f" BEGIN SELECT RAISE(ABORT, 'ledger: {table} has this {key} already'); END"
+    ]
+
+
+def _sqlite_leg(role: str, delta: str, *, window: bool = False) -> str:
+    account = "fee_account" if role == "fee" else role
+    moves = ", window_no = coalesce(NEW.window_no, window_no)" if window else ""
+    guard = " AND (NEW.window_no IS NULL OR NEW.window_no > window_no)" if window else ""
+    return f"""
+  UPDATE ledger_account SET balance_micro = NEW.{role}_balance, seq = NEW.{role}_seq{moves}
+   WHERE id = NEW.{account} AND seq = NEW.{role}_seq - 1 AND balance_micro = NEW.{role}_balance - ({delta})
+     AND closed_ms IS NULL{guard};
+  SELECT RAISE(ABORT, 'ledger: the {role} leg does not continue its account') WHERE changes() <> 1;"""
+
+
+SQLITE = [
+    *_sqlite_append_only("ledger_transfer", "id"),
+    *_sqlite_append_only("ledger_refusal", "id"),
+    *_sqlite_append_only("ledger_seal", "no"),
+    """
+CREATE TRIGGER ledger_transfer_next BEFORE INSERT ON ledger_transfer
+WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM ledger_transfer)
+BEGIN SELECT RAISE(ABORT, 'ledger: transfers are numbered without gaps'); END""",
+    f"""
+CREATE TRIGGER ledger_transfer_apply AFTER INSERT ON ledger_transfer
+BEGIN{_sqlite_leg("debit", "-NEW.amount", window=True)}
+{_sqlite_leg("credit", "NEW.amount - NEW.fee")}
+  SELECT RAISE(ABORT, 'ledger: assets differ')
+   WHERE (SELECT asset FROM ledger_account WHERE id = NEW.debit)
+      <> (SELECT asset FROM ledger_account WHERE id = NEW.credit);
+END""",
+    f"""
+CREATE TRIGGER ledger_transfer_apply_fee AFTER INSERT ON ledger_transfer WHEN NEW.fee_account IS NOT NULL
+BEGIN{_sqlite_leg("fee", "NEW.fee")}
+  SELECT RAISE(ABORT, 'ledger: assets differ')
+   WHERE (SELECT asset FROM ledger_account WHERE id = NEW.fee_account)
+      <> (SELECT asset FROM ledger_account WHERE id = NEW.credit);
+END""",
+    """
+CREATE TRIGGER ledger_account_born BEFORE INSERT ON ledger_account
+WHEN NEW.balance_micro <> 0 OR NEW.seq <> 0 OR NEW.window_no <> 0 OR NEW.closed_ms IS NOT NULL
+  OR EXISTS (SELECT 1 FROM ledger_account WHERE id = NEW.id OR code = NEW.code)
+BEGIN SELECT RAISE(ABORT, 'ledger: an account is born once, and empty'); END""",
+    """
+CREATE TRIGGER ledger_account_moves BEFORE UPDATE OF balance_micro, seq, window_no ON ledger_account
+WHEN NEW.seq <> OLD.seq + 1 OR NOT EXISTS (
+  SELECT 1 FROM ledger_transfer WHERE seq = (SELECT max(seq) FROM ledger_transfer) AND (
+       (debit = NEW.id AND debit_seq = NEW.seq AND debit_balance = NEW.balance_micro
+         AND NEW.window_no = coalesce(window_no, OLD.window_no))
+    OR (credit = NEW.id AND credit_seq = NEW.seq AND credit_balance = NEW.balance_micro
+         AND NEW.window_no = OLD.window_no)
+    OR (fee_account = NEW.id AND fee_seq = NEW.seq AND fee_balance = NEW.balance_micro
+         AND NEW.window_no = OLD.window_no)))
+BEGIN SELECT RAISE(ABORT, 'ledger: a balance moves only by a transfer'); END""",
+    """
+CREATE TRIGGER ledger_account_fixed
+BEFORE UPDATE OF id, code, kind, owner, asset, floor_micro, payer, opened_ms ON ledger_account
+BEGIN SELECT RAISE(ABORT, 'ledger: what an account is never changes'); END""",
+    """
+CREATE TRIGGER ledger_account_closes BEFORE UPDATE OF closed_ms ON ledger_account
+WHEN OLD.closed_ms IS NOT NULL OR NEW.closed_ms IS NULL
+BEGIN SELECT RAISE(ABORT, 'ledger: an account closes once'); END""",
+    """
+CREATE TRIGGER ledger_account_no_delete BEFORE DELETE ON ledger_account
+BEGIN SELECT RAISE(ABORT, 'ledger: an account is never deleted'); END""",
+]
+
+_POSTGRES_REFUSE = """
+CREATE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'ledger: % of % is refused', TG_OP, TG_TABLE_NAME
+    USING ERRCODE = 'integrity_constraint_violation';
+END $$"""
+
+_POSTGRES_BORN = """
+CREATE FUNCTION ledger_account_born() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (
+    SELECT FROM born WHERE balance_micro <> 0 OR seq <> 0 OR window_no <> 0 OR closed_ms IS NOT NULL
+  ) THEN
+    RAISE EXCEPTION 'ledger: an account is born empty' USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  RETURN NULL;
+END $$"""
+
+_POSTGRES_CLOSES = """
+CREATE FUNCTION ledger_account_closes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF OLD.closed_ms IS NOT NULL OR NEW.closed_ms IS NULL THEN
+    RAISE EXCEPTION 'ledger: an account closes once' USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  RETURN NEW;
+END $$"""
+
+# One pass over the statement's legs, in the order of each account. `sum` over all legs is zero for each
+# transfer by its columns; per asset it is checked here.
+_POSTGRES_APPLY = """
+CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  first_seq bigint; last_seq bigint; rows bigint; before_seq bigint;
+  touched bigint; moved bigint; assets_off bigint;
+BEGIN
+  SELECT min(seq), max(seq), count(*) INTO first_seq, last_seq, rows FROM fresh;
+  IF rows = 0 THEN RETURN NULL; END IF;
+  SELECT coalesce(max(seq), 0) INTO before_seq FROM ledger_transfer WHERE seq < first_seq;
+  IF first_seq <> before_seq + 1 OR last_seq - first_seq + 1 <> rows THEN
+    RAISE EXCEPTION 'ledger: transfers are numbered without gaps'
+      USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  WITH leg AS (
+    SELECT debit AS account, debit_seq AS n, -amount AS delta, debit_balance AS balance, window_no FROM fresh
+    UNION ALL
+    SELECT credit, credit_seq, amount - fee, credit_balance, NULL FROM fresh
+    UNION ALL
+    SELECT fee_account, fee_seq, fee, fee_balance, NULL FROM fresh WHERE fee_account IS NOT NULL
+  ), step AS (
+    SELECT account, n, delta, balance, window_no,
+           lag(n) OVER by_account AS n_before, lag(balance) OVER by_account AS balance_before
+      FROM leg WINDOW by_account AS (PARTITION BY account ORDER BY n)
+  ), chain AS (
+    SELECT account, min(n) AS n_first, max(n) AS n_last, min(balance) AS lowest, sum(delta)::bigint AS total,
+           min(window_no) AS window_first, max(window_no) AS window_last,
+           max(CASE WHEN n_before IS NULL THEN balance - delta END) AS balance_first,
+           bool_and(n_before IS NULL OR (n = n_before + 1 AND balance = balance_before + delta)) AS whole
+      FROM step GROUP BY account
+  ), applied AS (
+    UPDATE ledger_account AS a
+       SET balance_micro = c.balance_first + c.total, seq = c.n_last,
+           window_no = coalesce(c.window_last, a.window_no)
+      FROM chain AS c
+     WHERE a.id = c.account AND c.whole AND a.seq = c.n_first - 1 AND a.balance_micro = c.balance_first
+       AND a.closed_ms IS NULL AND (a.floor_micro IS NULL OR c.lowest >= a.floor_micro)
+       AND (c.window_first IS NULL OR c.window_first > a.window_no)
+    RETURNING a.asset, c.total
+  ), per_asset AS (SELECT asset, count(*) AS n, sum(total) AS total FROM applied GROUP BY asset)
+  SELECT (SELECT count(*) FROM chain), coalesce(sum(n), 0), count(*) FILTER (WHERE total <> 0)
+    INTO touched, moved, assets_off FROM per_asset;
+  IF moved <> touched THEN
+    RAISE EXCEPTION 'ledger: % of % accounts are not continued by these transfers', touched - moved, touched
+      USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  IF assets_off > 0 THEN
+    RAISE EXCEPTION 'ledger: legs of an asset do not sum to zero'
+      USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  RETURN NULL;
+END $$"""
+
+POSTGRES = [
+    _POSTGRES_REFUSE,
+    _POSTGRES_BORN,
+    _POSTGRES_CLOSES,
+    _POSTGRES_APPLY,
+    *(
+        f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()"
+        for table in _APPEND_ONLY
+    ),
+    "CREATE TRIGGER ledger_transfer_apply AFTER INSERT ON ledger_transfer REFERENCING NEW TABLE AS fresh"
+    " FOR EACH STATEMENT EXECUTE FUNCTION ledger_apply()",
+    "CREATE TRIGGER ledger_account_no_delete BEFORE DELETE OR TRUNCATE ON ledger_account"
+    " FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()",
+    "CREATE TRIGGER ledger_account_fixed"
+    " BEFORE UPDATE OF id, code, kind, owner, asset, floor_micro, payer, opened_ms ON ledger_account"
+    " FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()",
+    # At depth 0 it is a statement from outside; ledger_apply updates balances from within a trigger.
+    "CREATE TRIGGER ledger_account_moves BEFORE UPDATE OF balance_micro, seq, window_no ON ledger_account"
+    " FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger_refuse()",
+    "CREATE TRIGGER ledger_account_born AFTER INSERT ON ledger_account REFERENCING NEW TABLE AS born"
+    " FOR EACH STATEMENT EXECUTE FUNCTION ledger_account_born()",
+    "CREATE TRIGGER ledger_account_closes BEFORE UPDATE OF closed_ms ON ledger_account"
+    " FOR EACH ROW EXECUTE FUNCTION ledger_account_closes()",
+]
