@@ -2,12 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Parallel test processes.
+WORKERS ?= 2
 PROTOS := $(sort $(wildcard proto/usance/v1/*.proto))
 
 help:  ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Usance needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -15,17 +18,18 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 
 setup: $(VENV)/.ready  ## make the environment (the other targets do it when needed)
 
-lint: setup  ## style, types, imports
+lint: setup  ## style, types, imports, the contract's rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	proto/check.sh
 
 check: lint  ## the fast subset: lint, types, imports, unit tests
 	$(BIN)/pytest tests/unit tests/docs -m "not slow"
 
 test: lint  ## everything: `make check`, contract, integration and end-to-end tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup
 
 demo: setup  ## the main job, end to end, on this machine
 	$(BIN)/python -m tests.e2e.demo
@@ -35,6 +39,9 @@ proto: setup  ## generate code from the contract
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --python_out=proto --grpc_python_out=proto \
 	  --mypy_out=proto --mypy_grpc_out=proto $(PROTOS)
 
+freeze:  ## make today's contract the released one, which later ones must not break
+	proto/check.sh --release
+
 lock:  ## pin dependencies again (developers; needs uv)
 	requirements/lock.sh
 
@@ -42,4 +49,4 @@ clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test demo proto lock clean
+.PHONY: help setup lint check test demo proto freeze lock clean

@@ -15,6 +15,7 @@ from tests.rig.nvml.build import NvmlStub, build_library
 from tests.rig.nvml.state import NvmlState
 from tests.rig.parts import MissingError
 from tests.rig.postgres import Postgres, running_postgres
+from tests.rig.registry import Registry, running_registry
 from tests.support.need import need
 
 
@@ -62,6 +63,13 @@ def docker_engine(_session_engine: Engine) -> Iterator[Engine]:
 def docker_client(docker_engine: Engine) -> Iterator[docker.DockerClient]:
     with docker_engine.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    """A real image registry on the loopback interface, empty at first."""
+    with _parts_needed(), running_registry() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The rig's engine runs real containers, keeps to itself, and leaves nothing behind, stopped or killed."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -95,14 +94,12 @@ class _Host:
 
     rules: str
     links: str
-    run: frozenset[str]
 
 
 def _host() -> _Host:
     return _Host(
         rules=subprocess.check_output(["iptables", "-S"], text=True),
         links=subprocess.check_output(["ip", "-brief", "link"], text=True),
-        run=frozenset(os.listdir("/run")) | frozenset(str(path) for path in leftovers.shared_paths()),
     )
 
 
