@@ -132,6 +132,9 @@ class GpuRequest:
     vram_bytes_min: int = 0
 
 
+RUN_MS_MAX_DEFAULT = 86_400_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
     name: str
@@ -146,6 +149,10 @@ class JobSpec:
     stop_grace_ms: int | None
     retries_max: int
     queue_ms_max: int = 0
+
+    @property
+    def time_limit_ms(self) -> int:
+        return self.run_ms_max or RUN_MS_MAX_DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)

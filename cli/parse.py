@@ -7,10 +7,10 @@ from cli.model import GpuRequest
 MICRO_PER_CREDIT = 1_000_000
 MICRO_MAX = 2**53 - 1
 
-_AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,6}))?")
-_DURATION_PART = re.compile(r"(\d{1,12})(ms|s|m|h|d)")
+_AMOUNT = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,6}))?")
+_DURATION_PART = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SIZE = re.compile(r"(\d{1,6})(?:\.(\d{1,3}))? ?([KMGT]i?)?B?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,6})(?:\.([0-9]{1,3}))? ?([KMGT]i?)?B?", re.IGNORECASE)
 _SIZE_UNIT = {
     "": 1,
     "k": 10**3,

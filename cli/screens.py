@@ -34,7 +34,6 @@ from cli.render import (
 )
 from cli.verify import Verdict
 
-DAY_MS = 86_400_000
 _INDENT = 12
 
 
@@ -73,7 +72,6 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
     wanted = f"{gpus.count} x {safe(gpus.model) or 'any GPU'}" + (
         f" with at least {size(gpus.vram_bytes_min)}" if gpus.vram_bytes_min else ""
     )
-    limit_ms = spec.run_ms_max or DAY_MS
     pairs = [("wanted", f"{wanted}, {words(spec.isolation_min)} or stronger")]
     if quote.offer is None:
         pairs.append(("offer", "none fits now; the job would wait in the queue"))
@@ -86,7 +84,7 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
     if quote.offer is not None:
         pairs.append(("lasts", f"{duration(quote.run_ms_affordable)} at that rate and its time limit"))
     pairs += [
-        ("time limit", duration(limit_ms)),
+        ("time limit", duration(spec.time_limit_ms)),
         ("fee", f"{percent(quote.fee_ppm)} of each charge is the platform's; you pay nothing on top"),
         ("lost host", _lost_host(spec)),
         ("considered", plural(quote.hosts_considered, "host")),

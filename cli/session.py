@@ -43,6 +43,8 @@ class Session:
         """Connect, put the question, close."""
         import asyncio
 
+        # gRPC would write its own log beside our one clear sentence.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from cli.client.market import Connection, open_market
 
         profile = load(self.options, environment)

@@ -22,7 +22,8 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def verify_bill(bill: Bill) -> Verdict:
+def verify_bill(bill: Bill, run_ms_max: int) -> Verdict:
+    """`run_ms_max` is the time limit that the buyer set for the job; no run is paid beyond it."""
     problems: list[str] = []
     charged_micro = 0
     for attempt in bill.attempts:
@@ -32,7 +33,7 @@ def verify_bill(bill: Bill) -> Verdict:
                 f"{attempt.attempt_id}: {attempt.run_ms_affordable} ms would cost more than the "
                 f"{left_micro} micro-credits that were left"
             )
-        problems += _attempt_problems(attempt)
+        problems += _attempt_problems(attempt, run_ms_max)
         charged_micro += sum(line.charge_micro for line in attempt.lines)
     if charged_micro != bill.charged_micro:
         problems.append(
@@ -52,22 +53,24 @@ def verify_bill(bill: Bill) -> Verdict:
     )
 
 
-def _attempt_problems(attempt: BillAttempt) -> list[str]:
+def _attempt_problems(attempt: BillAttempt, run_ms_max: int) -> list[str]:
     problems = []
+    payable_ms = min(attempt.run_ms_affordable, run_ms_max)
     digest, end_ms = chain_start(attempt.attempt_id, attempt.epoch), 0
-    billed_ms, charged_micro = 0, 0
+    billed_ms, charged_micro, fees_micro = 0, 0, 0
     for number, line in enumerate(attempt.lines, start=1):
         where = f"{attempt.attempt_id} line {number}"
         found = _record_problems(attempt, line, number, digest, end_ms)
         digest, end_ms = line.record.digest, line.record.end_ms
-        billed_ms = max(billed_ms, min(end_ms, line.witnessed_ms, attempt.run_ms_affordable))
+        billed_ms = max(billed_ms, min(end_ms, line.witnessed_ms, payable_ms))
         if line.billed_through_ms != billed_ms:
             found.append(f"{billed_ms} ms are billable, the line bills {line.billed_through_ms}")
         total_micro = attempt.hour_price_micro * billed_ms // MS_PER_HOUR
         if line.charge_micro != total_micro - charged_micro:
             found.append(f"the charge is {total_micro - charged_micro}, the line says {line.charge_micro}")
         charged_micro = total_micro
-        found += _split_problems(line, attempt.fee_ppm)
+        found += _split_problems(line, fee_micro=total_micro * attempt.fee_ppm // PPM - fees_micro)
+        fees_micro = total_micro * attempt.fee_ppm // PPM
         problems += [f"{where}: {problem}" for problem in found]
     return problems
 
@@ -91,16 +94,12 @@ def _record_problems(
     return problems
 
 
-def _split_problems(line: BillLine, fee_ppm: int) -> list[str]:
-    if (
-        line.fee_micro < 0
-        or line.earning_micro < 0
-        or line.fee_micro + line.earning_micro != line.charge_micro
-    ):
+def _split_problems(line: BillLine, *, fee_micro: int) -> list[str]:
+    """The platform's share of all that the attempt was charged is rounded down, like the charge itself."""
+    if line.fee_micro + line.earning_micro != line.charge_micro:
         return [
             f"fee {line.fee_micro} and earning {line.earning_micro} are not the charge {line.charge_micro}"
         ]
-    # A fee is a whole number of micro-credits, so it is within one of the exact share, however it is rounded.
-    if abs(line.fee_micro * PPM - line.charge_micro * fee_ppm) >= PPM:
-        return [f"the fee {line.fee_micro} is not {fee_ppm} millionths of the charge {line.charge_micro}"]
+    if line.fee_micro != fee_micro:
+        return [f"the fee is {fee_micro}, the line says {line.fee_micro}"]
     return []

@@ -9,6 +9,7 @@ from cli.errors import Broken, FieldFault, Refused, Unreachable, UsanceError
 from cli.model import RefusalCode
 
 _DOMAIN = "usance"
+_CODES = {code.value: code for code in RefusalCode}
 
 # Not in this set is what another try can't change. INTERNAL, UNKNOWN and CANCELLED without a refusal of
 # ours are gRPC's own words for a connection that broke.
@@ -22,19 +23,22 @@ _TRANSPORT = frozenset(
     }
 )
 
+# A handshake that TLS itself refused, not one that was cut; and an authority that is no certificate.
+_UNTRUSTED = ("SSL_ERROR_SSL", "security handshaker")
+
 
 def explain(error: grpc.aio.AioRpcError, target: str) -> tuple[UsanceError, bool]:
     """The error as ours, and whether the call may be tried again."""
     refused = _refusal(error)
     if refused is not None:
         return refused, refused.refusal is RefusalCode.UNAVAILABLE
-    details = (error.details() or "").splitlines()
-    sentence = details[0] if details else str(error.code())
-    if "CERTIFICATE_VERIFY_FAILED" in (error.details() or "") or "Ssl handshake failed" in sentence:
+    details = error.details() or error.code().name
+    if any(mark in details for mark in _UNTRUSTED):
         return Unreachable(
             f"{target} did not prove to be the coordinator: its certificate is not from the authority in "
             "--ca, or it does not speak TLS"
         ), False
+    sentence = details.splitlines()[0].rpartition("last error: UNKNOWN: ")[2]
     if error.code() in _TRANSPORT:
         return Unreachable(f"no answer from {target}: {sentence}"), True
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -60,5 +64,4 @@ def _refusal(error: grpc.aio.AioRpcError) -> Refused | None:
             ]
     if info.domain != _DOMAIN:
         return None
-    code = RefusalCode(info.reason) if info.reason in RefusalCode else RefusalCode.UNSPECIFIED
-    return Refused(code, status.message, tuple(faults))
+    return Refused(_CODES.get(info.reason, RefusalCode.UNSPECIFIED), status.message, tuple(faults))
