@@ -38,4 +38,3 @@ result indexed_of(const device *d, const char *key, uint index, ull *out);
 result text_of(const device *d, const char *key, char *out, uint size);
 result system_text(const char *key, char *out, uint size);
 uint gpu_count(void);
-
