@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -55,7 +55,7 @@ class Engine:
         for path in abandoned_folders(_KIND):
             leftovers.remove(path)
         self._folder = Folder(_KIND)
-        self._host_had = leftovers.shared_paths()
+        leftovers.note_host(self.path)
         self.gpus: tuple[Gpu, ...] = ()
         self.base_url = f"unix://{self.path}/docker.sock"
         self._state = self.path / "state"
@@ -112,10 +112,11 @@ class Engine:
                 client.api.remove_container(container["Id"], force=True, v=True)
 
     def stop(self) -> None:
-        self.remove_containers()
+        with suppress(DockerException, OSError):  # of an engine that is dead or dying, the rest is swept
+            self.remove_containers()
         stop(self._dockerd)
         stop(self._containerd)
-        leftovers.remove(self.path, host_had=self._host_had)
+        leftovers.remove(self.path)
         self._folder.release()
 
     def _start(self, options: EngineOptions) -> None:

@@ -26,16 +26,20 @@ _SHARED = tuple(
 )
 
 
-def shared_paths() -> frozenset[Path]:
-    """Those of the shared paths that are there."""
-    return frozenset(path for path in _SHARED if path.exists())
+_HOST_HAD = "host-had"
 
 
-def remove(folder: Path, *, host_had: frozenset[Path] = frozenset(_SHARED)) -> None:
+def note_host(folder: Path) -> None:
+    """Write into the engine's folder, before it starts, which of the shared paths are not its own."""
+    (folder / _HOST_HAD).write_text("".join(f"{path}\n" for path in _SHARED if path.exists()))
+
+
+def remove(folder: Path) -> None:
     """End the engine's processes, then take away its mounts, cgroups and files.
 
     Of the shared paths, those that the host had before stay; so do those that somebody else uses now.
     """
+    host_had = set((folder / _HOST_HAD).read_text().split())
     for pid in processes(folder):
         _kill(pid)
     wait_until(lambda: not processes(folder), f"the processes of {folder} end")
@@ -44,7 +48,7 @@ def remove(folder: Path, *, host_had: frozenset[Path] = frozenset(_SHARED)) -> N
     wait_until(lambda: all(_removed(cgroup) for cgroup in cgroups(folder)), f"the cgroups of {folder} empty")
     shutil.rmtree(folder, ignore_errors=True)
     for path in _SHARED:
-        if path not in host_had:
+        if str(path) not in host_had:
             _remove_unused(path)
 
 

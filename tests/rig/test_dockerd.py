@@ -1,5 +1,6 @@
 """The rig's engine runs real containers, keeps to itself, and leaves nothing behind, stopped or killed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -74,6 +75,14 @@ def test_a_killed_owner_leaves_only_what_the_next_engine_sweeps(docker_engine):
     with running_engine():
         _assert_gone(folder)
     assert _host() == before
+
+
+def test_an_engine_that_was_killed_is_stopped_all_the_same(docker_engine):
+    with running_engine() as engine, engine.client() as client:
+        folder = engine.path
+        client.containers.run(tiny_image(client), ["sleep", "600"], detach=True)
+        os.kill(_pid(folder), signal.SIGKILL)
+    _assert_gone(folder)
 
 
 _OWNER = """
