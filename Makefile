@@ -42,6 +42,9 @@ proto: setup  ## generate code from the contract
 freeze:  ## make today's contract the released one, which later ones must not break
 	proto/check.sh --release
 
+docs: setup  ## write the parts of docs/ that are made from the code
+	$(BIN)/python -m tests.docs.reference
+
 lock:  ## pin dependencies again (developers; needs uv)
 	requirements/lock.sh
 

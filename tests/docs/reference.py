@@ -1,0 +1,160 @@
+"""Writes the parts of docs/ that are made from the code: `python -m tests.docs.reference` (or `make docs`).
+
+The tests beside this file fail when what is committed is not what this would write.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import click
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from grpc_tools import protoc
+
+from cli.exits import MEANINGS
+from cli.main import usance
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+_PROTOS = ["usance/v1/types.proto", "usance/v1/market.proto", "usance/v1/host.proto"]
+_BEGIN, _END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
+
+# Numbers in a FileDescriptorProto by which source comments are addressed.
+_SERVICE, _METHOD, _ENUM, _VALUE = 6, 2, 5, 2
+
+
+def main() -> None:
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[Path, str]:
+    return {
+        DOCS / "commands.md": commands_page(),
+        DOCS / "exit-codes.md": exit_codes_page(),
+        DOCS / "protocol.md": protocol_page(),
+    }
+
+
+def commands_page() -> str:
+    lines = [
+        "# Commands of `usance`",
+        "",
+        "Made from the code by `make docs`. Money is in credits, like `5` or `0.60`; durations like `2h`,",
+        "`1h30m`, `45s`; sizes like `24GB` (decimal) or `24GiB`. JOB is an id, a unique beginning of one, or",
+        "`@last`. Exit codes: [exit-codes.md](exit-codes.md).",
+        "",
+        "Every command takes `--json`: one object on stdout with `schema_version`, errors as JSON on stderr",
+        "with a stable code (`run`, `wait` and `logs` leave stdout to the job and write JSON lines on stderr).",
+        "Each also takes `--server`, `--ca` and `--token-file` to say where the market is and who asks, else",
+        "`USANCE_SERVER`, `USANCE_CA` and `USANCE_TOKEN` count, else the profile that `usance login` wrote",
+        "(`~/.config/usance/profile.toml`, or the file named by `USANCE_PROFILE`).",
+    ]
+    for name, command in walk(usance, "usance"):
+        lines += ["", f"## {name}", "", _plain(command.help or ""), "", f"    {_usage(name, command)}"]
+        rows = [
+            f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {_plain(option.help or '')} |"
+            for option in command.params
+            if isinstance(option, click.Option) and not set(option.opts) & SHARED_OPTIONS
+        ]
+        if rows:
+            lines += ["", "| option | meaning |", "| --- | --- |", *rows]
+    return "\n".join(lines) + "\n"
+
+
+SHARED_OPTIONS = {"--json", "--server", "--ca", "--token-file"}
+
+
+def walk(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, with its full name, in the order of the code."""
+    for part, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from walk(command, f"{name} {part}")
+        else:
+            yield f"{name} {part}", command
+
+
+def _usage(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name)
+    return " ".join([name, *command.collect_usage_pieces(context)])
+
+
+def exit_codes_page() -> str:
+    lines = [
+        "# Exit codes of `usance`",
+        "",
+        "Made from the code by `make docs`. `usance run` and `usance wait` exit with the job's own code. These",
+        "are for what is not the job's; they keep clear of the codes that programs commonly use.",
+        "",
+        "| code | name | meaning |",
+        "| --- | --- | --- |",
+        *(f"| {code.value} | {code.name} | {meaning} |" for code, meaning in MEANINGS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def protocol_page() -> str:
+    """The page as it is, with its tables made anew."""
+    path = DOCS / "protocol.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n\n" + "\n".join(_protocol_tables()) + f"\n\n{_END}{after}"
+
+
+def _protocol_tables() -> Iterator[str]:
+    files = descriptors()
+    for file in files:
+        comments = _comments(file)
+        for number, service in enumerate(file.service):
+            yield from [f"### {service.name}", "", comments.get((_SERVICE, number), ""), ""]
+            yield from ["| RPC | what it does |", "| --- | --- |"]
+            for part, method in enumerate(service.method):
+                streams = (
+                    "both ways"
+                    if method.client_streaming and method.server_streaming
+                    else "a stream of answers"
+                    if method.server_streaming
+                    else ""
+                )
+                text = comments.get((_SERVICE, number, _METHOD, part), "")
+                yield f"| `{method.name}`{f' ({streams})' if streams else ''} | {text} |"
+            yield ""
+    yield from ["### Refusal codes", "", "| code | gRPC status and meaning |", "| --- | --- |"]
+    comments = _comments(files[0])
+    for number, enum in enumerate(files[0].enum_type):
+        if enum.name == "RefusalCode":
+            for part, value in enumerate(enum.value):
+                if value.number:
+                    text = comments[(_ENUM, number, _VALUE, part)]
+                    yield f"| `{value.name.removeprefix('REFUSAL_CODE_')}` | {text} |"
+
+
+def descriptors() -> list[FileDescriptorProto]:
+    """The contract's files with their comments."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "set"
+        well_known = resources.files("grpc_tools") / "_proto"
+        arguments = [f"-I{ROOT / 'proto'}", f"-I{well_known}", "--include_source_info", f"-o{out}", *_PROTOS]
+        if protoc.main(["protoc", *arguments]) != 0:
+            raise RuntimeError("the contract does not compile")
+        every = FileDescriptorSet.FromString(out.read_bytes())
+    return list(every.file)
+
+
+def _comments(file: FileDescriptorProto) -> dict[tuple[int, ...], str]:
+    return {
+        tuple(location.path): _plain(location.leading_comments)
+        for location in file.source_code_info.location
+        if location.leading_comments
+    }
+
+
+def _plain(text: str) -> str:
+    """One line, fit for a table."""
+    return re.sub(r"\s+", " ", text).strip().replace("|", "or")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What is written about commands, exit codes, RPCs and refusals is what the code has."""
+
+import click
+import pytest
+
+from cli.exits import Exit
+from cli.main import usance
+from cli.model import RefusalCode
+from tests.docs.reference import DOCS, descriptors, pages, walk
+
+COMMANDS = dict(walk(usance, "usance"))
+
+
+@pytest.mark.parametrize("name", ["commands.md", "exit-codes.md", "protocol.md"])
+def test_the_page_is_current(name):
+    assert (DOCS / name).read_text(encoding="utf-8") == pages()[DOCS / name], "run `make docs`"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help_and_is_in_the_docs(name):
+    text = (DOCS / "commands.md").read_text(encoding="utf-8")
+    command = COMMANDS[name]
+    assert f"\n## {name}\n" in text
+    assert command.help
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+            assert all(
+                f"`{word}" in text or f" {word}`" in text or f", {word}" in text for word in option.opts
+            )
+
+
+def test_every_exit_code_is_in_the_docs():
+    text = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert {(int(code), name.strip()) for code, name in rows} == {(code.value, code.name) for code in Exit}
+
+
+def test_every_rpc_and_every_refusal_is_in_the_docs():
+    text = (DOCS / "protocol.md").read_text(encoding="utf-8")
+    for file in descriptors():
+        for service in file.service:
+            assert f"### {service.name}\n" in text
+            for method in service.method:
+                assert f"| `{method.name}`" in text
+    for code in RefusalCode:
+        assert code is RefusalCode.UNSPECIFIED or f"| `{code}` |" in text
