@@ -82,6 +82,7 @@ def test_an_engine_that_was_killed_is_stopped_all_the_same(docker_engine):
         folder = engine.path
         client.containers.run(tiny_image(client), ["sleep", "600"], detach=True)
         os.kill(_pid(folder), signal.SIGKILL)
+        wait_until(lambda: not engine.answers(), "the engine is dead")
     _assert_gone(folder)
 
 
