@@ -23,9 +23,9 @@ def new_uuid() -> uuid.UUID:
     return uuid.UUID(bytes=secrets.token_bytes(16), version=4)
 
 
-def new_token(prefix: str) -> str:
-    """A secret of 192 random bits behind a prefix that secret scanners can recognise."""
-    return f"{prefix}_{secrets.token_urlsafe(24)}"
+def new_key() -> bytes:
+    """256 random bits."""
+    return secrets.token_bytes(32)
 
 
 def derived_uuid(*parts: str | int) -> uuid.UUID:

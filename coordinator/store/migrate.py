@@ -9,9 +9,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, text
 
 import ledger.tables
+from coordinator.store import tables
 
 # Everything that the migrations together must give; a test holds them equal.
-METADATA: list[MetaData] = [ledger.tables.metadata]
+METADATA: list[MetaData] = [ledger.tables.metadata, tables.metadata]
 
 # Any number that nothing else uses: two coordinators that start at once must not both migrate.
 _MIGRATION_LOCK = 0x7573616E6365206D

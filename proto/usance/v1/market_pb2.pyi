@@ -1406,6 +1406,7 @@ class TrialBalanceLine(_message.Message):
     LEDGER_ACCOUNT_FIELD_NUMBER: _builtins.int
     BALANCE_MICRO_FIELD_NUMBER: _builtins.int
     ledger_account: _builtins.str
+    """Kind of ledger account: "wallet", "hold", "earnings", "fee", "issuance", …."""
     balance_micro: _builtins.int
     """May be negative: issuance is."""
     def __init__(

@@ -605,8 +605,8 @@ class SellerServiceServicer:
     """
 
     def CreateEnrolmentToken(self, request, context):
-        """A token with which one machine can be enrolled, once, within an hour. It is shown only here; a
-        repetition of the request makes the former token void and shows a new one.
+        """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
+        of it: it can be had again only by repeating the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -760,8 +760,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateToken(self, request, context):
-        """A token for an account. It is shown only here; a repetition of the request makes the former one void
-        and shows a new one. Errors: NOT_FOUND.
+        """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
+        request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -775,7 +775,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTrialBalance(self, request, context):
-        """Every ledger account's balance; their sum is zero, or something is very wrong.
+        """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

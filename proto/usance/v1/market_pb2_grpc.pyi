@@ -241,8 +241,8 @@ class SellerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SellerServiceAsyncStub: ...
     CreateEnrolmentToken: _grpc.UnaryUnaryMultiCallable[_market_pb2.CreateEnrolmentTokenRequest, _market_pb2.CreateEnrolmentTokenResponse]
-    """A token with which one machine can be enrolled, once, within an hour. It is shown only here; a
-    repetition of the request makes the former token void and shows a new one.
+    """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
+    of it: it can be had again only by repeating the request.
     """
     ListHosts: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]
     """The caller's own hosts."""
@@ -253,8 +253,8 @@ class SellerServiceAsyncStub(SellerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEnrolmentToken: _aio.UnaryUnaryMultiCallable[_market_pb2.CreateEnrolmentTokenRequest, _market_pb2.CreateEnrolmentTokenResponse]  # type: ignore[assignment]
-    """A token with which one machine can be enrolled, once, within an hour. It is shown only here; a
-    repetition of the request makes the former token void and shows a new one.
+    """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
+    of it: it can be had again only by repeating the request.
     """
     ListHosts: _aio.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]  # type: ignore[assignment]
     """The caller's own hosts."""
@@ -268,8 +268,8 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.CreateEnrolmentTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.CreateEnrolmentTokenResponse, _abc.Awaitable[_market_pb2.CreateEnrolmentTokenResponse]]:
-        """A token with which one machine can be enrolled, once, within an hour. It is shown only here; a
-        repetition of the request makes the former token void and shows a new one.
+        """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
+        of it: it can be had again only by repeating the request.
         """
 
     @_abc_1.abstractmethod
@@ -294,13 +294,13 @@ class AdminServiceStub:
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListAccountsRequest, _market_pb2.ListAccountsResponse]
     """By name. All of them, with their balances."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_market_pb2.CreateTokenRequest, _market_pb2.CreateTokenResponse]
-    """A token for an account. It is shown only here; a repetition of the request makes the former one void
-    and shows a new one. Errors: NOT_FOUND.
+    """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
+    request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     Deposit: _grpc.UnaryUnaryMultiCallable[_market_pb2.DepositRequest, _market_pb2.DepositResponse]
     """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
     GetTrialBalance: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetTrialBalanceRequest, _market_pb2.GetTrialBalanceResponse]
-    """Every ledger account's balance; their sum is zero, or something is very wrong."""
+    """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
     RunAudit: _grpc.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]
     """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
 
@@ -314,13 +314,13 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListAccounts: _aio.UnaryUnaryMultiCallable[_market_pb2.ListAccountsRequest, _market_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """By name. All of them, with their balances."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_market_pb2.CreateTokenRequest, _market_pb2.CreateTokenResponse]  # type: ignore[assignment]
-    """A token for an account. It is shown only here; a repetition of the request makes the former one void
-    and shows a new one. Errors: NOT_FOUND.
+    """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
+    request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     Deposit: _aio.UnaryUnaryMultiCallable[_market_pb2.DepositRequest, _market_pb2.DepositResponse]  # type: ignore[assignment]
     """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_market_pb2.GetTrialBalanceRequest, _market_pb2.GetTrialBalanceResponse]  # type: ignore[assignment]
-    """Every ledger account's balance; their sum is zero, or something is very wrong."""
+    """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
     RunAudit: _aio.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]  # type: ignore[assignment]
     """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
 
@@ -349,8 +349,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.CreateTokenResponse, _abc.Awaitable[_market_pb2.CreateTokenResponse]]:
-        """A token for an account. It is shown only here; a repetition of the request makes the former one void
-        and shows a new one. Errors: NOT_FOUND.
+        """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
+        request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -367,7 +367,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.GetTrialBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetTrialBalanceResponse, _abc.Awaitable[_market_pb2.GetTrialBalanceResponse]]:
-        """Every ledger account's balance; their sum is zero, or something is very wrong."""
+        """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
 
     @_abc_1.abstractmethod
     def RunAudit(

@@ -265,6 +265,10 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """
     END_REASON_SUPERSEDED: _EndReason.ValueType  # 14
     """A newer epoch replaced it. Cause: platform."""
+    END_REASON_CLAIM_REFUSED: _EndReason.ValueType  # 15
+    """The host claimed what can't be: usage that does not follow, another container, foreign GPUs. Cause:
+    host.
+    """
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Why an attempt ended. Each has one cause; docs/job-states.md has the table."""
@@ -300,6 +304,10 @@ the coordinator, which knows whether money was left, has decided.
 """
 END_REASON_SUPERSEDED: EndReason.ValueType  # 14
 """A newer epoch replaced it. Cause: platform."""
+END_REASON_CLAIM_REFUSED: EndReason.ValueType  # 15
+"""The host claimed what can't be: usage that does not follow, another container, foreign GPUs. Cause:
+host.
+"""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _HostState:

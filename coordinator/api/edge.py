@@ -1,0 +1,53 @@
+"""What every servicer needs of the program it is part of."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from coordinator.api.bell import Bell
+from coordinator.domain.metering import Stamp
+from coordinator.services.mint import Mint
+from coordinator.store.ports import Transaction
+from runtime.clock import Clock
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Runs functions of a transaction: writes one after the other, reads beside them."""
+
+    def write(self, function: Callable[[Transaction], T]) -> Future[T]: ...
+
+    def read(self, function: Callable[[Transaction], T]) -> Future[T]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the operator has set."""
+
+    beat_interval_ms: int
+    reconnect_window_ms: int
+    fee_ppm: int
+    # As buyers and agents can reach them, host:port.
+    market_address: str
+    hosts_address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    store: Store
+    clock: Clock
+    bell: Bell
+    mint: Mint
+    rules: Rules
+
+    def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
+        return asyncio.wrap_future(self.store.write(function))
+
+    def read(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
+        return asyncio.wrap_future(self.store.read(function))
+
+    def now(self) -> Stamp:
+        return Stamp(boot_id=self.clock.boot_id, boot_ms=self.clock.boot_ms(), wall_ms=self.clock.wall_ms())

@@ -1,0 +1,213 @@
+"""The agents' RPCs. One stream is one agent; one writer speaks on it."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from coordinator.api import convert_host as convert
+from coordinator.api.edge import Edge
+from coordinator.api.gate import Context, host_id
+from coordinator.domain.refusal import Refusal, RefusalCode, invalid
+from coordinator.services import enrolment, synchronize
+from coordinator.services.synchronize import Ack
+from usance.v1 import host_pb2 as h
+from usance.v1 import host_pb2_grpc
+
+_LOG = logging.getLogger(__name__)
+CSR_BYTES_MAX = 8_192
+# Signs a request for a host's certificate: (csr, host id) -> certificate.
+Issue = Callable[[x509.CertificateSigningRequest, str], bytes]
+
+
+class EnrolmentServicer(host_pb2_grpc.EnrolmentServiceServicer):
+    def __init__(self, edge: Edge, issue: Issue, authority_pem: bytes) -> None:
+        self._edge = edge
+        self._issue = issue
+        self._authority_pem = authority_pem
+
+    async def Enroll(self, request: h.EnrollRequest, context: Context) -> h.EnrollResponse:  # noqa: N802, ARG002
+        csr = _signing_request(request.csr_pem)
+        key = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        key_digest, now = hashlib.sha256(key).digest(), self._edge.now()
+        name = await self._edge.write(lambda tx: enrolment.enroll(tx, request.token_secret, key_digest, now))
+        return h.EnrollResponse(
+            host_id=name, certificate_pem=self._issue(csr, name), authority_pem=self._authority_pem
+        )
+
+
+def _signing_request(pem: bytes) -> x509.CertificateSigningRequest:
+    remedy = "a PEM certificate signing request for a P-256 key"
+    if len(pem) > CSR_BYTES_MAX:
+        raise invalid("csr_pem", remedy)
+    try:
+        csr = x509.load_pem_x509_csr(pem)
+    except ValueError:
+        raise invalid("csr_pem", remedy) from None
+    if not csr.is_signature_valid or getattr(csr.public_key(), "key_size", 0) != 256:
+        raise invalid("csr_pem", remedy)
+    return csr
+
+
+class HostServicer(host_pb2_grpc.HostServiceServicer):
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._sessions: dict[str, _Session] = {}
+
+    async def Synchronize(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[h.SynchronizeRequest],
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[h.SynchronizeResponse]:
+        session = _Session(self._edge, host_id())
+        older = self._sessions.get(session.host_id)
+        self._sessions[session.host_id] = session
+        if older is not None:
+            older.supersede()
+        reader = asyncio.create_task(session.read(request_iterator))
+        try:
+            with self._edge.bell.hears(session.host_id, session):
+                async for message in session.messages(reader):
+                    yield message
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+            if self._sessions.get(session.host_id) is session:
+                del self._sessions[session.host_id]
+
+    def drain(self, spread_ms: int) -> None:
+        """Ask every agent to come back on another stream."""
+        for session in self._sessions.values():
+            session.drain(spread_ms)
+
+
+class _Session:
+    """What is to be said is kept as state, not as a queue, so it can't pile up: the latest whole `desired`,
+    and for each attempt the latest acknowledgement."""
+
+    def __init__(self, edge: Edge, name: str) -> None:
+        self.host_id = name
+        self._rung = asyncio.Event()
+        self._edge = edge
+        self._boot_id = ""
+        self._greeted = False
+        self._stale = True
+        self._acks: dict[str, Ack] = {}
+        self._drain_ms: int | None = None
+        self._superseded = False
+
+    def set(self) -> None:
+        """What the host should hold may have changed."""
+        self._stale = True
+        self._rung.set()
+
+    def supersede(self) -> None:
+        self._superseded = True
+        self._rung.set()
+
+    def drain(self, spread_ms: int) -> None:
+        self._drain_ms = spread_ms
+        self._rung.set()
+
+    async def read(self, requests: AsyncIterator[h.SynchronizeRequest]) -> None:
+        async for request in requests:
+            await self._take(request)
+            self._rung.set()
+
+    async def messages(self, reader: asyncio.Task[None]) -> AsyncIterator[h.SynchronizeResponse]:
+        """Everything that is to be said, as it comes up; ends with the reader."""
+        reader.add_done_callback(lambda _: self._rung.set())
+        welcomed = False
+        while not reader.done():
+            await self._rung.wait()
+            self._rung.clear()
+            if self._superseded:
+                raise Refusal(RefusalCode.SUPERSEDED, "this host has a newer connection")
+            if not self._greeted:
+                continue
+            if not welcomed:
+                welcomed = True
+                yield self._welcome()
+            while self._acks:
+                _, ack = self._acks.popitem()
+                yield _ack(ack)
+            if self._stale:
+                self._stale = False
+                yield await self._desired()
+            if self._drain_ms is not None:
+                yield h.SynchronizeResponse(drain=h.Drain(spread_ms=self._drain_ms))
+                self._drain_ms = None
+        await reader
+
+    async def _desired(self) -> h.SynchronizeResponse:
+        """Read as it is being said, by the one who says it: an older state can't follow a newer one."""
+        wanted = await self._edge.read(lambda tx: synchronize.desired(tx, self.host_id))
+        return h.SynchronizeResponse(desired=h.Desired(attempts=[convert.wanted_to(item) for item in wanted]))
+
+    def _welcome(self) -> h.SynchronizeResponse:
+        rules = self._edge.rules
+        return h.SynchronizeResponse(
+            welcome=h.Welcome(
+                host_id=self.host_id,
+                beat_interval_ms=rules.beat_interval_ms,
+                reconnect_window_ms=rules.reconnect_window_ms,
+            )
+        )
+
+    async def _take(self, request: h.SynchronizeRequest) -> None:
+        kind = request.WhichOneof("message")
+        if kind == "hello":
+            await self._hello(request.hello)
+        elif not self._greeted:
+            raise invalid("message", "hello is the first message")
+        elif kind == "beat":
+            await self._beat(request.beat)
+        elif kind == "usage":
+            await self._usage(request.usage)
+        elif kind == "logs":
+            await self._logs(request.logs)
+
+    async def _hello(self, message: h.Hello) -> None:
+        facts, terms, now = convert.facts(message.facts), convert.terms(message.terms), self._edge.now()
+        self._boot_id = message.boot_id
+        await self._edge.write(lambda tx: synchronize.hello(tx, self.host_id, facts, terms, now))
+        self._greeted = True
+
+    async def _beat(self, message: h.Beat) -> None:
+        reports, now = convert.reports(message), self._edge.now()
+        window_ms = self._edge.rules.reconnect_window_ms
+        await self._edge.write(
+            lambda tx: synchronize.beat(tx, self.host_id, self._boot_id, reports, window_ms, now)
+        )
+        self._stale = True
+
+    async def _usage(self, message: h.UsageReport) -> None:
+        records, now = convert.records(message), self._edge.now()
+        name, epoch = message.attempt_id, message.epoch
+        self._keep(
+            await self._edge.write(lambda tx: synchronize.usage(tx, self.host_id, name, epoch, records, now))
+        )
+
+    async def _logs(self, message: h.LogReport) -> None:
+        chunks, name, epoch = convert.chunks(message), message.attempt_id, message.epoch
+        self._keep(await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks)))
+
+    def _keep(self, ack: Ack | None) -> None:
+        if ack is not None:
+            self._acks[ack.attempt_id] = ack
+
+
+def _ack(ack: Ack) -> h.SynchronizeResponse:
+    return h.SynchronizeResponse(
+        acknowledged=h.Acknowledged(
+            attempt_id=ack.attempt_id,
+            epoch=ack.epoch,
+            usage_number=ack.usage_number,
+            log_offset=ack.log_offset,
+        )
+    )

@@ -1,0 +1,163 @@
+"""The buyer's RPCs: parse, call the service, render. Nothing is decided here."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from coordinator.api import convert_market as render
+from coordinator.api import validate
+from coordinator.api.bell import wait
+from coordinator.api.edge import Edge
+from coordinator.api.gate import Context, caller
+from coordinator.domain.account import Account
+from coordinator.domain.event import Event, EventKind
+from coordinator.domain.host import Isolation
+from coordinator.domain.job import BUDGET_MICRO_MAX, LogChunk
+from coordinator.domain.metering import Line
+from coordinator.services import jobs
+from coordinator.store.ports import Transaction
+from usance.v1 import market_pb2 as m
+from usance.v1 import market_pb2_grpc
+from usance.v1 import types_pb2 as t
+
+LOOK_AGAIN_MS = 2_000
+EVENTS_A_LOOK = 200
+CHUNKS_A_LOOK = 16
+
+# By attempt and record number.
+Lines = Mapping[tuple[str, int], tuple[Line, str]]
+
+
+class MarketServicer(market_pb2_grpc.MarketServiceServicer):
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def ListOffers(self, request: m.ListOffersRequest, context: Context) -> m.ListOffersResponse:  # noqa: N802, ARG002
+        buyer = caller()
+        gpus = validate.gpu_request("gpus", request.gpus, count_min=0)
+        least = validate.isolation("isolation_min", request.isolation_min, Isolation.PROCESS)
+        price = validate.whole(
+            "gpu_hour_price_micro_max", request.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
+        )
+        size = validate.page_size(request.page_size)
+        after = validate.page_token(request.page_token)
+        found = await self._edge.read(lambda tx: jobs.offers(tx, buyer, gpus, least, price))
+        offers = [
+            offer for room, fitting in found for offer in render.offers_to(room, [fitting.gpus[0].model])
+        ]
+        first = int(after or 0)
+        more = str(first + size) if len(offers) > first + size else ""
+        return m.ListOffersResponse(offers=offers[first : first + size], next_page_token=more)
+
+    async def QuoteJob(self, request: m.QuoteJobRequest, context: Context) -> m.QuoteJobResponse:  # noqa: N802, ARG002
+        buyer, spec = caller(), validate.spec(request.spec)
+        quote = await self._edge.read(lambda tx: jobs.quote(tx, buyer, spec))
+        return render.quote_to(quote, spec, self._edge.rules.fee_ppm)
+
+    async def SubmitJob(self, request: m.SubmitJobRequest, context: Context) -> m.SubmitJobResponse:  # noqa: N802, ARG002
+        buyer, spec = caller(), validate.spec(request.spec)
+        request_id, now = validate.request_id(request.request_id), self._edge.now()
+        view = await self._edge.write(lambda tx: jobs.submit(tx, buyer, request_id, spec, now.wall_ms))
+        return m.SubmitJobResponse(job=render.job_to(view))
+
+    async def GetJob(self, request: m.GetJobRequest, context: Context) -> m.GetJobResponse:  # noqa: N802, ARG002
+        buyer = caller()
+        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, request.job_id))
+        return m.GetJobResponse(job=render.job_to(view))
+
+    async def ListJobs(self, request: m.ListJobsRequest, context: Context) -> m.ListJobsResponse:  # noqa: N802, ARG002
+        buyer, size = caller(), validate.page_size(request.page_size)
+        before = validate.page_token(request.page_token)
+        views = await self._edge.read(
+            lambda tx: jobs.page(tx, buyer, live_only=request.live_only, before_id=before, limit=size + 1)
+        )
+        more = views[size - 1].job.id if len(views) > size else ""
+        return m.ListJobsResponse(jobs=[render.job_to(v) for v in views[:size]], next_page_token=more)
+
+    async def CancelJob(self, request: m.CancelJobRequest, context: Context) -> m.CancelJobResponse:  # noqa: N802, ARG002
+        buyer, request_id = caller(), validate.request_id(request.request_id)
+        now = self._edge.now()
+        view = await self._edge.write(lambda tx: jobs.cancel(tx, buyer, request_id, request.job_id, now))
+        return m.CancelJobResponse(job=render.job_to(view))
+
+    async def GetBill(self, request: m.GetBillRequest, context: Context) -> m.GetBillResponse:  # noqa: N802, ARG002
+        buyer = caller()
+        bill = await self._edge.read(lambda tx: jobs.bill(tx, buyer, request.job_id))
+        return m.GetBillResponse(bill=render.bill_to(bill))
+
+    async def WatchJob(  # noqa: N802
+        self,
+        request: m.WatchJobRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[m.WatchJobResponse]:
+        buyer, after = caller(), request.event_number_after
+        with self._edge.bell.listen(request.job_id) as rung:
+            while True:
+                rung.clear()
+                events, lines = await self._edge.read(_events(buyer, request.job_id, after))
+                for event in events:
+                    after = event.number
+                    yield m.WatchJobResponse(event=render.event_to(event, lines))
+                    if event.what.kind is EventKind.ENDED:
+                        return
+                if not events:
+                    await wait(rung, LOOK_AGAIN_MS)
+
+    async def ReadLogs(  # noqa: N802
+        self,
+        request: m.ReadLogsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[m.ReadLogsResponse]:
+        buyer, attempt_id, offset = caller(), request.attempt_id, request.offset
+        validate.whole("offset", offset, 0, 2**62)
+        with self._edge.bell.listen(request.job_id) as rung:
+            while True:
+                rung.clear()
+                page = await self._edge.read(_log_page(buyer, request.job_id, attempt_id, offset))
+                for chunk in page.chunks:
+                    attempt_id, offset = page.attempt_id, chunk.offset + len(chunk.data)
+                    yield _chunk(attempt_id, chunk)
+                if page.chunks:
+                    continue
+                if page.next_attempt_id:
+                    attempt_id, offset = page.next_attempt_id, 0
+                elif page.finished or not request.follow:
+                    yield _end(page, offset)
+                    return
+                else:
+                    await wait(rung, LOOK_AGAIN_MS)
+
+
+def _events(
+    buyer: Account, job_id: str, after: int
+) -> Callable[[Transaction], tuple[Sequence[Event], Lines]]:
+    """A page of a job's events, and the bill lines that they tell of."""
+
+    def look(tx: Transaction) -> tuple[Sequence[Event], Lines]:
+        events = jobs.events(tx, buyer, job_id, after, EVENTS_A_LOOK)
+        billed = [e.what for e in events if e.what.bill_line_number is not None]
+        least = min((what.bill_line_number or 0 for what in billed), default=0)
+        found = tx.lines_of(sorted({what.attempt_id for what in billed}), least) if billed else {}
+        lines = {(key, line[0].record.number): line for key, of in found.items() for line in of}
+        return events, lines
+
+    return look
+
+
+def _log_page(
+    buyer: Account, job_id: str, attempt_id: str, offset: int
+) -> Callable[[Transaction], jobs.LogPage]:
+    return lambda tx: jobs.log_page(tx, buyer, job_id, attempt_id, offset, CHUNKS_A_LOOK)
+
+
+def _chunk(attempt_id: str, chunk: LogChunk) -> m.ReadLogsResponse:
+    message = t.LogChunk(offset=chunk.offset, stream=t.LogStream.ValueType(chunk.stream), data=chunk.data)
+    return m.ReadLogsResponse(chunk=m.AttemptLog(attempt_id=attempt_id, chunk=message))
+
+
+def _end(page: jobs.LogPage, offset: int) -> m.ReadLogsResponse:
+    end = m.LogEnd(
+        attempt_id=page.attempt_id,
+        complete=page.complete,
+        totals=None if page.totals is None else render.totals_to(page.totals),
+        offset=offset,
+    )
+    return m.ReadLogsResponse(end=end)

@@ -1,0 +1,147 @@
+"""Bounds of the contract, checked once, at the edge. Inside, values are what they say they are."""
+
+import re
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from coordinator.domain.host import Isolation
+from coordinator.domain.job import (
+    BUDGET_MICRO_MAX,
+    RUN_MS_DEFAULT,
+    RUN_MS_MAX,
+    STOP_GRACE_MS_DEFAULT,
+    GpuRequest,
+    JobSpec,
+)
+from coordinator.domain.refusal import invalid
+from usance.v1 import types_pb2 as t
+
+PAGE_DEFAULT, PAGE_MAX = 100, 500
+_JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}")
+_TOKEN = re.compile(r"[A-Za-z0-9_.-]{0,256}")
+_ENV_RESERVED = ("NVIDIA_", "USANCE_")
+KIB_64 = 65_536
+TIB_16 = 16 << 40
+
+
+def request_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise invalid("request_id", "a UUID made by the caller, such as uuidgen prints") from None
+
+
+def page_size(size: int) -> int:
+    return whole("page_size", size, 0, PAGE_MAX) or PAGE_DEFAULT
+
+
+def page_token(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise invalid("page_token", "what next_page_token of the answer before said")
+    return text
+
+
+def account_name(field: str, text: str) -> str:
+    if not _ACCOUNT_NAME.fullmatch(text):
+        raise invalid(field, "1 to 64 of a-z, 0-9 and dashes, the first not a dash")
+    return text
+
+
+def line(field: str, value: str, bytes_max: int, *, empty: bool = True) -> str:
+    """One line of text for people."""
+    if not value and not empty:
+        raise invalid(field, "must not be empty")
+    if len(value.encode()) > bytes_max or not all(c.isprintable() for c in value):
+        raise invalid(field, f"at most {bytes_max} bytes of printable text")
+    return value
+
+
+def whole(field: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise invalid(field, f"between {least} and {most}, not {value}")
+    return value
+
+
+def amount(field: str, value: int) -> int:
+    return whole(field, value, 1, BUDGET_MICRO_MAX)
+
+
+def isolation(field: str, value: int, default: Isolation) -> Isolation:
+    if value == t.ISOLATION_UNSPECIFIED:
+        return default
+    try:
+        return Isolation(value)
+    except ValueError:
+        raise invalid(field, "ISOLATION_PROCESS or ISOLATION_CONTAINER") from None
+
+
+def gpu_request(field: str, message: t.GpuRequest, count_min: int = 1) -> GpuRequest:
+    return GpuRequest(
+        count=whole(f"{field}.count", message.count, count_min, 64),
+        model=line(f"{field}.model", message.model, 128),
+        vram_bytes_min=whole(f"{field}.vram_bytes_min", message.vram_bytes_min, 0, TIB_16),
+    )
+
+
+def spec(message: t.JobSpec) -> JobSpec:
+    if not _JOB_NAME.fullmatch(message.name):
+        raise invalid("spec.name", "1 to 64 of A-Z, a-z, 0-9, dot, underscore and dash")
+    least = isolation("spec.isolation_min", message.isolation_min, Isolation.CONTAINER)
+    run_ms = message.run_ms_max or RUN_MS_DEFAULT
+    grace_ms = message.stop_grace_ms if message.HasField("stop_grace_ms") else STOP_GRACE_MS_DEFAULT
+    return JobSpec(
+        name=message.name,
+        image=_image(message.image, least),
+        command=_command(message.command),
+        env=_env(message.env),
+        gpus=gpu_request("spec.gpus", message.gpus),
+        isolation_min=least,
+        gpu_hour_price_micro_max=whole(
+            "spec.gpu_hour_price_micro_max", message.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
+        ),
+        budget_micro=amount("spec.budget_micro", message.budget_micro),
+        run_ms_max=whole("spec.run_ms_max", run_ms, 1_000, RUN_MS_MAX),
+        stop_grace_ms=whole("spec.stop_grace_ms", grace_ms, 0, 300_000),
+        retries_max=whole("spec.retries_max", message.retries_max, 0, 10),
+        queue_ms_max=whole("spec.queue_ms_max", message.queue_ms_max, 0, RUN_MS_MAX),
+        memory_bytes=_zero_or("spec.memory_bytes", message.memory_bytes, 16 << 20, TIB_16),
+        cpu_milli=_zero_or("spec.cpu_milli", message.cpu_milli, 100, 1_024_000),
+    )
+
+
+def _zero_or(field: str, value: int, least: int, most: int) -> int:
+    return whole(field, value, least, most) if value else 0
+
+
+def _image(text: str, least: Isolation) -> str:
+    if not text and least is Isolation.PROCESS:
+        return text
+    if not _IMAGE.fullmatch(text):
+        raise invalid("spec.image", "an image reference of at most 512 characters, such as python:3.12")
+    return text
+
+
+def _command(items: Sequence[str]) -> tuple[str, ...]:
+    if not 1 <= len(items) <= 256 or not items[0]:
+        raise invalid("spec.command", "a program and its arguments, 1 to 256 items")
+    if sum(len(item.encode()) for item in items) > KIB_64 or any("\0" in item for item in items):
+        raise invalid("spec.command", "at most 64 KiB in all, without NUL")
+    return tuple(items)
+
+
+def _env(items: Mapping[str, str]) -> dict[str, str]:
+    if len(items) > 128:
+        raise invalid("spec.env", "at most 128 names")
+    for name, value in items.items():
+        if not _ENV_NAME.fullmatch(name):
+            raise invalid("spec.env", f"names of letters, digits and underscores, not {name[:64]!r}")
+        if name.startswith(_ENV_RESERVED):
+            raise invalid("spec.env", f"names that begin with NVIDIA_ or USANCE_ are ours: {name}")
+        if "\0" in value:
+            raise invalid("spec.env", f"values without NUL: {name}")
+    if sum(len(name) + len(value.encode()) for name, value in items.items()) > KIB_64:
+        raise invalid("spec.env", "at most 64 KiB in all")
+    return dict(items)

@@ -1,0 +1,196 @@
+"""The composition root: the one place that names implementations."""
+
+import asyncio
+import logging
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from sqlalchemy import Engine
+
+from coordinator import identity
+from coordinator.api.bell import Bell, wait
+from coordinator.api.edge import Edge, Rules
+from coordinator.api.gate import Gate
+from coordinator.api.host import EnrolmentServicer, HostServicer
+from coordinator.api.market import MarketServicer
+from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
+from coordinator.domain.account import Account, Role
+from coordinator.loops import repeat
+from coordinator.services import accounts, audit, reap, schedule
+from coordinator.services.mint import Mint
+from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, split_address
+from coordinator.store.database import Database
+from coordinator.store.migrate import upgrade
+from coordinator.store.ports import Transaction
+from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
+from ledger.engine import make_engine
+from runtime.channel import SERVER_OPTIONS
+from runtime.clock import Clock, SystemClock
+from runtime.ids import new_key, new_uuid
+from usance.v1 import host_pb2_grpc, market_pb2_grpc
+
+_LOG = logging.getLogger(__name__)
+OPERATOR_NAME = "operator"
+OPERATOR_TOKEN_MS = 365 * 86_400_000
+PASS_EVERY_MS = 1_000
+DRAIN_SPREAD_MS = 1_000
+
+
+def open_database(settings: Settings) -> Engine:
+    engine = make_engine(settings.database_url)
+    upgrade(engine)
+    return engine
+
+
+def initialise(settings: Settings) -> Path:
+    """Authority, keys, database and operator; where the operator's token was written."""
+    directory, clock = settings.data_dir, SystemClock()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity.create(directory, clock.wall_ms())
+    identity.write_secret(directory / "token.key", new_key())
+    config = directory / CONFIG_NAME
+    if not config.exists():
+        config.write_text(TEMPLATE, encoding="utf-8")
+    mint = _mint(directory)
+    database = Database(open_database(settings), lambda _: None)
+    try:
+        token = database.write(lambda tx: _first_operator(tx, mint, clock.wall_ms())).result()
+    finally:
+        database.close()
+    path = directory / "operator.token"
+    identity.write_secret(path, f"{token}\n".encode())
+    return path
+
+
+def run_audit(settings: Settings) -> tuple[list[str], int]:
+    database = Database(open_database(settings), lambda _: None)
+    try:
+        return database.read(audit.run).result()
+    finally:
+        database.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT: agents are asked to come back, and what was begun is committed."""
+    loop, clock = asyncio.get_running_loop(), SystemClock()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bell = Bell(loop)
+    database = Database(open_database(settings), bell.ring)
+    try:
+        await _serve(settings, clock, bell, database, stop)
+    finally:
+        database.close()
+
+
+async def _serve(
+    settings: Settings, clock: Clock, bell: Bell, database: Database, stop: asyncio.Event
+) -> None:
+    who = identity.load(settings.data_dir, clock.wall_ms())
+
+    async def authenticate(token: str) -> Account:
+        now_ms = clock.wall_ms()
+        return await asyncio.wrap_future(database.read(lambda tx: accounts.authenticate(tx, token, now_ms)))
+
+    server = grpc.aio.server(interceptors=[Gate(authenticate)], options=SERVER_OPTIONS)
+    market, hosts = _listen(server, settings, who)
+    edge = Edge(
+        store=database,
+        clock=clock,
+        bell=bell,
+        mint=_mint(settings.data_dir),
+        rules=Rules(
+            beat_interval_ms=settings.beat_interval_ms,
+            reconnect_window_ms=settings.reconnect_window_ms,
+            fee_ppm=settings.fee_ppm,
+            market_address=settings.market_public or market,
+            hosts_address=settings.hosts_public or hosts,
+        ),
+    )
+    host_servicer = _register(server, edge, who)
+    await server.start()
+    _LOG.info("serves the market at %s and hosts at %s", market, hosts)
+    # For whoever started us: from now on we answer, and at these addresses.
+    print(f"ready market={market} hosts={hosts}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
+    loops = [asyncio.create_task(_schedule(edge)), asyncio.create_task(_reap(edge))]
+    await stop.wait()
+    _LOG.info("stops: agents are asked to come back")
+    host_servicer.drain(DRAIN_SPREAD_MS)
+    for task in loops:
+        task.cancel()
+    await server.stop(grace=DRAIN_SPREAD_MS / 1000)
+
+
+async def _schedule(edge: Edge) -> None:
+    rules = edge.rules
+    with edge.bell.listen("queue") as rung:
+
+        async def one_pass() -> None:
+            rung.clear()
+            now = edge.now()
+            await edge.write(lambda tx: schedule.pass_once(tx, rules.fee_ppm, rules.reconnect_window_ms, now))
+
+        # Driven by what happens; looked at anyway now and then, for limits that only time reaches.
+        await repeat("scheduling", one_pass, partial(wait, rung, PASS_EVERY_MS))
+
+
+async def _reap(edge: Edge) -> None:
+    rules, started = edge.rules, edge.now()
+
+    async def one_pass() -> None:
+        now = edge.now()
+        await edge.write(
+            lambda tx: reap.pass_once(tx, started, rules.beat_interval_ms, rules.reconnect_window_ms, now)
+        )
+
+    await repeat("reaping", one_pass, partial(edge.clock.sleep_ms, PASS_EVERY_MS))
+
+
+def _listen(server: grpc.aio.Server, settings: Settings, who: identity.Identity) -> tuple[str, str]:
+    """The market's address over TLS, the hosts' over mutual TLS; port 0 lets the system choose."""
+    pair = [(who.server_key_pem, who.server_pem)]
+    people = grpc.ssl_server_credentials(pair)
+    agents = grpc.ssl_server_credentials(pair, who.authority_pem, require_client_auth=True)
+    bound = []
+    for name, credentials in (("market", people), ("hosts", agents)):
+        host, _ = split_address(name, getattr(settings, name))
+        port = server.add_secure_port(getattr(settings, name), credentials)
+        bound.append(f"{host}:{port}")
+    return bound[0], bound[1]
+
+
+def _register(server: grpc.aio.Server, edge: Edge, who: identity.Identity) -> HostServicer:
+    host_servicer = HostServicer(edge)
+    market_pb2_grpc.add_MarketServiceServicer_to_server(MarketServicer(edge), server)
+    market_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(edge), server)
+    market_pb2_grpc.add_SellerServiceServicer_to_server(SellerServicer(edge, who.authority_pem), server)
+    market_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(edge), server)
+    host_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+        EnrolmentServicer(
+            edge, lambda csr, name: who.issue_host(csr, name, edge.clock.wall_ms()), who.authority_pem
+        ),
+        server,
+    )
+    host_pb2_grpc.add_HostServiceServicer_to_server(host_servicer, server)
+    return host_servicer
+
+
+def _mint(directory: Path) -> Mint:
+    return Mint(key=(directory / "token.key").read_bytes())
+
+
+def _first_operator(tx: Transaction, mint: Mint, now_ms: int) -> str:
+    """The account that makes all others; it is the caller of its own making."""
+    tx.open_accounts([ISSUANCE, PAYOUTS, ADJUSTMENTS, SUSPENSE, FEE], now_ms)
+    request_id = str(new_uuid())
+    account = accounts.create_account(
+        tx, "init", request_id, OPERATOR_NAME, frozenset({Role.OPERATOR}), now_ms
+    )
+    return accounts.create_token(
+        tx, mint, account.id, request_id, OPERATOR_NAME, OPERATOR_TOKEN_MS, now_ms
+    ).token

@@ -1,0 +1,125 @@
+"""What a buyer asked for, and each try of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from coordinator.domain.host import Gpu, Isolation
+from coordinator.domain.metering import Meter
+from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
+
+BUDGET_MICRO_MAX = 2**53 - 1
+RUN_MS_DEFAULT = 86_400_000
+RUN_MS_MAX = 2_592_000_000
+STOP_GRACE_MS_DEFAULT = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRequest:
+    count: int
+    model: str = ""
+    vram_bytes_min: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """The buyer's order, validated; zeros of the contract are replaced by what they stand for."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    gpus: GpuRequest
+    budget_micro: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    isolation_min: Isolation = Isolation.CONTAINER
+    gpu_hour_price_micro_max: int = 0
+    run_ms_max: int = RUN_MS_DEFAULT
+    stop_grace_ms: int = STOP_GRACE_MS_DEFAULT
+    retries_max: int = 0
+    queue_ms_max: int = 0
+    memory_bytes: int = 0
+    cpu_milli: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    id: str
+    account_id: str
+    account_name: str
+    spec: JobSpec
+    state: JobState
+    cause: Cause | None
+    detail: str
+    submitted_ms: int
+    ended_ms: int
+    charged_micro: int
+    retries_used: int
+    exit_code: int | None
+
+
+class LogState(StrEnum):
+    """Whether more output is to come."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogTotals:
+    """What the host says that the command wrote in all."""
+
+    stdout_bytes: int
+    stderr_bytes: int
+    stdout_sha256: bytes
+    stderr_sha256: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogChunk:
+    offset: int
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedEnd:
+    """What the host said of the end. The attempt ends when its usage up to `usage_number` is in."""
+
+    reason: EndReason
+    exit_code: int | None
+    usage_number: int
+    detail: str
+    at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try of a job on one host. The meter holds its price and what was charged."""
+
+    id: str
+    job_id: str
+    epoch: int
+    host_id: str
+    seller_account_id: str
+    isolation: Isolation
+    gpus: tuple[Gpu, ...]
+    state: AttemptState
+    meter: Meter
+    paid_through_ms: int = 0
+    run_ms_reported: int = 0
+    stop_reason: EndReason | None = None
+    reported_end: ReportedEnd | None = None
+    end_reason: EndReason | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    detail: str = ""
+    lie: str = ""
+    log_offset: int = 0
+    log_totals: LogTotals | None = None
+    log_state: LogState = LogState.OPEN
+
+    @property
+    def is_over(self) -> bool:
+        """The host need not be told of it any more."""
+        return self.state is AttemptState.ENDED and self.log_state is not LogState.OPEN

@@ -1,0 +1,141 @@
+"""From what a host claims to what may be charged.
+
+Two things bound every charge: what the agent recorded, and what the coordinator witnessed. Witnessed time
+is the sum of the gaps between moments at which the coordinator itself saw this epoch's container alive (the
+same container, on the same boot of its host), on its own clock. A gap longer than the reconnect window
+counts for nothing, and nothing counts that lies after the stop was asked for.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from coordinator.domain.pricing import Charge, charge_between
+from runtime.evidence import UsageRecord, chain_start, is_genuine
+
+RECORD_MS_MAX = 60_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """A moment on the coordinator's own clocks."""
+
+    boot_id: str
+    boot_ms: int
+    wall_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """All that is known of an attempt's run."""
+
+    attempt_id: str
+    epoch: int
+    hour_price_micro: int
+    fee_ppm: int
+    run_ms_affordable: int
+    run_ms_max: int
+    gpu_uuids: frozenset[str]
+    container_id: str = ""
+    host_boot_id: str = ""
+    sighted: Stamp | None = None
+    stop_asked: Stamp | None = None
+    witnessed_ms: int = 0
+    usage_number: int = 0
+    usage_end_ms: int = 0
+    usage_digest: bytes = b""
+    billed_ms: int = 0
+
+
+class Lie(StrEnum):
+    """What no honest agent says. Each is refused, and told to the operator."""
+
+    OTHER_CONTAINER = "another container than the one that was started"
+    BROKEN_CHAIN = "a usage record that does not follow the one before it"
+    FALSE_DIGEST = "a usage record whose digest is not its own"
+    FALSE_SPAN = "a usage record that does not begin where the last ended, or is too long"
+    FOREIGN_GPU = "use of a GPU that the attempt does not have"
+    FALSE_FIGURE = "a figure that can't be"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A usage record accepted, and what it cost."""
+
+    record: UsageRecord
+    witnessed_ms: int
+    billed_through_ms: int
+    charge: Charge
+
+
+def elapsed_ms(earlier: Stamp, later: Stamp) -> int:
+    """Time between two moments, never negative.
+
+    Within one boot of the coordinator's machine the wall clock has no say. Over a reboot nothing else is
+    left; what a jump could add is bounded by the reconnect window, and by what the agent recorded.
+    """
+    if earlier.boot_id == later.boot_id:
+        return max(0, later.boot_ms - earlier.boot_ms)
+    return max(0, later.wall_ms - earlier.wall_ms)
+
+
+def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window_ms: int) -> Meter | Lie:
+    """The host shows the container alive, or just ended."""
+    if meter.sighted is None:
+        return replace(meter, container_id=container_id, host_boot_id=host_boot_id, sighted=now)
+    if (container_id, host_boot_id) != (meter.container_id, meter.host_boot_id):
+        return Lie.OTHER_CONTAINER
+    gap_ms = elapsed_ms(meter.sighted, now)
+    if gap_ms > window_ms:
+        return replace(meter, sighted=now)
+    if meter.stop_asked is not None:
+        # Whichever of "seen until now" and "asked to stop" came first ends the payable time.
+        gap_ms = min(gap_ms, elapsed_ms(meter.sighted, meter.stop_asked))
+    return replace(meter, sighted=now, witnessed_ms=meter.witnessed_ms + gap_ms)
+
+
+def accept(meter: Meter, record: UsageRecord) -> tuple[Meter, Line] | Lie:
+    """Takes in the record that comes next (the caller has passed over those already known)."""
+    lie = _lie(meter, record)
+    if lie is not None:
+        return lie
+    billed_ms = max(
+        meter.billed_ms,
+        min(record.end_ms, meter.witnessed_ms, meter.run_ms_affordable, meter.run_ms_max),
+    )
+    charge = charge_between(meter.hour_price_micro, meter.fee_ppm, meter.billed_ms, billed_ms)
+    after = replace(
+        meter,
+        usage_number=record.number,
+        usage_end_ms=record.end_ms,
+        usage_digest=record.digest,
+        billed_ms=billed_ms,
+    )
+    line = Line(record=record, witnessed_ms=meter.witnessed_ms, billed_through_ms=billed_ms, charge=charge)
+    return after, line
+
+
+def _lie(meter: Meter, record: UsageRecord) -> Lie | None:
+    previous = meter.usage_digest or chain_start(meter.attempt_id, meter.epoch)
+    if record.number != meter.usage_number + 1 or record.previous_digest != previous:
+        return Lie.BROKEN_CHAIN
+    if not is_genuine(record):
+        return Lie.FALSE_DIGEST
+    if record.start_ms != meter.usage_end_ms or not 0 < record.end_ms - record.start_ms <= RECORD_MS_MAX:
+        return Lie.FALSE_SPAN
+    if not meter.gpu_uuids.issuperset(use.gpu_uuid for use in record.gpus):
+        return Lie.FOREIGN_GPU
+    for use in record.gpus:
+        if not 0 <= (use.utilization_percent or 0) <= 100:
+            return Lie.FALSE_FIGURE
+        if (use.memory_used_bytes or 0) < 0 or (use.energy_mj or 0) < 0:
+            return Lie.FALSE_FIGURE
+    return None
+
+
+def paid_through_ms(meter: Meter, run_ms_reported: int, window_ms: int) -> int:
+    """How far the agent may let the command run without hearing from us again.
+
+    It is never beyond what the money buys, and beyond the last sign of life only by the reconnect window:
+    after that the host is lost, and what it ran would not be paid.
+    """
+    return min(run_ms_reported + window_ms, meter.run_ms_affordable, meter.run_ms_max)

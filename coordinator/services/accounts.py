@@ -1,0 +1,113 @@
+"""Accounts, tokens, and the money that comes in from outside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.domain.account import Account, Balances, Role
+from coordinator.domain.refusal import Refusal, RefusalCode, not_found
+from coordinator.services.mint import Mint, digest_of
+from coordinator.services.requests import fingerprint, once
+from coordinator.store.ports import Transaction
+from ledger import chart
+from ledger.entries import Status, deposit
+from runtime.ids import derived_uuid, new_id
+
+TOKEN_PREFIX = "usance_tok"  # noqa: S105 - a prefix by which secret scanners know our tokens
+TOKEN_MS_DEFAULT = 30 * 86_400_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewToken:
+    """Shown once; the store keeps its digest."""
+
+    token: str
+    expires_ms: int
+
+
+def create_account(
+    tx: Transaction, caller_id: str, request_id: str, name: str, roles: frozenset[Role], now_ms: int
+) -> Account:
+    def make() -> str:
+        account = Account(id=new_id("acct"), name=name, roles=roles)
+        if not tx.insert_account(account, now_ms):
+            raise Refusal(RefusalCode.NAME_TAKEN, f"an account named {name!r} exists", field="name")
+        tx.open_accounts([chart.wallet(account.id), chart.earnings(account.id)], now_ms)
+        return account.id
+
+    content = fingerprint("account", name, *sorted(roles))
+    account = tx.account(once(tx, caller_id, request_id, content, make))
+    assert account is not None, "an account is never deleted"
+    return account
+
+
+def account_by_name(tx: Transaction, name: str) -> Account:
+    account = tx.account_named(name)
+    if account is None:
+        raise not_found("account", name)
+    return account
+
+
+def accounts_page(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Account, Balances]]:
+    accounts = tx.accounts_after(after, limit)
+    balances = tx.balances([account.id for account in accounts])
+    return [(account, balances[account.id]) for account in accounts]
+
+
+def wallet(tx: Transaction, account_id: str) -> Balances:
+    return tx.balances([account_id])[account_id]
+
+
+def create_token(
+    tx: Transaction,
+    mint: Mint,
+    caller_id: str,
+    request_id: str,
+    account_name: str,
+    lifetime_ms: int,
+    now_ms: int,
+) -> NewToken:
+    owner = account_by_name(tx, account_name)
+    token = mint.token(TOKEN_PREFIX, caller_id, request_id)
+
+    def make() -> str:
+        expires_ms = now_ms + (lifetime_ms or TOKEN_MS_DEFAULT)
+        tx.insert_token(digest_of(token), owner.id, now_ms, expires_ms)
+        return str(expires_ms)
+
+    expires = once(tx, caller_id, request_id, fingerprint("token", owner.id, lifetime_ms), make)
+    return NewToken(token=token, expires_ms=int(expires))
+
+
+def authenticate(tx: Transaction, token: str, now_ms: int) -> Account:
+    owner = tx.token_owner(digest_of(token), now_ms)
+    if owner is None:
+        raise Refusal(RefusalCode.UNAUTHENTICATED, "the token is unknown, expired or revoked")
+    return owner
+
+
+def credit(
+    tx: Transaction,
+    caller_id: str,
+    request_id: str,
+    account_name: str,
+    amount_micro: int,
+    reason: str,
+    now_ms: int,
+) -> Balances:
+    """A deposit: issuance to wallet. The transfer's id derives from the request's."""
+    owner = account_by_name(tx, account_name)
+
+    def make() -> str:
+        transfer = deposit(
+            transfer_id=derived_uuid("deposit", caller_id, request_id),
+            account_id=owner.id,
+            amount_micro=amount_micro,
+            reason=reason,
+            event_ms=now_ms,
+        )
+        (outcome,) = tx.post([transfer], now_ms)
+        assert outcome.status is Status.POSTED, outcome
+        return str(transfer.id)
+
+    once(tx, caller_id, request_id, fingerprint("deposit", owner.id, amount_micro, reason), make)
+    return wallet(tx, owner.id)

@@ -1,0 +1,150 @@
+"""What both the buyer's and the host's messages do to a job and its attempt."""
+
+from dataclasses import replace
+
+from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.job import Attempt, Job, LogState
+from coordinator.domain.metering import Stamp
+from coordinator.domain.states import (
+    ENDS,
+    JOB_TERMINAL,
+    AttemptState,
+    AttemptStep,
+    Cause,
+    EndReason,
+    JobStep,
+    attempt_after,
+    end_sentence,
+    job_after,
+    job_step_at_end,
+)
+from coordinator.store.ports import Transaction
+from ledger.entries import release
+from runtime.ids import derived_uuid
+
+# Reasons of which the host says only what it did; why it had to is the coordinator's to say.
+_STOPS = frozenset({EndReason.EXITED, EndReason.PAID_THROUGH, EndReason.SUPERSEDED})
+
+
+def ask_stop(tx: Transaction, job: Job, attempt: Attempt, reason: EndReason, now: Stamp) -> Attempt:
+    """From this moment nothing more is charged. Asking again changes nothing: the first reason stands."""
+    if attempt.stop_reason is not None or attempt.state is AttemptState.ENDED:
+        return attempt
+    after = replace(
+        attempt,
+        state=attempt_after(attempt.state, AttemptStep.STOP),
+        stop_reason=reason,
+        meter=replace(attempt.meter, stop_asked=now),
+        detail=f"is being stopped: {ENDS[reason].sentence}",
+    )
+    _must(tx.save_attempt(attempt, after))
+    event = NewEvent(
+        kind=EventKind.STOP_ASKED,
+        job_id=job.id,
+        attempt_id=attempt.id,
+        text=f"the end was asked for: {ENDS[reason].sentence}",
+        job_state=job.state,
+        cause=ENDS[reason].cause,
+    )
+    tx.append_events([event], now.wall_ms)
+    tx.wake(attempt.host_id, job.id)
+    return after
+
+
+def end_reason(attempt: Attempt, reported: EndReason) -> EndReason:
+    """Why it ended: what we asked for, where the host only did as it was told."""
+    if attempt.stop_reason is not None and reported in _STOPS:
+        return attempt.stop_reason
+    meter = attempt.meter
+    if reported is EndReason.PAID_THROUGH:
+        if attempt.paid_through_ms >= meter.run_ms_max:
+            return EndReason.TIME_LIMIT
+        if attempt.paid_through_ms >= meter.run_ms_affordable:
+            return EndReason.BUDGET_SPENT
+    return reported
+
+
+def end_attempt(
+    tx: Transaction, attempt: Attempt, reported: EndReason, exit_code: int | None, detail: str, now: Stamp
+) -> None:
+    """Over, with a cause; its job goes back to the queue or ends with it."""
+    job = tx.job(attempt.job_id)
+    assert job is not None, "an attempt has a job"
+    reason = end_reason(attempt, reported)
+    sentence = end_sentence(reason, exit_code, detail)
+    host_is_gone = reason in {EndReason.HOST_LOST, EndReason.HOST_FORGOT}
+    after = replace(
+        attempt,
+        state=attempt_after(attempt.state, AttemptStep.END),
+        end_reason=reason,
+        cause=ENDS[reason].cause,
+        exit_code=exit_code,
+        detail=sentence,
+        log_state=LogState.INCOMPLETE
+        if host_is_gone and attempt.log_state is LogState.OPEN
+        else attempt.log_state,
+    )
+    _must(tx.save_attempt(attempt, after))
+    step = job_step_at_end(reason, exit_code, job.spec.retries_max - job.retries_used)
+    ended = NewEvent(
+        kind=EventKind.ATTEMPT_ENDED,
+        job_id=job.id,
+        attempt_id=attempt.id,
+        text=sentence,
+        job_state=job.state,
+        cause=ENDS[reason].cause,
+    )
+    tx.append_events([ended], now.wall_ms)
+    job_next = replace(
+        job,
+        state=job_after(job.state, step),
+        cause=ENDS[reason].cause,
+        detail=sentence,
+        exit_code=exit_code,
+        retries_used=job.retries_used + (step is JobStep.REQUEUE),
+    )
+    if step is JobStep.REQUEUE:
+        _must(tx.save_job(job, replace(job_next, cause=None, exit_code=None)))
+        again = NewEvent(
+            kind=EventKind.REQUEUED,
+            job_id=job.id,
+            text=f"waits for another host (retry {job_next.retries_used} of {job.spec.retries_max})",
+            job_state=job_next.state,
+            cause=Cause.PLATFORM,
+        )
+        tx.append_events([again], now.wall_ms)
+    else:
+        finish_job(tx, job, replace(job_next, ended_ms=now.wall_ms), now.wall_ms)
+    tx.wake(attempt.host_id, job.id, "queue")
+
+
+def finish_job(tx: Transaction, before: Job, after: Job, now_ms: int) -> None:
+    """The job is over: what was not used goes back to the wallet in the same commit."""
+    assert after.state in JOB_TERMINAL, after
+    _must(tx.save_job(before, after))
+    rest_micro = after.spec.budget_micro - after.charged_micro
+    if rest_micro:
+        transfer = release(
+            transfer_id=derived_uuid("release", after.id),
+            account_id=after.account_id,
+            job_id=after.id,
+            amount_micro=rest_micro,
+            event_ms=now_ms,
+        )
+        (outcome,) = tx.post([transfer], now_ms)
+        assert outcome.ok, outcome
+    event = NewEvent(
+        kind=EventKind.ENDED, job_id=after.id, text=after.detail, job_state=after.state, cause=after.cause
+    )
+    tx.append_events([event], now_ms)
+    tx.wake(after.id)
+
+
+def _must(saved: bool) -> None:
+    """Within one writer nothing can come between a read and its write; if it did, nothing is done."""
+    if not saved:
+        raise LostRaceError
+
+
+class LostRaceError(Exception):
+    """The row changed between reading and writing; the whole transaction is to be tried again."""

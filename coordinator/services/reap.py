@@ -1,0 +1,46 @@
+"""One pass over what has fallen silent."""
+
+from dataclasses import replace
+
+from coordinator.domain.host import HostState
+from coordinator.domain.job import LogState
+from coordinator.domain.metering import Stamp, elapsed_ms
+from coordinator.domain.states import AttemptState, EndReason
+from coordinator.services.attempts import end_attempt
+from coordinator.store.ports import Transaction
+
+BEATS_BEFORE_SUSPECT = 3
+
+
+def pass_once(tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms: int, now: Stamp) -> None:
+    """Silent hosts become SUSPECT, then LOST, and a lost host's attempts end.
+
+    `started` is when this coordinator began to listen: before it nobody could have been heard, so its own
+    absence is not counted as the host's.
+    """
+    for host_id, state, seen in tx.hosts_seen():
+        silent_ms = min(elapsed_ms(seen, now), elapsed_ms(started, now))
+        if silent_ms > window_ms:
+            _lose(tx, host_id, state, now)
+        elif silent_ms > BEATS_BEFORE_SUSPECT * beat_interval_ms and state is HostState.ONLINE:
+            tx.save_host_state(
+                host_id, state, HostState.SUSPECT, "has not been heard for some beats", now.wall_ms
+            )
+    for attempt in tx.attempts_reported_ended():
+        end = attempt.reported_end
+        if end is not None and now.wall_ms - end.at_ms > window_ms:
+            # The host told the end, but never the last of its usage: that stays unbilled.
+            end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
+
+
+def _lose(tx: Transaction, host_id: str, state: HostState, now: Stamp) -> None:
+    reason = "has been silent for longer than the reconnect window"
+    if not tx.save_host_state(host_id, state, HostState.LOST, reason, now.wall_ms):
+        return
+    for attempt in tx.attempts_on_host(host_id):
+        if attempt.state is not AttemptState.ENDED:
+            end_attempt(tx, attempt, EndReason.HOST_LOST, None, "", now)
+        else:
+            # It had ended well, but the rest of its output went with the host.
+            tx.save_attempt(attempt, replace(attempt, log_state=LogState.INCOMPLETE))
+            tx.wake(attempt.job_id)

@@ -1,0 +1,106 @@
+"""Usage records to money: accepted once, in order, clamped, charged, all in one commit."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.job import Attempt, Job
+from coordinator.domain.metering import Lie, Line, Stamp, accept
+from coordinator.domain.states import AttemptState, Cause, EndReason
+from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
+from coordinator.store.ports import Transaction
+from ledger.entries import capture
+from runtime.evidence import UsageRecord
+from runtime.ids import derived_uuid
+
+
+def settle(tx: Transaction, attempt: Attempt, records: Sequence[UsageRecord], now: Stamp) -> Attempt:
+    """The attempt after as many of its records as could be taken in; what is known already is passed over."""
+    if attempt.lie or attempt.state is AttemptState.ENDED:
+        return attempt
+    meter, lines = attempt.meter, list[Line]()
+    lie: Lie | None = None
+    for record in records:
+        if record.number <= meter.usage_number:
+            continue
+        accepted = accept(meter, record)
+        if isinstance(accepted, Lie):
+            lie = accepted
+            break
+        meter, line = accepted
+        lines.append(line)
+    if not lines and lie is None:
+        return attempt
+    job = tx.job(attempt.job_id)
+    assert job is not None, "an attempt has a job"
+    after = replace(attempt, meter=meter, lie=lie or "")
+    if not tx.save_attempt(attempt, after):
+        raise LostRaceError
+    if lines:
+        job = _charge(tx, job, after, lines, now)
+    if lie is not None:
+        after = refuse_claim(tx, job, after, lie, now)
+    return after
+
+
+def refuse_claim(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Stamp) -> Attempt:
+    """Told to the buyer, and stopped: a host that claims what can't be gains nothing by going on."""
+    event = NewEvent(
+        kind=EventKind.REFUSED_CLAIM,
+        job_id=job.id,
+        attempt_id=attempt.id,
+        text=f"the host's claim was refused and nothing more is charged: {lie}",
+        job_state=job.state,
+        cause=Cause.HOST,
+    )
+    tx.append_events([event], now.wall_ms)
+    return ask_stop(tx, job, attempt, EndReason.CLAIM_REFUSED, now)
+
+
+def finish_if_settled(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
+    """An attempt is over when the host has said so and all its usage is in."""
+    end = attempt.reported_end
+    if end is None or attempt.state is AttemptState.ENDED:
+        return
+    if attempt.meter.usage_number >= end.usage_number or attempt.lie:
+        end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
+
+
+def _charge(tx: Transaction, job: Job, attempt: Attempt, lines: Sequence[Line], now: Stamp) -> Job:
+    transfers = [
+        capture(
+            transfer_id=derived_uuid("capture", attempt.id, attempt.epoch, line.record.number),
+            job_id=job.id,
+            seller_id=attempt.seller_account_id,
+            amount_micro=line.charge.charge_micro,
+            fee_micro=line.charge.fee_micro,
+            event_ms=now.wall_ms,
+        )
+        for line in lines
+        if line.charge.charge_micro
+    ]
+    for outcome in tx.post(transfers, now.wall_ms):
+        assert outcome.ok, outcome
+    ids = {line.record.number: "" for line in lines}
+    charged = [line for line in lines if line.charge.charge_micro]
+    ids |= {line.record.number: str(t.id) for line, t in zip(charged, transfers, strict=True)}
+    tx.insert_lines(attempt.id, [(line, ids[line.record.number]) for line in lines])
+    after = replace(job, charged_micro=job.charged_micro + sum(line.charge.charge_micro for line in lines))
+    if after != job and not tx.save_job(job, after):
+        raise LostRaceError
+    tx.append_events(
+        [
+            NewEvent(
+                kind=EventKind.BILLED,
+                job_id=job.id,
+                attempt_id=attempt.id,
+                text=f"record {line.record.number}: billed through {line.billed_through_ms} ms of run time",
+                job_state=job.state,
+                bill_line_number=line.record.number,
+            )
+            for line in lines
+        ],
+        now.wall_ms,
+    )
+    tx.wake(job.id)
+    return after

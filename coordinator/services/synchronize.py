@@ -1,0 +1,309 @@
+"""What is, from an agent; what should be, to it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.host import HostFacts, HostState, Terms
+from coordinator.domain.job import Attempt, Job, JobSpec, LogChunk, LogState, LogTotals, ReportedEnd
+from coordinator.domain.metering import Lie, Stamp, paid_through_ms, sight
+from coordinator.domain.states import (
+    AttemptState,
+    AttemptStep,
+    Cause,
+    EndReason,
+    JobStep,
+    attempt_after,
+    job_after,
+)
+from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
+from coordinator.services.settle import finish_if_settled, refuse_claim, settle
+from coordinator.store.ports import Transaction
+from runtime.evidence import UsageRecord
+
+LOG_READ_CHUNKS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One attempt as its host sees it."""
+
+    attempt_id: str
+    epoch: int
+    state: AttemptState
+    container_id: str = ""
+    run_ms: int = 0
+    exit_code: int | None = None
+    end_reason: EndReason | None = None
+    detail: str = ""
+    usage_number_last: int = 0
+    log_totals: LogTotals | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One attempt as its host should have it."""
+
+    attempt: Attempt
+    spec: JobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ack:
+    attempt_id: str
+    epoch: int
+    usage_number: int
+    log_offset: int
+
+
+def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: Stamp) -> None:
+    tx.save_hello(host_id, facts, terms)
+    _seen(tx, host_id, now)
+    tx.wake("queue")
+
+
+def beat(
+    tx: Transaction, host_id: str, host_boot_id: str, reports: Sequence[Report], window_ms: int, now: Stamp
+) -> None:
+    """Take in what the host holds. What it should hold, `desired` says."""
+    _seen(tx, host_id, now)
+    known = {attempt.id: attempt for attempt in tx.attempts_on_host(host_id)}
+    named = set()
+    for report in reports:
+        attempt = known.get(report.attempt_id)
+        if attempt is not None and attempt.epoch == report.epoch:
+            named.add(attempt.id)
+            _take(tx, attempt, report, host_boot_id, window_ms, now)
+    for attempt in known.values():
+        if attempt.id not in named:
+            _missing(tx, attempt, now)
+
+
+def desired(tx: Transaction, host_id: str) -> list[Wanted]:
+    wanted = []
+    for attempt in tx.attempts_on_host(host_id):
+        job = tx.job(attempt.job_id)
+        assert job is not None, "an attempt has a job"
+        wanted.append(Wanted(attempt=attempt, spec=job.spec))
+    return wanted
+
+
+def usage(
+    tx: Transaction, host_id: str, attempt_id: str, epoch: int, records: Sequence[UsageRecord], now: Stamp
+) -> Ack | None:
+    """None: the attempt is none of this host's, or its epoch is over; the next `desired` says so."""
+    attempt = _own(tx, host_id, attempt_id, epoch)
+    if attempt is None:
+        return None
+    after = settle(tx, attempt, records, now)
+    finish_if_settled(tx, after, now)
+    return _ack(after)
+
+
+def logs(
+    tx: Transaction, host_id: str, attempt_id: str, epoch: int, chunks: Sequence[LogChunk]
+) -> Ack | None:
+    """Output is kept in order and without holes: what is known is passed over, what leaves a hole waits."""
+    attempt = _own(tx, host_id, attempt_id, epoch)
+    if attempt is None:
+        return None
+    if attempt.log_state is not LogState.OPEN:
+        return _ack(attempt)
+    fresh, offset = list[LogChunk](), attempt.log_offset
+    for chunk in chunks:
+        if chunk.offset == offset:
+            fresh.append(chunk)
+            offset += len(chunk.data)
+    if fresh:
+        after = replace(attempt, log_offset=offset)
+        tx.append_log(attempt.id, fresh)
+        if not tx.save_attempt(attempt, after):
+            raise LostRaceError
+        attempt = _check_log(tx, after)
+        tx.wake(attempt.job_id)
+    return _ack(attempt)
+
+
+def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int) -> Attempt | None:
+    attempt = tx.attempt(attempt_id)
+    if attempt is None or (attempt.host_id, attempt.epoch) != (host_id, epoch):
+        return None
+    return attempt
+
+
+def _ack(attempt: Attempt) -> Ack:
+    return Ack(
+        attempt_id=attempt.id,
+        epoch=attempt.epoch,
+        usage_number=attempt.meter.usage_number,
+        log_offset=attempt.log_offset,
+    )
+
+
+def _seen(tx: Transaction, host_id: str, now: Stamp) -> None:
+    host = tx.host(host_id)
+    assert host is not None, "a certificate is given out only with its host"
+    tx.save_seen(host_id, now)
+    if host.state is not HostState.ONLINE:
+        tx.save_host_state(host_id, host.state, HostState.ONLINE, "connected", now.wall_ms)
+        tx.wake("queue")
+
+
+def _take(
+    tx: Transaction, attempt: Attempt, report: Report, host_boot_id: str, window_ms: int, now: Stamp
+) -> None:
+    if report.state is AttemptState.ENDED:
+        _take_end(tx, attempt, report, host_boot_id, window_ms, now)
+        return
+    if attempt.state is AttemptState.ENDED or attempt.reported_end is not None or attempt.lie:
+        return
+    job = tx.job(attempt.job_id)
+    assert job is not None, "an attempt has a job"
+    if report.state is AttemptState.PREPARING:
+        _take_preparing(tx, job, attempt, report, now)
+    elif report.state in {AttemptState.RUNNING, AttemptState.STOPPING}:
+        _take_running(tx, job, attempt, report, host_boot_id, window_ms, now)
+
+
+def _take_preparing(tx: Transaction, job: Job, attempt: Attempt, report: Report, now: Stamp) -> None:
+    after = replace(attempt, detail=report.detail or attempt.detail)
+    if attempt.state is AttemptState.ASSIGNED:
+        after = replace(after, state=attempt_after(attempt.state, AttemptStep.PREPARE))
+        event = NewEvent(
+            kind=EventKind.PREPARING,
+            job_id=job.id,
+            attempt_id=attempt.id,
+            text="the host prepares the job; this is not billed",
+            job_state=job.state,
+            cause=Cause.HOST,
+        )
+        tx.append_events([event], now.wall_ms)
+        tx.wake(job.id)
+    _save(tx, attempt, after)
+
+
+def _take_running(
+    tx: Transaction,
+    job: Job,
+    attempt: Attempt,
+    report: Report,
+    host_boot_id: str,
+    window_ms: int,
+    now: Stamp,
+) -> None:
+    sighted = _sighted(tx, job, attempt, report, host_boot_id, window_ms, now)
+    if sighted is None:
+        return
+    after = replace(sighted, detail=report.detail or sighted.detail)
+    if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING}:
+        after = replace(after, state=attempt_after(attempt.state, AttemptStep.RUN), detail="runs")
+        running = replace(job, state=job_after(job.state, JobStep.RUN), detail="the command runs")
+        if not tx.save_job(job, running):
+            raise LostRaceError
+        event = NewEvent(
+            kind=EventKind.STARTED,
+            job_id=job.id,
+            attempt_id=attempt.id,
+            text="the command runs; billing begins",
+            job_state=running.state,
+            cause=Cause.HOST,
+        )
+        tx.append_events([event], now.wall_ms)
+        tx.wake(job.id)
+        job = running
+    _save(tx, attempt, after)
+    meter = after.meter
+    if after.run_ms_reported >= meter.run_ms_max:
+        ask_stop(tx, job, after, EndReason.TIME_LIMIT, now)
+    elif after.run_ms_reported >= meter.run_ms_affordable:
+        ask_stop(tx, job, after, EndReason.BUDGET_SPENT, now)
+
+
+def _take_end(
+    tx: Transaction, attempt: Attempt, report: Report, host_boot_id: str, window_ms: int, now: Stamp
+) -> None:
+    after = replace(attempt, log_totals=attempt.log_totals or report.log_totals)
+    if attempt.state is not AttemptState.ENDED and attempt.reported_end is None:
+        job = tx.job(attempt.job_id)
+        assert job is not None, "an attempt has a job"
+        if report.container_id and report.usage_number_last and not attempt.lie:
+            sighted = _sighted(tx, job, after, report, host_boot_id, window_ms, now)
+            if sighted is None:
+                return
+            after = sighted
+        after = replace(
+            after,
+            reported_end=ReportedEnd(
+                reason=report.end_reason or EndReason.START_FAILED,
+                exit_code=report.exit_code,
+                usage_number=report.usage_number_last,
+                detail=report.detail,
+                at_ms=now.wall_ms,
+            ),
+        )
+    _save(tx, attempt, after)
+    after = _check_log(tx, after)
+    finish_if_settled(tx, after, now)
+
+
+def _sighted(
+    tx: Transaction,
+    job: Job,
+    attempt: Attempt,
+    report: Report,
+    host_boot_id: str,
+    window_ms: int,
+    now: Stamp,
+) -> Attempt | None:
+    meter = sight(attempt.meter, report.container_id, host_boot_id, now, window_ms)
+    if isinstance(meter, Lie):
+        if not attempt.lie:
+            lied = replace(attempt, lie=str(meter))
+            _save(tx, attempt, lied)
+            refuse_claim(tx, job, lied, meter, now)
+        return None
+    run_ms = max(attempt.run_ms_reported, report.run_ms)
+    return replace(
+        attempt,
+        meter=meter,
+        run_ms_reported=run_ms,
+        paid_through_ms=max(attempt.paid_through_ms, paid_through_ms(meter, run_ms, window_ms)),
+    )
+
+
+def _missing(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
+    """The host does not hold what it should. If nothing ran yet, it only has to be told again."""
+    if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING}:
+        return
+    if attempt.state is AttemptState.STOPPING and attempt.meter.sighted is None:
+        end_attempt(tx, attempt, attempt.stop_reason or EndReason.HOST_FORGOT, None, "", now)
+    elif attempt.state is AttemptState.ENDED:
+        _save(tx, attempt, replace(attempt, log_state=LogState.INCOMPLETE))
+        tx.wake(attempt.job_id)
+    else:
+        end_attempt(tx, attempt, EndReason.HOST_FORGOT, None, "", now)
+
+
+def _check_log(tx: Transaction, attempt: Attempt) -> Attempt:
+    """When all bytes are here, do they have the digests that the host gave?"""
+    totals = attempt.log_totals
+    if totals is None or attempt.log_state is not LogState.OPEN:
+        return attempt
+    if attempt.log_offset < totals.stdout_bytes + totals.stderr_bytes:
+        return attempt
+    digests, offset = {1: hashlib.sha256(), 2: hashlib.sha256()}, 0
+    while offset < attempt.log_offset:
+        for chunk in tx.log_after(attempt.id, offset, LOG_READ_CHUNKS):
+            digests[chunk.stream].update(chunk.data)
+            offset = chunk.offset + len(chunk.data)
+    whole = (digests[1].digest(), digests[2].digest()) == (totals.stdout_sha256, totals.stderr_sha256)
+    after = replace(attempt, log_state=LogState.COMPLETE if whole else LogState.INCOMPLETE)
+    _save(tx, attempt, after)
+    tx.wake(attempt.job_id, attempt.host_id)
+    return after
+
+
+def _save(tx: Transaction, before: Attempt, after: Attempt) -> None:
+    if after != before and not tx.save_attempt(before, after):
+        raise LostRaceError

@@ -1,0 +1,278 @@
+"""Domain values to rows and back. JSON columns hold what is never searched by."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
+from coordinator.domain.job import Attempt, GpuRequest, Job, JobSpec, LogState, LogTotals, ReportedEnd
+from coordinator.domain.metering import Line, Meter, Stamp
+from coordinator.domain.pricing import Charge
+from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
+from runtime.evidence import GpuUse, UsageRecord
+
+Json = dict[str, Any]
+Row = RowMapping
+
+
+def spec_to_json(spec: JobSpec) -> Json:
+    return {
+        "name": spec.name,
+        "image": spec.image,
+        "command": list(spec.command),
+        "env": dict(spec.env),
+        "gpu_count": spec.gpus.count,
+        "gpu_model": spec.gpus.model,
+        "vram_bytes_min": spec.gpus.vram_bytes_min,
+        "isolation_min": int(spec.isolation_min),
+        "gpu_hour_price_micro_max": spec.gpu_hour_price_micro_max,
+        "budget_micro": spec.budget_micro,
+        "run_ms_max": spec.run_ms_max,
+        "stop_grace_ms": spec.stop_grace_ms,
+        "retries_max": spec.retries_max,
+        "queue_ms_max": spec.queue_ms_max,
+        "memory_bytes": spec.memory_bytes,
+        "cpu_milli": spec.cpu_milli,
+    }
+
+
+def spec_from_json(data: Json) -> JobSpec:
+    plain = {
+        key: value
+        for key, value in data.items()
+        if key not in {"gpu_count", "gpu_model", "vram_bytes_min", "command", "isolation_min"}
+    }
+    return JobSpec(
+        command=tuple(data["command"]),
+        gpus=GpuRequest(
+            count=data["gpu_count"], model=data["gpu_model"], vram_bytes_min=data["vram_bytes_min"]
+        ),
+        isolation_min=Isolation(data["isolation_min"]),
+        **plain,
+    )
+
+
+def gpus_to_json(gpus: Sequence[Gpu]) -> list[Json]:
+    return [vars(gpu) for gpu in gpus]
+
+
+def gpus_from_json(data: Sequence[Json]) -> tuple[Gpu, ...]:
+    return tuple(Gpu(**item) for item in data)
+
+
+def facts_to_json(facts: HostFacts) -> Json:
+    return {**vars(facts), "gpus": gpus_to_json(facts.gpus), "isolation": int(facts.isolation)}
+
+
+def facts_from_json(data: Json) -> HostFacts:
+    return HostFacts(
+        **{**data, "gpus": gpus_from_json(data["gpus"]), "isolation": Isolation(data["isolation"])}
+    )
+
+
+def terms_to_json(terms: Terms) -> Json:
+    return {**vars(terms), "trusted_accounts": sorted(terms.trusted_accounts)}
+
+
+def terms_from_json(data: Json) -> Terms:
+    return Terms(**{**data, "trusted_accounts": frozenset(data["trusted_accounts"])})
+
+
+def job_from_row(row: Row) -> Job:
+    return Job(
+        id=row["id"],
+        account_id=row["account_id"],
+        account_name=row["account_name"],
+        spec=spec_from_json(row["spec"]),
+        state=JobState(row["state"]),
+        cause=None if row["cause"] is None else Cause(row["cause"]),
+        detail=row["detail"],
+        submitted_ms=row["submitted_ms"],
+        ended_ms=row["ended_ms"] or 0,
+        charged_micro=row["charged_micro"],
+        retries_used=row["retries_used"],
+        exit_code=row["exit_code"],
+    )
+
+
+def job_changes(job: Job) -> Json:
+    """The columns of a job that may change."""
+    return {
+        "state": str(job.state),
+        "cause": _text(job.cause),
+        "detail": job.detail,
+        "ended_ms": job.ended_ms or None,
+        "charged_micro": job.charged_micro,
+        "retries_used": job.retries_used,
+        "exit_code": job.exit_code,
+    }
+
+
+def attempt_from_row(row: Row) -> Attempt:
+    gpus = gpus_from_json(row["gpus"])
+    return Attempt(
+        id=row["id"],
+        job_id=row["job_id"],
+        epoch=row["epoch"],
+        host_id=row["host_id"],
+        seller_account_id=row["seller_account_id"],
+        isolation=Isolation(row["isolation"]),
+        gpus=gpus,
+        state=AttemptState(row["state"]),
+        meter=_meter(row, frozenset(gpu.uuid for gpu in gpus)),
+        paid_through_ms=row["paid_through_ms"],
+        run_ms_reported=row["run_ms_reported"],
+        stop_reason=_reason(row["stop_reason"]),
+        reported_end=_reported_end(row["reported_end"]),
+        end_reason=_reason(row["end_reason"]),
+        cause=None if row["cause"] is None else Cause(row["cause"]),
+        exit_code=row["exit_code"],
+        detail=row["detail"],
+        lie=row["lie"],
+        log_offset=row["log_offset"],
+        log_totals=_totals(row["log_totals"]),
+        log_state=LogState(row["log_state"]),
+    )
+
+
+def attempt_changes(attempt: Attempt) -> Json:
+    """The columns of an attempt that may change."""
+    meter, end, totals = attempt.meter, attempt.reported_end, attempt.log_totals
+    return {
+        "state": str(attempt.state),
+        "paid_through_ms": attempt.paid_through_ms,
+        "run_ms_reported": attempt.run_ms_reported,
+        "stop_reason": _text(attempt.stop_reason),
+        "reported_end": None if end is None else {**vars(end), "reason": str(end.reason)},
+        "end_reason": _text(attempt.end_reason),
+        "cause": _text(attempt.cause),
+        "exit_code": attempt.exit_code,
+        "detail": attempt.detail,
+        "lie": attempt.lie,
+        "log_offset": attempt.log_offset,
+        "log_totals": None
+        if totals is None
+        else {
+            "stdout_bytes": totals.stdout_bytes,
+            "stderr_bytes": totals.stderr_bytes,
+            "stdout_sha256": totals.stdout_sha256.hex(),
+            "stderr_sha256": totals.stderr_sha256.hex(),
+        },
+        "log_state": str(attempt.log_state),
+        "container_id": meter.container_id,
+        "host_boot_id": meter.host_boot_id,
+        "sighted": None if meter.sighted is None else vars(meter.sighted),
+        "stop_asked": None if meter.stop_asked is None else vars(meter.stop_asked),
+        "witnessed_ms": meter.witnessed_ms,
+        "usage_number": meter.usage_number,
+        "usage_end_ms": meter.usage_end_ms,
+        "usage_digest": meter.usage_digest,
+        "billed_ms": meter.billed_ms,
+    }
+
+
+def attempt_facts(attempt: Attempt) -> Json:
+    """The columns of an attempt that never change."""
+    meter = attempt.meter
+    return {
+        "id": attempt.id,
+        "job_id": attempt.job_id,
+        "epoch": attempt.epoch,
+        "host_id": attempt.host_id,
+        "seller_account_id": attempt.seller_account_id,
+        "isolation": int(attempt.isolation),
+        "gpus": gpus_to_json(attempt.gpus),
+        "hour_price_micro": meter.hour_price_micro,
+        "fee_ppm": meter.fee_ppm,
+        "run_ms_affordable": meter.run_ms_affordable,
+        "run_ms_max": meter.run_ms_max,
+    }
+
+
+def line_to_row(attempt_id: str, line: Line, transfer_id: str) -> Json:
+    record = line.record
+    return {
+        "attempt_id": attempt_id,
+        "number": record.number,
+        "start_ms": record.start_ms,
+        "end_ms": record.end_ms,
+        "gpus": [vars(use) for use in record.gpus],
+        "previous_digest": record.previous_digest,
+        "digest": record.digest,
+        "witnessed_ms": line.witnessed_ms,
+        "billed_through_ms": line.billed_through_ms,
+        "charge_micro": line.charge.charge_micro,
+        "fee_micro": line.charge.fee_micro,
+        "earning_micro": line.charge.earning_micro,
+        "transfer_id": transfer_id,
+    }
+
+
+def line_from_row(row: Row) -> tuple[Line, str]:
+    record = UsageRecord(
+        number=row["number"],
+        start_ms=row["start_ms"],
+        end_ms=row["end_ms"],
+        gpus=tuple(GpuUse(**use) for use in row["gpus"]),
+        previous_digest=bytes(row["previous_digest"]),
+        digest=bytes(row["digest"]),
+    )
+    charge = Charge(
+        charge_micro=row["charge_micro"], fee_micro=row["fee_micro"], earning_micro=row["earning_micro"]
+    )
+    line = Line(
+        record=record,
+        witnessed_ms=row["witnessed_ms"],
+        billed_through_ms=row["billed_through_ms"],
+        charge=charge,
+    )
+    return line, row["transfer_id"]
+
+
+def _meter(row: Row, gpu_uuids: frozenset[str]) -> Meter:
+    return Meter(
+        attempt_id=row["id"],
+        epoch=row["epoch"],
+        hour_price_micro=row["hour_price_micro"],
+        fee_ppm=row["fee_ppm"],
+        run_ms_affordable=row["run_ms_affordable"],
+        run_ms_max=row["run_ms_max"],
+        gpu_uuids=gpu_uuids,
+        container_id=row["container_id"],
+        host_boot_id=row["host_boot_id"],
+        sighted=_stamp(row["sighted"]),
+        stop_asked=_stamp(row["stop_asked"]),
+        witnessed_ms=row["witnessed_ms"],
+        usage_number=row["usage_number"],
+        usage_end_ms=row["usage_end_ms"],
+        usage_digest=bytes(row["usage_digest"]),
+        billed_ms=row["billed_ms"],
+    )
+
+
+def _stamp(data: Json | None) -> Stamp | None:
+    return None if data is None else Stamp(**data)
+
+
+def _reason(text: str | None) -> EndReason | None:
+    return None if text is None else EndReason(text)
+
+
+def _reported_end(data: Json | None) -> ReportedEnd | None:
+    return None if data is None else ReportedEnd(**{**data, "reason": EndReason(data["reason"])})
+
+
+def _totals(data: Json | None) -> LogTotals | None:
+    if data is None:
+        return None
+    return LogTotals(
+        stdout_bytes=data["stdout_bytes"],
+        stderr_bytes=data["stderr_bytes"],
+        stdout_sha256=bytes.fromhex(data["stdout_sha256"]),
+        stderr_sha256=bytes.fromhex(data["stderr_sha256"]),
+    )
+
+
+def _text(value: Cause | EndReason | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,151 @@
+"""What the services may ask of the store: verbs of the domain, inside one transaction.
+
+Everything that a transaction does is committed together or not at all, the ledger's part included. A
+`save_…` is guarded by the state that was read: False says that somebody else was faster, and is an answer.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from coordinator.domain.account import Account, Balances
+from coordinator.domain.event import Event, NewEvent
+from coordinator.domain.host import Host, HostFacts, HostRoom, HostState, Terms
+from coordinator.domain.job import Attempt, Job, LogChunk
+from coordinator.domain.metering import Line, Stamp
+from ledger.entries import Outcome, Transfer
+
+
+class Accounts(Protocol):
+    def insert_account(self, account: Account, now_ms: int) -> bool:
+        """False: the name is taken."""
+        ...
+
+    def account(self, account_id: str) -> Account | None: ...
+
+    def account_named(self, name: str) -> Account | None: ...
+
+    def accounts_after(self, name: str, limit: int) -> Sequence[Account]: ...
+
+    def insert_token(self, digest: bytes, account_id: str, now_ms: int, expires_ms: int) -> None: ...
+
+    def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
+        """Whose token it is, if it is good now."""
+        ...
+
+    def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
+        """The content's fingerprint and the answer of a request made before."""
+        ...
+
+    def remember(self, account_id: str, request_id: str, fingerprint: bytes, answer: str) -> None: ...
+
+
+class Hosts(Protocol):
+    def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None: ...
+
+    def use_enrolment_token(self, digest: bytes, key_digest: bytes, host_id: str, now_ms: int) -> str | None:
+        """The host that this token and key stand for, `host_id` if it is new; None: refused."""
+        ...
+
+    def insert_host(self, host_id: str, enrolment_digest: bytes, stamp: Stamp) -> None: ...
+
+    def host(self, host_id: str) -> Host | None: ...
+
+    def hosts_of(self, account_id: str) -> Sequence[Host]: ...
+
+    def rooms(self) -> Sequence[HostRoom]:
+        """Every host with what of it is free."""
+        ...
+
+    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None: ...
+
+    def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
+
+    def save_host_state(
+        self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int
+    ) -> bool: ...
+
+    def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
+        """Every host that is not LOST, and when it was last heard."""
+        ...
+
+
+class Jobs(Protocol):
+    def insert_job(self, job: Job) -> None: ...
+
+    def job(self, job_id: str) -> Job | None: ...
+
+    def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
+        """Newest first."""
+        ...
+
+    def queue(self, limit: int) -> Sequence[Job]:
+        """QUEUED jobs, oldest first."""
+        ...
+
+    def save_job(self, before: Job, after: Job) -> bool: ...
+
+    def insert_attempt(self, attempt: Attempt) -> bool:
+        """False: one of its GPUs is in use."""
+        ...
+
+    def attempt(self, attempt_id: str) -> Attempt | None: ...
+
+    def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        """In the order in which they were made."""
+        ...
+
+    def attempts_on_host(self, host_id: str) -> Sequence[Attempt]:
+        """Those which the host must still be told of."""
+        ...
+
+    def attempts_reported_ended(self) -> Sequence[Attempt]:
+        """Those not ENDED of which the host has said that they are over."""
+        ...
+
+    def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...
+
+    def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
+        """Bill lines, each with its transfer's id ("" where nothing was charged)."""
+        ...
+
+    def lines_of(
+        self, attempt_ids: Sequence[str], number_min: int = 0
+    ) -> dict[str, list[tuple[Line, str]]]: ...
+
+    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None: ...
+
+    def log_after(self, attempt_id: str, offset: int, limit: int) -> Sequence[LogChunk]:
+        """Chunks from the one that holds `offset` on."""
+        ...
+
+    def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None: ...
+
+    def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]: ...
+
+
+class Money(Protocol):
+    def balances(self, account_ids: Sequence[str]) -> dict[str, Balances]: ...
+
+    def post(self, transfers: Sequence[Transfer], now_ms: int) -> Sequence[Outcome]: ...
+
+    def open_accounts(self, codes: Sequence[str], now_ms: int) -> None: ...
+
+    def trial_balance(self) -> Sequence[tuple[str, int]]: ...
+
+    def audit(self) -> tuple[list[str], int]:
+        """Violations found, and how many transfers were looked at."""
+        ...
+
+
+class Checks(Protocol):
+    def market_violations(self) -> list[str]:
+        """A sentence for each promise of the market that what is stored breaks."""
+        ...
+
+
+class Transaction(Accounts, Hosts, Jobs, Money, Checks, Protocol):
+    """Jobs, hosts, usage and the ledger, together."""
+
+    def wake(self, *topics: str) -> None:
+        """After the commit, tell whoever waits for one of these topics."""
+        ...

@@ -1,0 +1,77 @@
+"""Accounts, tokens and remembered requests in SQL."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Select, insert, select
+
+from coordinator.domain.account import Account, Role
+from coordinator.store.tables import account, account_role, api_token, request
+
+
+class SqlAccounts:
+    connection: Connection
+
+    def insert_account(self, new: Account, now_ms: int) -> bool:
+        if self.account_named(new.name) is not None:
+            return False
+        self.connection.execute(insert(account).values(id=new.id, name=new.name, created_ms=now_ms))
+        roles = [{"account_id": new.id, "role": str(role)} for role in sorted(new.roles)]
+        self.connection.execute(insert(account_role), roles)
+        return True
+
+    def account(self, account_id: str) -> Account | None:
+        return self._one(select(account.c.id).where(account.c.id == account_id))
+
+    def account_named(self, name: str) -> Account | None:
+        return self._one(select(account.c.id).where(account.c.name == name))
+
+    def accounts_after(self, name: str, limit: int) -> Sequence[Account]:
+        ids = select(account.c.id).where(account.c.name > name).order_by(account.c.name).limit(limit)
+        return self._accounts(ids)
+
+    def insert_token(self, digest: bytes, account_id: str, now_ms: int, expires_ms: int) -> None:
+        self.connection.execute(
+            insert(api_token).values(
+                digest=digest, account_id=account_id, created_ms=now_ms, expires_ms=expires_ms
+            )
+        )
+
+    def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
+        return self._one(
+            select(api_token.c.account_id).where(
+                api_token.c.digest == digest,
+                api_token.c.expires_ms > now_ms,
+                api_token.c.revoked_ms.is_(None),
+            )
+        )
+
+    def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
+        row = self.connection.execute(
+            select(request.c.fingerprint, request.c.answer).where(
+                request.c.account_id == account_id, request.c.request_id == request_id
+            )
+        ).one_or_none()
+        return None if row is None else (bytes(row.fingerprint), row.answer)
+
+    def remember(self, account_id: str, request_id: str, fingerprint: bytes, answer: str) -> None:
+        self.connection.execute(
+            insert(request).values(
+                account_id=account_id, request_id=request_id, fingerprint=fingerprint, answer=answer
+            )
+        )
+
+    def _one(self, ids: Select[tuple[str]]) -> Account | None:
+        found = self._accounts(ids)
+        return found[0] if found else None
+
+    def _accounts(self, ids: Select[tuple[str]]) -> list[Account]:
+        rows = self.connection.execute(
+            select(account.c.id, account.c.name, account_role.c.role)
+            .join(account_role, account_role.c.account_id == account.c.id)
+            .where(account.c.id.in_(ids))
+            .order_by(account.c.name)
+        ).all()
+        roles: dict[tuple[str, str], set[Role]] = {}
+        for row in rows:
+            roles.setdefault((row.id, row.name), set()).add(Role(row.role))
+        return [Account(id=id_, name=name, roles=frozenset(of)) for (id_, name), of in roles.items()]

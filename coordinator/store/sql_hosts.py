@@ -1,0 +1,128 @@
+"""Enrolment, hosts and what of them is free, in SQL."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from coordinator.domain.host import Host, HostFacts, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.metering import Stamp
+from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
+from coordinator.store.tables import account, attempt_gpu, enrolment_token, host
+
+_NOT_SEEN_YET = HostFacts(
+    hostname="",
+    cpu_count=1,
+    memory_bytes=0,
+    disk_free_bytes=0,
+    isolation=Isolation.PROCESS,
+    executor="",
+    gpus=(),
+)
+_HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
+
+
+class SqlHosts:
+    connection: Connection
+
+    def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None:
+        self.connection.execute(
+            insert(enrolment_token).values(digest=digest, account_id=account_id, expires_ms=expires_ms)
+        )
+
+    def use_enrolment_token(self, digest: bytes, key_digest: bytes, host_id: str, now_ms: int) -> str | None:
+        """Used by the first key that brings it, and by no other."""
+        token = enrolment_token.c
+        self.connection.execute(
+            update(enrolment_token)
+            .where(token.digest == digest, token.expires_ms > now_ms, token.host_id.is_(None))
+            .values(host_id=host_id, key_digest=key_digest)
+        )
+        return self.connection.execute(
+            select(token.host_id).where(
+                token.digest == digest, token.expires_ms > now_ms, token.key_digest == key_digest
+            )
+        ).scalar_one_or_none()
+
+    def insert_host(self, host_id: str, enrolment_digest: bytes, stamp: Stamp) -> None:
+        owner = select(enrolment_token.c.account_id).where(enrolment_token.c.digest == enrolment_digest)
+        self.connection.execute(
+            insert(host).values(
+                id=host_id,
+                account_id=owner.scalar_subquery(),
+                state=str(HostState.LOST),
+                reason="enrolled, has not connected yet",
+                since_ms=stamp.wall_ms,
+                facts=facts_to_json(_NOT_SEEN_YET),
+                terms=terms_to_json(Terms()),
+                seen_boot_id=stamp.boot_id,
+                seen_boot_ms=stamp.boot_ms,
+                seen_wall_ms=stamp.wall_ms,
+            )
+        )
+
+    def host(self, host_id: str) -> Host | None:
+        row = self.connection.execute(_HOST.where(host.c.id == host_id)).mappings().one_or_none()
+        return None if row is None else _host(row)
+
+    def hosts_of(self, account_id: str) -> Sequence[Host]:
+        rows = self.connection.execute(_HOST.where(host.c.account_id == account_id).order_by(host.c.id))
+        return [_host(row) for row in rows.mappings()]
+
+    def rooms(self) -> Sequence[HostRoom]:
+        taken = set(self.connection.execute(select(attempt_gpu.c.gpu_uuid)).scalars())
+        hosts = [_host(row) for row in self.connection.execute(_HOST.order_by(host.c.id)).mappings()]
+        return [
+            HostRoom(host=h, free=tuple(gpu for gpu in h.facts.gpus if gpu.uuid not in taken)) for h in hosts
+        ]
+
+    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None:
+        self.connection.execute(
+            update(host)
+            .where(host.c.id == host_id)
+            .values(facts=facts_to_json(facts), terms=terms_to_json(terms))
+        )
+
+    def save_seen(self, host_id: str, stamp: Stamp) -> None:
+        self.connection.execute(
+            update(host)
+            .where(host.c.id == host_id)
+            .values(seen_boot_id=stamp.boot_id, seen_boot_ms=stamp.boot_ms, seen_wall_ms=stamp.wall_ms)
+        )
+
+    def save_host_state(
+        self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int
+    ) -> bool:
+        done = self.connection.execute(
+            update(host)
+            .where(host.c.id == host_id, host.c.state == str(before))
+            .values(state=str(after), reason=reason, since_ms=now_ms)
+        )
+        return done.rowcount == 1
+
+    def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
+        rows = self.connection.execute(
+            select(host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms)
+            .where(host.c.state != str(HostState.LOST))
+            .order_by(host.c.id)
+        )
+        return [
+            (
+                row.id,
+                HostState(row.state),
+                Stamp(boot_id=row.seen_boot_id, boot_ms=row.seen_boot_ms, wall_ms=row.seen_wall_ms),
+            )
+            for row in rows
+        ]
+
+
+def _host(row: Row) -> Host:
+    return Host(
+        id=row["id"],
+        account_id=row["account_id"],
+        account_name=row["account_name"],
+        state=HostState(row["state"]),
+        reason=row["reason"],
+        since_ms=row["since_ms"],
+        facts=facts_from_json(row["facts"]),
+        terms=terms_from_json(row["terms"]),
+    )

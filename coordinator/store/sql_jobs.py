@@ -1,0 +1,173 @@
+"""Jobs, attempts and events in SQL."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from coordinator.domain.event import Event, EventKind, NewEvent
+from coordinator.domain.job import Attempt, Job
+from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
+from coordinator.store.codec import (
+    Row,
+    attempt_changes,
+    attempt_facts,
+    attempt_from_row,
+    job_changes,
+    job_from_row,
+    spec_to_json,
+)
+from coordinator.store.tables import account, attempt, attempt_gpu, counter, event, job
+from coordinator.store.triggers import EVENT_COUNTER
+
+_JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
+LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
+_LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
+
+
+class SqlJobs:
+    connection: Connection
+
+    def insert_job(self, new: Job) -> None:
+        self.connection.execute(
+            insert(job).values(
+                id=new.id,
+                account_id=new.account_id,
+                spec=spec_to_json(new.spec),
+                submitted_ms=new.submitted_ms,
+                budget_micro=new.spec.budget_micro,
+                **job_changes(new),
+            )
+        )
+
+    def job(self, job_id: str) -> Job | None:
+        row = self.connection.execute(_JOB.where(job.c.id == job_id)).mappings().one_or_none()
+        return None if row is None else job_from_row(row)
+
+    def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
+        query = _JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
+        if live_only:
+            query = query.where(job.c.state.in_(LIVE_JOBS))
+        if before_id:
+            query = query.where(job.c.id < before_id)
+        return [job_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def queue(self, limit: int) -> Sequence[Job]:
+        query = _JOB.where(job.c.state == str(JobState.QUEUED)).order_by(job.c.id).limit(limit)
+        return [job_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def save_job(self, before: Job, after: Job) -> bool:
+        done = self.connection.execute(
+            update(job)
+            .where(
+                job.c.id == before.id,
+                job.c.state == str(before.state),
+                job.c.charged_micro == before.charged_micro,
+            )
+            .values(**job_changes(after))
+        )
+        return done.rowcount == 1
+
+    def insert_attempt(self, new: Attempt) -> bool:
+        uuids = [gpu.uuid for gpu in new.gpus]
+        taken = select(func.count()).select_from(attempt_gpu).where(attempt_gpu.c.gpu_uuid.in_(uuids))
+        if self.connection.execute(taken).scalar_one():
+            return False
+        self.connection.execute(insert(attempt).values(**attempt_facts(new), **attempt_changes(new)))
+        self.connection.execute(
+            insert(attempt_gpu), [{"gpu_uuid": uuid, "attempt_id": new.id} for uuid in uuids]
+        )
+        return True
+
+    def attempt(self, attempt_id: str) -> Attempt | None:
+        query = select(attempt).where(attempt.c.id == attempt_id)
+        row = self.connection.execute(query).mappings().one_or_none()
+        return None if row is None else attempt_from_row(row)
+
+    def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        found: dict[str, list[Attempt]] = {job_id: [] for job_id in job_ids}
+        query = select(attempt).where(attempt.c.job_id.in_(job_ids)).order_by(attempt.c.epoch)
+        for row in self.connection.execute(query).mappings():
+            found[row["job_id"]].append(attempt_from_row(row))
+        return found
+
+    def attempts_on_host(self, host_id: str) -> Sequence[Attempt]:
+        query = (
+            select(attempt)
+            .where(
+                attempt.c.host_id == host_id,
+                (attempt.c.state != str(AttemptState.ENDED)) | (attempt.c.log_state == "open"),
+            )
+            .order_by(attempt.c.id)
+        )
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def attempts_reported_ended(self) -> Sequence[Attempt]:
+        query = select(attempt).where(
+            attempt.c.state.in_(_LIVE_ATTEMPTS), attempt.c.reported_end.is_not(None)
+        )
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def save_attempt(self, before: Attempt, after: Attempt) -> bool:
+        done = self.connection.execute(
+            update(attempt)
+            .where(
+                attempt.c.id == before.id,
+                attempt.c.epoch == before.epoch,
+                attempt.c.state == str(before.state),
+                attempt.c.usage_number == before.meter.usage_number,
+                attempt.c.log_offset == before.log_offset,
+            )
+            .values(**attempt_changes(after))
+        )
+        if done.rowcount == 1 and after.state is AttemptState.ENDED:
+            self.connection.execute(delete(attempt_gpu).where(attempt_gpu.c.attempt_id == after.id))
+        return done.rowcount == 1
+
+    def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None:
+        new = list(events)
+        last = self.connection.execute(
+            update(counter)
+            .where(counter.c.name == EVENT_COUNTER)
+            .values(value=counter.c.value + len(new))
+            .returning(counter.c.value)
+        ).scalar_one()
+        rows = [
+            {
+                "number": last - len(new) + index,
+                "job_id": item.job_id,
+                "attempt_id": item.attempt_id,
+                "kind": str(item.kind),
+                "happened_ms": now_ms,
+                "text": item.text,
+                "job_state": str(item.job_state),
+                "cause": None if item.cause is None else str(item.cause),
+                "bill_line_number": item.bill_line_number,
+            }
+            for index, item in enumerate(new, start=1)
+        ]
+        self.connection.execute(insert(event), rows)
+
+    def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]:
+        query = (
+            select(event)
+            .where(event.c.job_id == job_id, event.c.number > number)
+            .order_by(event.c.number)
+            .limit(limit)
+        )
+        return [_event(row) for row in self.connection.execute(query).mappings()]
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        number=row["number"],
+        happened_ms=row["happened_ms"],
+        what=NewEvent(
+            kind=EventKind(row["kind"]),
+            job_id=row["job_id"],
+            text=row["text"],
+            job_state=JobState(row["job_state"]),
+            attempt_id=row["attempt_id"],
+            cause=None if row["cause"] is None else Cause(row["cause"]),
+            bill_line_number=row["bill_line_number"],
+        ),
+    )

@@ -1,0 +1,65 @@
+"""Bill lines and output in SQL."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, insert, select
+
+from coordinator.domain.job import LogChunk
+from coordinator.domain.metering import Line
+from coordinator.store.codec import line_from_row, line_to_row
+from coordinator.store.tables import bill_line, log_chunk
+
+
+class SqlUsage:
+    connection: Connection
+
+    def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
+        rows = [line_to_row(attempt_id, line, transfer_id) for line, transfer_id in lines]
+        self.connection.execute(insert(bill_line), rows)
+
+    def lines_of(self, attempt_ids: Sequence[str], number_min: int = 0) -> dict[str, list[tuple[Line, str]]]:
+        found: dict[str, list[tuple[Line, str]]] = {attempt_id: [] for attempt_id in attempt_ids}
+        query = (
+            select(bill_line)
+            .where(bill_line.c.attempt_id.in_(attempt_ids), bill_line.c.number >= number_min)
+            .order_by(bill_line.c.number)
+        )
+        for row in self.connection.execute(query).mappings():
+            found[row["attempt_id"]].append(line_from_row(row))
+        return found
+
+    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None:
+        self.connection.execute(
+            insert(log_chunk),
+            [
+                {
+                    "attempt_id": attempt_id,
+                    "offset_bytes": chunk.offset,
+                    "stream": chunk.stream,
+                    "data": chunk.data,
+                }
+                for chunk in chunks
+            ],
+        )
+
+    def log_after(self, attempt_id: str, offset: int, limit: int) -> Sequence[LogChunk]:
+        of = log_chunk.c
+        first = (
+            select(func.max(of.offset_bytes))
+            .where(of.attempt_id == attempt_id, of.offset_bytes <= offset)
+            .scalar_subquery()
+        )
+        rows = self.connection.execute(
+            select(of.offset_bytes, of.stream, of.data)
+            .where(of.attempt_id == attempt_id, of.offset_bytes >= first)
+            .order_by(of.offset_bytes)
+            .limit(limit)
+        )
+        chunks = [LogChunk(offset=r.offset_bytes, stream=r.stream, data=bytes(r.data)) for r in rows]
+        return [_from(chunk, offset) for chunk in chunks if chunk.offset + len(chunk.data) > offset]
+
+
+def _from(chunk: LogChunk, offset: int) -> LogChunk:
+    """The part of a chunk that begins at `offset`, if it begins within."""
+    skip = max(0, offset - chunk.offset)
+    return LogChunk(offset=chunk.offset + skip, stream=chunk.stream, data=chunk.data[skip:])

@@ -1,0 +1,270 @@
+"""The market's tables. Constraints hold the promises: what they refuse can't happen, whoever asks.
+
+The ledger's own tables stand beside these in the same database (`ledger.tables`), so that a job and its
+money are one commit.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy import event as event_api
+
+from coordinator.domain.account import Role
+from coordinator.domain.host import HostState
+from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
+from coordinator.store.triggers import COUNTERS, POSTGRES, SQLITE
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pk",
+        "uq": "%(table_name)s_%(column_0_N_name)s_uq",
+        "ix": "%(table_name)s_%(column_0_N_name)s_ix",
+        "ck": "%(table_name)s_%(constraint_name)s_ck",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fk",
+    }
+)
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
+
+
+def _id(name: str = "id") -> Column[str]:
+    return Column(name, String(64), primary_key=True)
+
+
+account = Table(
+    "account",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+account_role = Table(
+    "account_role",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("role", String(16), CheckConstraint(_one_of("role", Role), name="role"), primary_key=True),
+)
+
+# Only the digest of a token is kept: who reads the database can't use it.
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+)
+
+enrolment_token = Table(
+    "enrolment_token",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    # Set by its one use: the host it made, and the key that it was made for.
+    Column("host_id", String(64)),
+    Column("key_digest", LargeBinary(32)),
+    CheckConstraint("(host_id IS NULL) = (key_digest IS NULL)", name="use"),
+)
+
+# What a request_id answered, so that it answers the same for ever.
+request = Table(
+    "request",
+    metadata,
+    Column("account_id", String(64), primary_key=True),
+    Column("request_id", String(36), primary_key=True),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("answer", String(128), nullable=False),
+)
+
+host = Table(
+    "host",
+    metadata,
+    _id(),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("state", String(16), CheckConstraint(_one_of("state", HostState), name="state"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("terms", JSON, nullable=False),
+    Column("seen_boot_id", String(64), nullable=False),
+    Column("seen_boot_ms", BigInteger, nullable=False),
+    Column("seen_wall_ms", BigInteger, nullable=False),
+)
+
+_JOB_LIVE = _one_of("state", set(JobState) - JOB_TERMINAL)
+
+job = Table(
+    "job",
+    metadata,
+    _id(),
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("state", String(16), CheckConstraint(_one_of("state", JobState), name="state"), nullable=False),
+    Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
+    Column("detail", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("submitted_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("charged_micro", BigInteger, nullable=False),
+    Column("budget_micro", BigInteger, nullable=False),
+    Column("retries_used", Integer, nullable=False),
+    Column("exit_code", Integer),
+    CheckConstraint(f"({_one_of('state', JOB_TERMINAL)}) = (ended_ms IS NOT NULL)", name="ended"),
+    CheckConstraint("charged_micro BETWEEN 0 AND budget_micro", name="budget"),
+)
+Index("job_account_id_ix", job.c.account_id, job.c.id)
+Index("job_live_ix", job.c.state, job.c.id, postgresql_where=text(_JOB_LIVE), sqlite_where=text(_JOB_LIVE))
+
+_ATTEMPT_LIVE = _one_of("state", ATTEMPT_LIVE)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    _id(),
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("host_id", ForeignKey("host.id"), nullable=False),
+    Column("seller_account_id", ForeignKey("account.id"), nullable=False),
+    Column("isolation", Integer, nullable=False),
+    Column("gpus", JSON, nullable=False),
+    Column(
+        "state", String(16), CheckConstraint(_one_of("state", AttemptState), name="state"), nullable=False
+    ),
+    Column("hour_price_micro", BigInteger, nullable=False),
+    Column("fee_ppm", Integer, nullable=False),
+    Column("run_ms_affordable", BigInteger, nullable=False),
+    Column("run_ms_max", BigInteger, nullable=False),
+    Column("paid_through_ms", BigInteger, nullable=False),
+    Column("stop_reason", String(32), CheckConstraint(_one_of("stop_reason", EndReason), name="stop_reason")),
+    Column("end_reason", String(32), CheckConstraint(_one_of("end_reason", EndReason), name="end_reason")),
+    Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
+    Column("exit_code", Integer),
+    Column("detail", Text, nullable=False),
+    # Metering: see domain/metering.py.
+    Column("container_id", String(128), nullable=False),
+    Column("host_boot_id", String(64), nullable=False),
+    Column("sighted", JSON(none_as_null=True)),
+    Column("stop_asked", JSON(none_as_null=True)),
+    Column("witnessed_ms", BigInteger, nullable=False),
+    Column("run_ms_reported", BigInteger, nullable=False),
+    Column("usage_number", BigInteger, nullable=False),
+    Column("usage_end_ms", BigInteger, nullable=False),
+    Column("usage_digest", LargeBinary(32), nullable=False),
+    Column("billed_ms", BigInteger, nullable=False),
+    # What the host said of the end; the attempt ends when all its usage is in.
+    Column("reported_end", JSON(none_as_null=True)),
+    Column("lie", Text, nullable=False),
+    # Output received, whether it is all of it, and what the host said that it was in all.
+    Column("log_offset", BigInteger, nullable=False),
+    Column("log_totals", JSON(none_as_null=True)),
+    Column("log_state", String(16), nullable=False),
+    UniqueConstraint("job_id", "epoch"),
+    CheckConstraint("(state = 'ended') = (end_reason IS NOT NULL)", name="ended"),
+    CheckConstraint("(end_reason IS NULL) = (cause IS NULL)", name="cause_known"),
+    CheckConstraint("log_state IN ('open', 'complete', 'incomplete')", name="log_state"),
+    CheckConstraint("billed_ms <= run_ms_affordable AND billed_ms <= witnessed_ms", name="billed"),
+)
+Index(
+    "attempt_one_live_per_job_uq",
+    attempt.c.job_id,
+    unique=True,
+    postgresql_where=text(_ATTEMPT_LIVE),
+    sqlite_where=text(_ATTEMPT_LIVE),
+)
+# What a host must still be told of: see `synchronize.desired`.
+_UNRELEASED = "state <> 'ended' OR log_state = 'open'"
+Index(
+    "attempt_host_ix",
+    attempt.c.host_id,
+    postgresql_where=text(_UNRELEASED),
+    sqlite_where=text(_UNRELEASED),
+)
+
+# Which GPU an attempt has; the row goes when the attempt ends. Its key is the promise that a GPU is never
+# sold twice at the same time.
+attempt_gpu = Table(
+    "attempt_gpu",
+    metadata,
+    Column("gpu_uuid", String(128), primary_key=True),
+    Column("attempt_id", ForeignKey("attempt.id"), nullable=False, index=True),
+)
+
+bill_line = Table(
+    "bill_line",
+    metadata,
+    Column("attempt_id", ForeignKey("attempt.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger, nullable=False),
+    Column("gpus", JSON, nullable=False),
+    Column("previous_digest", LargeBinary(32), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("witnessed_ms", BigInteger, nullable=False),
+    Column("billed_through_ms", BigInteger, nullable=False),
+    Column("charge_micro", BigInteger, nullable=False),
+    Column("fee_micro", BigInteger, nullable=False),
+    Column("earning_micro", BigInteger, nullable=False),
+    Column("transfer_id", String(36), nullable=False),
+    CheckConstraint("fee_micro + earning_micro = charge_micro", name="split"),
+    CheckConstraint("(charge_micro = 0) = (transfer_id = '')", name="transfer"),
+    CheckConstraint("billed_through_ms <= end_ms AND billed_through_ms <= witnessed_ms", name="witnessed"),
+)
+
+log_chunk = Table(
+    "log_chunk",
+    metadata,
+    Column("attempt_id", ForeignKey("attempt.id"), primary_key=True),
+    Column("offset_bytes", BigInteger, primary_key=True),
+    Column("stream", Integer, CheckConstraint("stream IN (1, 2)", name="stream"), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# Gapless: the number is taken from the counter inside the writing transaction.
+event = Table(
+    "event",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("attempt_id", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("happened_ms", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("job_state", String(16), nullable=False),
+    Column("cause", String(16)),
+    Column("bill_line_number", BigInteger),
+)
+Index("event_job_ix", event.c.job_id, event.c.number)
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+
+@event_api.listens_for(metadata, "after_create")
+def _guard(target: MetaData, connection: Connection, **_: object) -> None:  # noqa: ARG001 - the event's shape
+    triggers = SQLITE if connection.dialect.name == "sqlite" else POSTGRES
+    for statement in (*triggers, *COUNTERS):
+        connection.exec_driver_sql(statement.replace("%", "%%") if triggers is POSTGRES else statement)
