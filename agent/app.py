@@ -1,0 +1,163 @@
+"""Puts the agent together: the only place that names what it is made of."""
+
+import asyncio
+import fcntl
+import importlib.metadata
+import logging
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import assert_never
+
+import psutil
+
+from agent.domain.gpu import GpuInfo
+from agent.domain.host import Hello, HostFacts, Terms, prices_of
+from agent.executor.ports import Executor
+from agent.executor.process import ProcessExecutor
+from agent.gpu.ports import Gpus
+from agent.gpu.simulated import SimulatedGpus
+from agent.link.client import Link
+from agent.link.enroll import Identity
+from agent.runner import Runner
+from agent.settings import GIB, ExecutorKind, Settings
+from runtime.channel import open_channel
+from runtime.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+_SAMPLE_MS = 1_000
+
+
+class AlreadyRunningError(Exception):
+    """Another agent works with the same state folder."""
+
+
+def version() -> str:
+    return importlib.metadata.version("usance")
+
+
+def hold_state_dir(state_dir: Path) -> int:
+    """Make the folder ours for as long as we live. Returns the descriptor that holds it."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise AlreadyRunningError(f"another agent works with {state_dir}") from error
+    return lock
+
+
+async def run(settings: Settings, identity: Identity) -> None:
+    """Work until SIGTERM or SIGINT. What runs goes on without us."""
+    clock = SystemClock()
+    gpus = _gpus(settings, identity, clock)
+    inventory = await asyncio.to_thread(gpus.inventory)
+    executor = _executor(settings, clock)
+    name = await executor.describe()
+    link: Link | None = None
+    runner = Runner(
+        folder=settings.state_dir / "attempts",
+        executor=executor,
+        clock=clock,
+        gpu_uuids=[gpu.uuid for gpu in inventory],
+        record_ms=settings.record_seconds * 1_000,
+        output_waiting_bytes_max=settings.output_waiting_mib << 20,
+        on_change=lambda: link.changed() if link else None,
+        on_evidence=lambda: link.evidence() if link else None,
+    )
+    link = Link(
+        open_channel=lambda: open_channel(
+            identity.hosts, identity.authority_pem, identity.key_pem, identity.certificate_pem
+        ),
+        hello=lambda: _hello(settings, clock, executor, name, gpus, inventory),
+        holder=runner,
+        clock=clock,
+    )
+    await runner.restore()
+    log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory), name)
+    try:
+        await _until_told(runner.keep_reconciling(), link.run(), _keep_sampling(gpus, runner, clock))
+    finally:
+        await runner.close()
+        gpus.close()
+
+
+async def _until_told(*loops: Coroutine[None, None, None]) -> None:
+    """Run loops that never end until somebody tells us to go."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    leave = asyncio.create_task(told.wait())
+    await asyncio.wait([*tasks, leave], return_when=asyncio.FIRST_COMPLETED)
+    for task in (*tasks, leave):
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    log.info("going; running jobs go on")
+
+
+async def _keep_sampling(gpus: Gpus, runner: Runner, clock: Clock) -> None:
+    """Look at the GPUs in use, once a second."""
+    while True:
+        await clock.sleep_ms(_SAMPLE_MS)
+        used = runner.gpus_in_use()
+        if used:
+            runner.add_samples(await asyncio.to_thread(gpus.sample, used))
+
+
+def _hello(
+    settings: Settings,
+    clock: Clock,
+    executor: Executor,
+    name: str,
+    gpus: Gpus,
+    inventory: tuple[GpuInfo, ...],
+) -> Hello:
+    return Hello(
+        agent_version=version(),
+        boot_id=clock.boot_id,
+        facts=HostFacts(
+            hostname=socket.gethostname(),
+            cpu_count=len(os.sched_getaffinity(0)),
+            memory_bytes=psutil.virtual_memory().total,
+            disk_free_bytes=psutil.disk_usage(str(settings.state_dir)).free,
+            gpus=inventory,
+            isolation=executor.isolation,
+            executor=name,
+            driver_version=gpus.driver_version,
+            region=settings.region,
+        ),
+        terms=Terms(
+            gpu_hour_prices_micro=prices_of(inventory, settings.prices_micro),
+            run_ms_max=settings.run_seconds_max * 1_000,
+            trusted_accounts=settings.trusted_accounts,
+        ),
+    )
+
+
+def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
+    simulated = settings.simulated_gpus
+    return SimulatedGpus(
+        count=simulated.count,
+        model=simulated.model,
+        vram_bytes=simulated.vram_gib * GIB,
+        seed=identity.host_id,
+        clock=clock,
+    )
+
+
+def _executor(settings: Settings, clock: Clock) -> Executor:
+    match settings.executor:
+        case ExecutorKind.PROCESS:
+            return ProcessExecutor(settings.state_dir / "runs", clock)
+        case ExecutorKind.DOCKER:
+            raise NotImplementedError
+        case _:
+            assert_never(settings.executor)

@@ -1,0 +1,53 @@
+"""What the agent says of its machine and on what terms it sells it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent.domain.attempt import Isolation
+from agent.domain.gpu import GpuInfo
+
+ANY_MODEL = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    """What the machine has."""
+
+    hostname: str
+    cpu_count: int
+    memory_bytes: int
+    disk_free_bytes: int
+    gpus: tuple[GpuInfo, ...]
+    isolation: Isolation
+    executor: str
+    driver_version: str
+    region: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On what terms the seller sells. A GPU whose model has no price is not for sale."""
+
+    gpu_hour_prices_micro: Mapping[str, int]
+    run_ms_max: int
+    trusted_accounts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """Who speaks, and what it has to sell."""
+
+    agent_version: str
+    boot_id: str
+    facts: HostFacts
+    terms: Terms
+
+
+def prices_of(gpus: Iterable[GpuInfo], configured_micro: Mapping[str, int]) -> dict[str, int]:
+    """The price of each model that is here and for sale; "*" in the configuration prices all others."""
+    prices = {}
+    for gpu in gpus:
+        price = configured_micro.get(gpu.model, configured_micro.get(ANY_MODEL))
+        if price is not None:
+            prices[gpu.model] = price
+    return prices

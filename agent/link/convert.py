@@ -1,0 +1,196 @@
+"""Messages to values and back. Nothing else in the agent knows the messages."""
+
+from collections.abc import Iterable, Sequence
+
+from agent.domain.attempt import (
+    RUN_MS_MAX_DEFAULT,
+    STOP_GRACE_MS_DEFAULT,
+    Acknowledgement,
+    AttemptKey,
+    AttemptReport,
+    AttemptState,
+    DesiredAttempt,
+    EndReason,
+    Isolation,
+    JobOrder,
+    OutputChunk,
+    OutputStream,
+)
+from agent.domain.gpu import GpuInfo
+from agent.domain.host import Hello
+from runtime.evidence import GpuUse, UsageRecord
+from usance.v1 import host_pb2, types_pb2
+
+_STATES = {
+    AttemptState.PREPARING: types_pb2.ATTEMPT_STATE_PREPARING,
+    AttemptState.RUNNING: types_pb2.ATTEMPT_STATE_RUNNING,
+    AttemptState.STOPPING: types_pb2.ATTEMPT_STATE_STOPPING,
+    AttemptState.ENDED: types_pb2.ATTEMPT_STATE_ENDED,
+}
+_REASONS = {reason: types_pb2.EndReason.Value(f"END_REASON_{reason.name}") for reason in EndReason}
+_REASONS_BACK: dict[int, EndReason] = {number: reason for reason, number in _REASONS.items()}
+_ISOLATIONS = {
+    Isolation.PROCESS: types_pb2.ISOLATION_PROCESS,
+    Isolation.CONTAINER: types_pb2.ISOLATION_CONTAINER,
+}
+_STREAMS = {
+    OutputStream.STDOUT: types_pb2.LOG_STREAM_STDOUT,
+    OutputStream.STDERR: types_pb2.LOG_STREAM_STDERR,
+}
+
+
+def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
+    facts, terms = hello.facts, hello.terms
+    return host_pb2.SynchronizeRequest(
+        hello=host_pb2.Hello(
+            agent_version=hello.agent_version,
+            boot_id=hello.boot_id,
+            facts=host_pb2.HostFacts(
+                hostname=facts.hostname,
+                cpu_count=facts.cpu_count,
+                memory_bytes=facts.memory_bytes,
+                disk_free_bytes=facts.disk_free_bytes,
+                gpus=[_gpu(gpu) for gpu in facts.gpus],
+                isolation=_ISOLATIONS[facts.isolation],
+                executor=facts.executor,
+                driver_version=facts.driver_version,
+                region=facts.region,
+            ),
+            terms=host_pb2.Terms(
+                prices=[
+                    host_pb2.GpuPrice(model=model, gpu_hour_price_micro=price)
+                    for model, price in sorted(terms.gpu_hour_prices_micro.items())
+                ],
+                run_ms_max=terms.run_ms_max,
+                trusted_accounts=terms.trusted_accounts,
+            ),
+        )
+    )
+
+
+def beat_request(number: int, reports: Iterable[AttemptReport]) -> host_pb2.SynchronizeRequest:
+    return host_pb2.SynchronizeRequest(
+        beat=host_pb2.Beat(number=number, attempts=[_report(report) for report in reports])
+    )
+
+
+def usage_request(key: AttemptKey, records: Sequence[UsageRecord]) -> host_pb2.SynchronizeRequest:
+    return host_pb2.SynchronizeRequest(
+        usage=host_pb2.UsageReport(
+            attempt_id=key.attempt_id, epoch=key.epoch, records=[_record(record) for record in records]
+        )
+    )
+
+
+def log_request(key: AttemptKey, chunks: Sequence[OutputChunk]) -> host_pb2.SynchronizeRequest:
+    return host_pb2.SynchronizeRequest(
+        logs=host_pb2.LogReport(
+            attempt_id=key.attempt_id,
+            epoch=key.epoch,
+            chunks=[
+                types_pb2.LogChunk(offset=chunk.offset, stream=_STREAMS[chunk.stream], data=chunk.data)
+                for chunk in chunks
+            ],
+        )
+    )
+
+
+def desired(message: host_pb2.Desired) -> tuple[DesiredAttempt, ...]:
+    return tuple(_desired(attempt) for attempt in message.attempts)
+
+
+def acknowledgement(message: host_pb2.Acknowledged) -> Acknowledgement:
+    return Acknowledgement(
+        key=AttemptKey(attempt_id=message.attempt_id, epoch=message.epoch),
+        usage_number=message.usage_number,
+        log_offset=message.log_offset,
+    )
+
+
+def _desired(message: host_pb2.DesiredAttempt) -> DesiredAttempt:
+    spec = message.spec
+    return DesiredAttempt(
+        order=JobOrder(
+            key=AttemptKey(attempt_id=message.attempt_id, epoch=message.epoch),
+            image=spec.image,
+            command=tuple(spec.command),
+            env=dict(spec.env),
+            gpu_uuids=tuple(message.gpu_uuids),
+            isolation_min=(
+                Isolation.PROCESS
+                if spec.isolation_min == types_pb2.ISOLATION_PROCESS
+                else Isolation.CONTAINER
+            ),
+            stop_grace_ms=spec.stop_grace_ms if spec.HasField("stop_grace_ms") else STOP_GRACE_MS_DEFAULT,
+            run_ms_max=spec.run_ms_max or RUN_MS_MAX_DEFAULT,
+            memory_bytes=spec.memory_bytes,
+            cpu_milli=spec.cpu_milli,
+        ),
+        paid_through_ms=message.paid_through_ms,
+        stop_reason=_stop_reason(message.stop_reason),
+        usage_number_acknowledged=message.usage_number_acknowledged,
+        log_offset_acknowledged=message.log_offset_acknowledged,
+    )
+
+
+def _stop_reason(number: int) -> EndReason | None:
+    if number == types_pb2.END_REASON_UNSPECIFIED:
+        return None
+    # A reason that a newer coordinator knows and we do not is a reason all the same: the run must end.
+    return _REASONS_BACK.get(number, EndReason.CANCELLED)
+
+
+def _gpu(gpu: GpuInfo) -> types_pb2.Gpu:
+    return types_pb2.Gpu(
+        uuid=gpu.uuid,
+        model=gpu.model,
+        vram_bytes=gpu.vram_bytes,
+        simulated=gpu.simulated,
+        compute_capability=gpu.compute_capability,
+    )
+
+
+def _report(report: AttemptReport) -> host_pb2.AttemptReport:
+    message = host_pb2.AttemptReport(
+        attempt_id=report.key.attempt_id,
+        epoch=report.key.epoch,
+        state=_STATES[report.state],
+        container_id=report.container_id,
+        run_ms=report.run_ms,
+        detail=report.detail,
+    )
+    ending = report.ending
+    if ending is not None:
+        if ending.exit_code is not None:
+            message.exit_code = ending.exit_code
+        message.end_reason = _REASONS[ending.reason]
+        message.usage_number_last = ending.usage_number_last
+        message.log_totals.CopyFrom(
+            types_pb2.LogTotals(
+                stdout_bytes=ending.totals.stdout_bytes,
+                stderr_bytes=ending.totals.stderr_bytes,
+                stdout_sha256=ending.totals.stdout_sha256,
+                stderr_sha256=ending.totals.stderr_sha256,
+            )
+        )
+    return message
+
+
+def _record(record: UsageRecord) -> types_pb2.UsageRecord:
+    return types_pb2.UsageRecord(
+        number=record.number,
+        start_ms=record.start_ms,
+        end_ms=record.end_ms,
+        gpus=[_use(use) for use in record.gpus],
+        previous_digest=record.previous_digest,
+        digest=record.digest,
+    )
+
+
+def _use(use: GpuUse) -> types_pb2.GpuUse:
+    return types_pb2.GpuUse(
+        gpu_uuid=use.gpu_uuid,
+        utilization_percent=use.utilization_percent,
+        memory_used_bytes=use.memory_used_bytes,
+        energy_mj=use.energy_mj,
+    )

@@ -1,0 +1,318 @@
+"""One attempt on this host, from order to end, as named steps that a restarted agent can enter again."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent import memory as remembered
+from agent.domain.attempt import (
+    AttemptKey,
+    AttemptReport,
+    AttemptState,
+    Ending,
+    EndReason,
+    Run,
+)
+from agent.domain.gpu import GpuSample
+from agent.domain.reducer import Held
+from agent.executor.ports import Executor, RunEnd, StartError
+from agent.memory import Memory
+from agent.meter import MARGIN_MS, Meter
+from agent.spool import OutputSpool, UsageJournal
+from runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+DETAIL_BYTES_MAX = 1_024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every attempt works with."""
+
+    executor: Executor
+    clock: Clock
+    record_ms: int
+    output_waiting_bytes_max: int
+    # Returns when nobody else here uses the attempt's GPUs; raises StartError where we have no such GPU.
+    gpus_ready: Callable[["Attempt"], Awaitable[None]]
+    # An attempt's state or its detail has changed.
+    on_change: Callable[[], None]
+    # There is usage or output to send.
+    on_evidence: Callable[[], None]
+
+
+class _Signal:
+    """Wakes everybody who waits for a change. Nobody can miss one between looking and waiting."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def next(self) -> asyncio.Future[None]:
+        """Done at the next change after this call."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
+    def set(self) -> None:
+        for future in list(self._waiting):
+            if not future.done():
+                future.set_result(None)
+
+
+class Attempt:
+    """Holds one attempt. `run` is its whole life; everything else may be called beside it, at any time."""
+
+    def __init__(self, folder: Path, memory: Memory, around: Surroundings) -> None:
+        self.folder = folder
+        self.order = memory.order
+        self.journal = UsageJournal(folder / "usage.journal", memory.order.key)
+        self.spool = OutputSpool(folder / "output.spool", memory.order.key, around.output_waiting_bytes_max)
+        self._memory = memory
+        self._around = around
+        self._executor = around.executor
+        self._clock = around.clock
+        self._detail = ""
+        self._meter: Meter | None = None
+        self._end: RunEnd | None = None
+        self._changed = _Signal()
+        self._saving = asyncio.Lock()
+
+    @property
+    def key(self) -> AttemptKey:
+        return self.order.key
+
+    @property
+    def state(self) -> AttemptState:
+        if self._memory.ending is not None:
+            return AttemptState.ENDED
+        if self._memory.run is None:
+            return AttemptState.PREPARING
+        if self._memory.stop_reason is not None or self._end is not None:
+            return AttemptState.STOPPING
+        return AttemptState.RUNNING
+
+    def held(self) -> Held:
+        return Held(
+            key=self.key,
+            state=self.state,
+            paid_through_ms=self._memory.paid_through_ms,
+            stop_reason=self._memory.stop_reason,
+            usage_number_acknowledged=self.journal.number_acknowledged,
+            log_offset_acknowledged=self.spool.offset_acknowledged,
+        )
+
+    def report(self) -> AttemptReport:
+        ending = self._memory.ending
+        return AttemptReport(
+            key=self.key,
+            state=self.state,
+            container_id=self._memory.run.run_id if self._memory.run else "",
+            run_ms=ending.run_ms if ending else self._run_ms(),
+            detail=ending.detail if ending else self._detail,
+            ending=ending,
+        )
+
+    def _run_ms(self) -> int:
+        if self._end is not None and self._end.run_ms is not None:
+            return self._end.run_ms
+        return self._meter.run_ms() if self._meter else self.journal.end_ms
+
+    def add_samples(self, samples: Iterable[GpuSample]) -> None:
+        if self._meter is not None:
+            self._meter.add(samples)
+
+    async def stop(self, reason: EndReason) -> None:
+        """Ask for the end. The first reason stands."""
+        if self._memory.stop_reason is None and self._memory.ending is None:
+            await self._remember(replace(self._memory, stop_reason=reason))
+            self._tell()
+
+    async def extend(self, paid_through_ms: int) -> None:
+        if paid_through_ms > self._memory.paid_through_ms:
+            await self._remember(replace(self._memory, paid_through_ms=paid_through_ms))
+            self._changed.set()
+            if self._memory.run is not None:
+                await self._executor.renew(self.order, paid_through_ms)
+
+    async def acknowledge(self, usage_number: int, log_offset: int) -> None:
+        self.spool.acknowledge(log_offset)
+        await self.journal.acknowledge(usage_number)
+
+    def close(self) -> None:
+        self.journal.close()
+        self.spool.close()
+
+    async def run(self) -> None:
+        """Live through what is left of the attempt. Cancelling it leaves what runs alone."""
+        if self._memory.ending is not None:
+            return
+        try:
+            run = self._memory.run or await self._begin()
+        except StartError as error:
+            await self._finish(RunEnd(reason=error.reason, detail=str(error), run_ms=0, exit_code=None))
+            return
+        if run is None:
+            await self._finish(
+                RunEnd(reason=EndReason.SUPERSEDED, detail="stopped before it ran", run_ms=0, exit_code=None)
+            )
+            return
+        await self._finish(await self._accompany(run))
+
+    async def _begin(self) -> Run | None:
+        """Get the command to run; None where it should stop before that."""
+        # An agent before us may have been killed between the start and its note of it.
+        run = await self._executor.find(self.order)
+        if run is None:
+            if not await self._unless_stopped(self._make_ready()):
+                return None
+            await self._remember(replace(self._memory, start_asked_boot_ms=self._clock.boot_ms()))
+            run = await self._executor.start(self.order, self._memory.paid_through_ms)
+        await self._remember(replace(self._memory, run=run))
+        return run
+
+    async def _make_ready(self) -> None:
+        await self._around.gpus_ready(self)
+        await self._executor.prepare(self.order, self.progress)
+
+    def progress(self, detail: str) -> None:
+        """Say what is being done or awaited."""
+        if detail != self._detail:
+            self._detail = detail
+            self._around.on_change()
+
+    async def _unless_stopped(self, step: Awaitable[None]) -> bool:
+        """Take a step, or leave it when the attempt should stop. Says whether it was taken."""
+        task = asyncio.ensure_future(step)
+        try:
+            while not task.done() and self._memory.stop_reason is None:
+                changed = self._changed.next()
+                await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if self._memory.stop_reason is not None:
+            return False
+        task.result()
+        return True
+
+    async def _accompany(self, run: Run) -> RunEnd:
+        """Be with a run until its end is known, its time is metered and its output is here."""
+        found = await self._executor.find(self.order)
+        if run.boot_id != self._clock.boot_id or found is None or found.run_id != run.run_id:
+            why = (
+                "the host was restarted"
+                if run.boot_id != self._clock.boot_id
+                else "the run is gone from the host"
+            )
+            return RunEnd(reason=EndReason.HOST_LOST, detail=why, run_ms=None, exit_code=None)
+        self._meter = Meter(
+            run=run,
+            journal=self.journal,
+            gpu_uuids=self.order.gpu_uuids,
+            clock=self._clock,
+            record_ms=self._around.record_ms,
+        )
+        self._detail = ""
+        self._end = None
+        self._tell()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._collect())
+            metering = group.create_task(self._keep_metering(self._meter))
+            group.create_task(self._guard(self._meter))
+            end = await self._executor.wait(self.order)
+            self._end = end
+            self._changed.set()
+            await metering
+            if end.run_ms is not None:
+                await self._meter.cut(end.run_ms)
+                self._around.on_evidence()
+        return end
+
+    async def _collect(self) -> None:
+        """Take in the output, as fast as the coordinator takes it from us."""
+        async for chunks in self._executor.output(self.order, self.spool.offset):
+            await self.spool.append(chunks)
+            await self._executor.discard_output(self.order, self.spool.offset)
+            self._around.on_evidence()
+            await self.spool.has_room()
+
+    async def _keep_metering(self, meter: Meter) -> None:
+        while not self._has_ended():
+            await self._sleep_ms(max(1, meter.due_in_ms()))
+            if not self._has_ended() and meter.due_in_ms() == 0:
+                run_ms = meter.run_ms() - MARGIN_MS
+                if await self._executor.is_running(self.order):
+                    await meter.cut(run_ms)
+                    self._around.on_evidence()
+                else:
+                    await self._clock.sleep_ms(MARGIN_MS)
+
+    async def _guard(self, meter: Meter) -> None:
+        """Stop the run when that is asked for, or when it reaches what is paid for."""
+        while not self._has_ended():
+            if self._memory.stop_reason is not None:
+                await self._executor.stop(self.order, self.order.stop_grace_ms)
+                return
+            left_ms = self._memory.paid_through_ms - meter.run_ms()
+            if left_ms <= 0:
+                await self.stop(EndReason.PAID_THROUGH)
+            else:
+                await self._sleep_ms(left_ms)
+
+    def _has_ended(self) -> bool:
+        return self._end is not None
+
+    async def _sleep_ms(self, duration_ms: int) -> None:
+        """Until the time is over or something about the attempt has changed."""
+        changed = self._changed.next()
+        timer = asyncio.ensure_future(self._clock.sleep_ms(duration_ms))
+        try:
+            await asyncio.wait({changed, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            timer.cancel()
+
+    async def _finish(self, end: RunEnd) -> None:
+        stopped = self._memory.stop_reason
+        ending = Ending(
+            reason=stopped or end.reason,
+            detail=_short(end.detail),
+            run_ms=self.journal.end_ms if end.run_ms is None else end.run_ms,
+            exit_code=end.exit_code,
+            usage_number_last=self.journal.number_last,
+            totals=self.spool.totals(),
+        )
+        await self._remember(replace(self._memory, ending=ending))
+        log.info(
+            "attempt %s ended: %s, exit code %s, %d ms",
+            self.key,
+            ending.reason,
+            ending.exit_code,
+            ending.run_ms,
+        )
+        self._tell()
+
+    async def _remember(self, memory: Memory) -> None:
+        self._memory = memory
+        async with self._saving:
+            # Whatever is newest by now: a later change may have come while we waited.
+            await asyncio.to_thread(remembered.save, self.folder, self._memory)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._around.on_change()
+
+
+def _lost(why: str) -> RunEnd:
+    return RunEnd(reason=EndReason.HOST_LOST, detail=why, run_ms=None, exit_code=None)
+
+
+def _short(text: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return printable.encode()[:DETAIL_BYTES_MAX].decode(errors="ignore")

@@ -1,0 +1,236 @@
+"""Holds all attempts of this host and brings them towards what the coordinator wants."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import assert_never
+
+from agent import memory as remembered
+from agent.domain import reducer
+from agent.domain.attempt import (
+    Acknowledgement,
+    AttemptKey,
+    AttemptReport,
+    AttemptState,
+    DesiredAttempt,
+    EndReason,
+    OutputChunk,
+)
+from agent.domain.gpu import GpuSample
+from agent.domain.reducer import Acknowledge, Action, Extend, Forget, Start, Stop
+from agent.executor.ports import Executor, StartError
+from agent.memory import Memory
+from agent.pipeline import Attempt, Surroundings
+from runtime.clock import Clock
+from runtime.evidence import UsageRecord
+
+log = logging.getLogger(__name__)
+
+_AGAIN_MS = 5_000
+
+
+class Runner:
+    """The attempts of this host, their tasks and their folders."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        executor: Executor,
+        clock: Clock,
+        gpu_uuids: Iterable[str],
+        record_ms: int,
+        output_waiting_bytes_max: int,
+        on_change: Callable[[], None],
+        on_evidence: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._executor = executor
+        self._clock = clock
+        self._gpu_uuids = frozenset(gpu_uuids)
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._forgetting: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._desired: Sequence[DesiredAttempt] | None = None
+        self._reconciling = asyncio.Lock()
+        self._dirty = asyncio.Event()
+        self._gpus_changed = asyncio.Condition()
+        self._on_change = on_change
+        self._around = Surroundings(
+            executor=executor,
+            clock=clock,
+            record_ms=record_ms,
+            output_waiting_bytes_max=output_waiting_bytes_max,
+            gpus_ready=self._gpus_ready,
+            on_change=self._changed,
+            on_evidence=on_evidence,
+        )
+
+    async def restore(self) -> None:
+        """Take up what an agent before us held, and destroy what nobody holds."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in sorted(self._folder.iterdir()):
+            memory = remembered.load(folder)
+            if memory is None:
+                await asyncio.to_thread(shutil.rmtree, folder)
+                continue
+            self._hold(folder, memory)
+        for key in await self._executor.held() - self._attempts.keys():
+            log.warning("destroying the rest of %s, of which this agent knows nothing", key)
+            await self._executor.destroy(key)
+
+    async def close(self) -> None:
+        """Leave everything running and let go of it."""
+        tasks = [*self._tasks.values(), *self._forgetting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for attempt in self._attempts.values():
+            attempt.close()
+        await self._executor.close()
+
+    async def keep_reconciling(self) -> None:
+        """Act again whenever an attempt has changed."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            await self._reconcile()
+            async with self._gpus_changed:
+                self._gpus_changed.notify_all()
+
+    async def apply(self, desired: Sequence[DesiredAttempt]) -> None:
+        """The coordinator's newest word on everything that should be here."""
+        self._desired = desired
+        await self._reconcile()
+
+    async def acknowledge(self, acknowledged: Acknowledgement) -> None:
+        attempt = self._attempts.get(acknowledged.key)
+        if attempt is not None:
+            await attempt.acknowledge(acknowledged.usage_number, acknowledged.log_offset)
+
+    def reports(self) -> tuple[AttemptReport, ...]:
+        """Everything that is here."""
+        return tuple(a.report() for key, a in self._attempts.items() if key not in self._forgetting)
+
+    def keys(self) -> tuple[AttemptKey, ...]:
+        return tuple(key for key in self._attempts if key not in self._forgetting)
+
+    def usage_after(self, key: AttemptKey, number: int, count_max: int) -> tuple[UsageRecord, ...]:
+        attempt = self._attempts.get(key)
+        return attempt.journal.after(number, count_max) if attempt else ()
+
+    def output_from(self, key: AttemptKey, offset: int, bytes_max: int) -> tuple[OutputChunk, ...]:
+        attempt = self._attempts.get(key)
+        return attempt.spool.read(offset, bytes_max) if attempt else ()
+
+    def acknowledged(self, key: AttemptKey) -> tuple[int, int]:
+        """The usage number and output offset that the coordinator is known to have stored."""
+        attempt = self._attempts.get(key)
+        return (attempt.journal.number_acknowledged, attempt.spool.offset_acknowledged) if attempt else (0, 0)
+
+    def gpus_in_use(self) -> tuple[str, ...]:
+        used = (a.order.gpu_uuids for a in self._attempts.values() if a.state in _USING)
+        return tuple(uuid for uuids in used for uuid in uuids)
+
+    def add_samples(self, samples: Sequence[GpuSample]) -> None:
+        for attempt in self._attempts.values():
+            attempt.add_samples(samples)
+
+    def _changed(self) -> None:
+        self._dirty.set()
+        self._on_change()
+
+    async def _reconcile(self) -> None:
+        async with self._reconciling:
+            if self._desired is None:
+                return
+            held = [a.held() for key, a in self._attempts.items() if key not in self._forgetting]
+            for action in reducer.reduce(held, self._desired):
+                await self._carry_out(action)
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case Start():
+                await self._start(action)
+            case Stop():
+                await self._attempts[action.key].stop(action.reason)
+            case Extend():
+                await self._attempts[action.key].extend(action.paid_through_ms)
+            case Acknowledge():
+                attempt = self._attempts[action.key]
+                await attempt.acknowledge(action.usage_number, action.log_offset)
+            case Forget():
+                self._forgetting[action.key] = asyncio.create_task(self._forget(action.key))
+            case _:
+                assert_never(action)
+
+    async def _start(self, action: Start) -> None:
+        key = action.order.key
+        if key in self._attempts:
+            return  # it is being forgotten; when that is done we are asked again
+        log.info("attempt %s begins", key)
+        folder = self._folder / str(key)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        memory = Memory(order=action.order, paid_through_ms=action.paid_through_ms)
+        await asyncio.to_thread(remembered.save, folder, memory)
+        self._hold(folder, memory)
+        self._on_change()
+
+    def _hold(self, folder: Path, memory: Memory) -> None:
+        attempt = Attempt(folder, memory, self._around)
+        self._attempts[attempt.key] = attempt
+        self._tasks[attempt.key] = asyncio.create_task(self._live(attempt), name=f"attempt {attempt.key}")
+
+    async def _live(self, attempt: Attempt) -> None:
+        """The attempt's steps can be entered again, so a fault of ours or of the disk is not its end."""
+        while True:
+            try:
+                await attempt.run()
+            except Exception:
+                log.exception("attempt %s got into trouble; taking it up again", attempt.key)
+                attempt.progress("the host has trouble with it and tries again")
+                await self._clock.sleep_ms(_AGAIN_MS)
+            else:
+                return
+
+    async def _forget(self, key: AttemptKey) -> None:
+        attempt = self._attempts[key]
+        while True:
+            try:
+                await self._tasks[key]
+                await self._executor.destroy(key)
+                await asyncio.to_thread(shutil.rmtree, attempt.folder)
+            except Exception:
+                log.exception("what is left of %s can't be removed yet", key)
+                await self._clock.sleep_ms(_AGAIN_MS)
+            else:
+                break
+        attempt.close()
+        del self._attempts[key], self._tasks[key], self._forgetting[key]
+        log.info("attempt %s is forgotten", key)
+        self._changed()
+
+    async def _gpus_ready(self, attempt: Attempt) -> None:
+        missing = set(attempt.order.gpu_uuids) - self._gpu_uuids
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise StartError(EndReason.START_FAILED, f"this host has no GPU {names}")
+        async with self._gpus_changed:
+            while self._in_the_way(attempt):
+                attempt.progress("waiting for another attempt to leave the GPUs")
+                await self._gpus_changed.wait()
+
+    def _in_the_way(self, attempt: Attempt) -> bool:
+        """Does an attempt that came before still have one of the same GPUs?"""
+        for key, other in self._attempts.items():
+            if key == attempt.key:
+                return False
+            shared = set(other.order.gpu_uuids) & set(attempt.order.gpu_uuids)
+            if shared and other.state is not AttemptState.ENDED:
+                return True
+        return False
+
+
+_USING = (AttemptState.RUNNING, AttemptState.STOPPING)

@@ -1,0 +1,256 @@
+"""The agent's settings: one TOML file, checked whole, and flags that win over it."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+
+from agent.domain.host import ANY_MODEL
+
+DEFAULT_PATH = Path("/etc/usance/agent.toml")
+PRICE_MICRO_MAX = 1_000_000_000_000
+MICRO = 1_000_000
+GIB = 1 << 30
+
+EXAMPLE = """\
+# Settings of usance-agent. Everything may be left out; what stands here is what holds then.
+
+# Where the agent keeps its identity, journals and running jobs.
+state_dir = "/var/lib/usance"
+
+# What runs jobs: "docker" (hardened containers) or "process" (child processes, NO isolation).
+executor = "docker"
+docker_host = "unix:///var/run/docker.sock"
+
+# "process" gives jobs your own rights on this machine. It must be allowed in so many words.
+allow_process_executor = false
+
+# Accounts that may run without isolation here, beside your own.
+trusted_accounts = []
+
+# Shown to buyers; small letters, digits and "-".
+region = ""
+
+# The longest job you take, in seconds; 0 for no limit.
+run_seconds_max = 0
+
+# How often usage is recorded, in seconds; 1 to 60.
+record_seconds = 10
+
+# How much output of a job may wait for the coordinator; then the job waits too.
+output_waiting_mib = 64
+
+# Room for a job's files: /workspace and /tmp, in memory, part of the job's memory.
+workspace_mib = 1024
+tmp_mib = 256
+
+# Processes and threads of one job.
+pids_max = 4096
+
+# What one GPU costs for one hour, in credits, in quotes. "*" is for every model not named here; a GPU
+# without a price is not for sale.
+[prices]
+# "NVIDIA GeForce RTX 4090" = "0.45"
+
+# GPUs that do not exist, for trying things out. They say SIMULATED wherever they appear.
+[simulated_gpus]
+count = 0
+model = "SIMULATED GPU"
+vram_gib = 24
+"""
+
+
+class SettingsError(ValueError):
+    """The settings are wrong. The message lists everything that is."""
+
+
+class ExecutorKind(StrEnum):
+    """What runs jobs."""
+
+    DOCKER = "docker"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSettings:
+    """GPUs that do not exist."""
+
+    count: int = 0
+    model: str = "SIMULATED GPU"
+    vram_gib: int = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a seller decides. EXAMPLE says what each is for."""
+
+    state_dir: Path = Path("/var/lib/usance")
+    executor: ExecutorKind = ExecutorKind.DOCKER
+    docker_host: str = "unix:///var/run/docker.sock"
+    allow_process_executor: bool = False
+    trusted_accounts: tuple[str, ...] = ()
+    region: str = ""
+    run_seconds_max: int = 0
+    record_seconds: int = 10
+    output_waiting_mib: int = 64
+    workspace_mib: int = 1024
+    tmp_mib: int = 256
+    pids_max: int = 4096
+    prices_micro: Mapping[str, int] = field(default_factory=dict)
+    simulated_gpus: SimulatedSettings = SimulatedSettings()
+
+
+class _Table:
+    """Takes values out of one TOML table and notes everything that is wrong with them."""
+
+    def __init__(self, where: str, values: Mapping[str, object], faults: list[str]) -> None:
+        self._where = where
+        self._values = dict(values)
+        self._faults = faults
+
+    def fault(self, name: str, wanted: str) -> None:
+        self._faults.append(f"{self._where}{name}: {wanted}")
+
+    def text(self, name: str, default: str, pattern: str, wanted: str) -> str:
+        value = self._values.pop(name, default)
+        if isinstance(value, str) and re.fullmatch(pattern, value):
+            return value
+        self.fault(name, f"must be {wanted}, not {value!r}")
+        return default
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self._values.pop(name, default)
+        if isinstance(value, bool):
+            return value
+        self.fault(name, f"must be true or false, not {value!r}")
+        return default
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        value = self._values.pop(name, default)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        self.fault(name, f"must be a whole number from {least} to {most}, not {value!r}")
+        return default
+
+    def names(self, name: str) -> tuple[str, ...]:
+        value = self._values.pop(name, [])
+        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
+            return tuple(value)
+        self.fault(name, f"must be a list of names in quotes, not {value!r}")
+        return ()
+
+    def table(self, name: str) -> dict[str, object]:
+        value = self._values.pop(name, {})
+        if isinstance(value, dict):
+            return value
+        self.fault(name, f"must be a table, [{name}], not {value!r}")
+        return {}
+
+    def leftovers(self) -> None:
+        for name in sorted(self._values):
+            self.fault(name, "there is no such setting")
+
+
+def parse(text: str) -> Settings:
+    """Raises SettingsError with every fault, not only the first."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not TOML: {error}") from error
+    faults: list[str] = []
+    top = _Table("", values, faults)
+    default = Settings()
+    simulated = _Table("simulated_gpus.", top.table("simulated_gpus"), faults)
+    settings = Settings(
+        state_dir=Path(top.text("state_dir", str(default.state_dir), r"/.+", "an absolute path")),
+        executor=ExecutorKind(
+            top.text("executor", default.executor, "docker|process", '"docker" or "process"')
+        ),
+        docker_host=top.text("docker_host", default.docker_host, r"(unix|tcp)://.+", 'such as "unix:///…"'),
+        allow_process_executor=top.flag("allow_process_executor", default=False),
+        trusted_accounts=top.names("trusted_accounts"),
+        region=top.text("region", "", r"[a-z0-9-]{0,64}", 'at most 64 of a-z, 0-9 and "-"'),
+        run_seconds_max=top.number("run_seconds_max", 0, 0, 2_592_000),
+        record_seconds=top.number("record_seconds", default.record_seconds, 1, 60),
+        output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
+        workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
+        tmp_mib=top.number("tmp_mib", default.tmp_mib, 1, 1 << 24),
+        pids_max=top.number("pids_max", default.pids_max, 16, 1 << 22),
+        prices_micro=_prices(top.table("prices"), faults),
+        simulated_gpus=SimulatedSettings(
+            count=simulated.number("count", 0, 0, 64),
+            model=simulated.text("model", SimulatedSettings().model, r"[^\x00-\x1f]{1,128}", "a name"),
+            vram_gib=simulated.number("vram_gib", SimulatedSettings().vram_gib, 1, 4_096),
+        ),
+    )
+    simulated.leftovers()
+    top.leftovers()
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings
+
+
+def load(path: Path | None) -> Settings:
+    """The settings of a file; without one those of the usual place, or the defaults."""
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return Settings()
+        path = DEFAULT_PATH
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read: {error.strerror}") from error
+    except (SettingsError, UnicodeDecodeError) as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+
+
+def check(settings: Settings) -> None:
+    """What can be judged only of file and flags together. Raises SettingsError."""
+    if settings.executor is ExecutorKind.PROCESS and not settings.allow_process_executor:
+        raise SettingsError(
+            'executor = "process" gives jobs your own rights on this machine; if you want that, set '
+            "allow_process_executor = true (or --allow-process-executor)"
+        )
+    if not settings.prices_micro:
+        raise SettingsError(
+            'there is no price, so nothing would be for sale; set [prices] "*" = "0.50" (or --price 0.50)'
+        )
+
+
+def with_price(settings: Settings, price: str) -> Settings:
+    """One price for every model."""
+    faults: list[str] = []
+    prices = _prices({ANY_MODEL: price}, faults)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return replace(settings, prices_micro=prices)
+
+
+def _prices(values: Mapping[str, object], faults: list[str]) -> dict[str, int]:
+    prices = {}
+    for model, value in values.items():
+        micro = _credits_micro(value)
+        if micro is None:
+            faults.append(
+                f'prices."{model}": must be credits for one GPU-hour in quotes, above 0 and with at most six '
+                f'decimals, such as "0.50", not {value!r}'
+            )
+        else:
+            prices[model] = micro
+    return prices
+
+
+def _credits_micro(value: object) -> int | None:
+    """Money is never a float: a price comes as text, or as a whole number of credits."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        micro = Decimal(value) * MICRO
+    except InvalidOperation:
+        return None
+    if not micro.is_finite() or micro != micro.to_integral_value() or not 1 <= micro <= PRICE_MICRO_MAX:
+        return None
+    return int(micro)
