@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,19 +14,15 @@ from tests.rig.parts import wait_until
 _CGROUPS = Path("/sys/fs/cgroup")
 
 # What Docker's programs make outside their folders, whatever they are told.
-_SHARED = tuple(
-    Path(name)
-    for name in (
-        "/run/containerd/s",
-        "/run/containerd",
-        "/run/docker/plugins",
-        "/run/docker",
-        "/etc/docker/key.json",
-        "/etc/docker",
-    )
+_SHIM_SOCKETS = Path("/run/containerd/s")
+_SHARED = (
+    _SHIM_SOCKETS,
+    _SHIM_SOCKETS.parent,
+    Path("/run/docker/plugins"),
+    Path("/run/docker"),
+    Path("/etc/docker/key.json"),
+    Path("/etc/docker"),
 )
-
-
 _HOST_HAD = "host-had"
 
 
@@ -47,6 +44,7 @@ def remove(folder: Path) -> None:
         subprocess.run(["umount", "--lazy", mount], check=True)
     wait_until(lambda: all(_removed(cgroup) for cgroup in cgroups(folder)), f"the cgroups of {folder} empty")
     shutil.rmtree(folder, ignore_errors=True)
+    _remove_dead_sockets()
     for path in _SHARED:
         if str(path) not in host_had:
             _remove_unused(path)
@@ -105,6 +103,18 @@ def _runs(entry: Path) -> bool:
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _remove_dead_sockets() -> None:
+    """A shim that we had to kill leaves its socket behind, under a name that says nothing; nobody answers it."""
+    for path in _SHIM_SOCKETS.glob("*"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue
 
 
 def _remove_unused(path: Path) -> None:
