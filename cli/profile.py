@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cli.errors import WrongUse
 
-_MARKET_PORT = "the coordinator's market port, like market.example.org:7420"
+_MARKET_PORT = "the coordinator's market port, like market.example.org:7410"
 
 
 @dataclass(frozen=True, kw_only=True)

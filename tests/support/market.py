@@ -1,0 +1,308 @@
+"""A whole market of real processes on this machine: coordinator, agents, and the `usance` command.
+
+For end-to-end tests and the demo. It uses what is installed beside the running Python, ports of its own on
+the loopback interface, and one folder; `stop` leaves nothing of it.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tests.rig.parts import free_port, spawn, wait_until
+from tests.rig.parts import stop as stop_process
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
+
+_Result = TypeVar("_Result")
+
+OPERATOR = "operator"
+_PROGRAMS = Path(sys.executable).parent
+# Quick to see that somebody has come back; slow to give up on one whom a test has killed.
+_PACE = ["--beat-interval-ms", "500", "--reconnect-window-ms", "30000"]
+_READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
+# How long the last runs may take to leave when all is stopped, before they are ended by force.
+_LEAVE_S = 8.0
+
+
+def program(name: str) -> str:
+    """A command of ours, as installed in this environment."""
+    return str(_PROGRAMS / name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTerms:
+    """What a seller's machine is to offer."""
+
+    executor: str = "process"
+    docker_host: str = ""
+    price: str = "3600"
+    gpu_count: int = 1
+    trusted_accounts: tuple[str, ...] = ()
+    record_seconds: int = 1
+
+    def settings(self, state_dir: Path) -> str:
+        lines = [
+            f'state_dir = "{state_dir}"',
+            f'executor = "{self.executor}"',
+            f"allow_process_executor = {'true' if self.executor == 'process' else 'false'}",
+            f"trusted_accounts = {json.dumps(self.trusted_accounts)}",
+            f"record_seconds = {self.record_seconds}",
+            *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
+            f'[prices]\n"*" = "{self.price}"',
+            f'[simulated_gpus]\ncount = {self.gpu_count}\nmodel = "SIMULATED RTX 4090"\nvram_gib = 24',
+        ]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass
+class _Agent:
+    seller: str
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "agent.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+@dataclass
+class WholeMarket:
+    """`start`, `open_account`, `add_agent`, then use it; `stop` in the end, whatever happened."""
+
+    folder: Path
+    # A PostgreSQL URL; without one SQLite in the folder.
+    database: str | None = None
+    market_address: str = field(init=False)
+    hosts_address: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.market_address = f"127.0.0.1:{free_port()}"
+        self.hosts_address = f"127.0.0.1:{free_port()}"
+        self._tokens: dict[str, str] = {}
+        self._agents: dict[str, _Agent] = {}
+        self._coordinator: subprocess.Popen[bytes] | None = None
+
+    # The coordinator
+
+    def start(self) -> None:
+        """Make the market and start its coordinator."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = subprocess.run(
+            [program("usance-coordinator"), "init", "--data-dir", str(self._data), *self._database_flags],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"usance-coordinator init failed:\n{made.stdout}{made.stderr}")
+        self._tokens[OPERATOR] = (self._data / "operator.token").read_text().strip()
+        self.start_coordinator()
+
+    def start_coordinator(self) -> None:
+        log = self.folder / "coordinator.log"
+        told_before = len(_READY.findall(log.read_text())) if log.exists() else 0
+        addresses = ["--market", self.market_address, "--hosts", self.hosts_address]
+        argv = [program("usance-coordinator"), "run", "--data-dir", str(self._data), *addresses]
+        process = spawn([*argv, *_PACE, *self._database_flags], log=log)
+        self._coordinator = process
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"the coordinator ended at once:\n{log.read_text()}")
+            return len(_READY.findall(log.read_text())) > told_before
+
+        wait_until(ready, "the coordinator is ready")
+
+    def kill_coordinator(self) -> None:
+        """SIGKILL, as a power cut would."""
+        assert self._coordinator is not None
+        _kill(self._coordinator)
+
+    # People
+
+    def open_account(self, name: str, *roles: str, deposit: str = "") -> None:
+        self.usance(OPERATOR, "admin", "account-create", name, *(f"--role={role}" for role in roles))
+        self._tokens[name] = self.usance(OPERATOR, "admin", "token", name).stdout.strip()
+        if deposit:
+            self.usance(OPERATOR, "admin", "deposit", name, deposit, "--reason", "to begin with")
+
+    def environment(self, person: str) -> dict[str, str]:
+        """What makes `usance` speak as that person."""
+        return {
+            **os.environ,
+            "USANCE_SERVER": self.market_address,
+            "USANCE_CA": str(self._data / "ca.pem"),
+            "USANCE_TOKEN": self._tokens[person],
+            "USANCE_PROFILE": str(self.folder / "no-profile.toml"),
+        }
+
+    def usance(self, person: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the real command; an exit code other than 0 is an error here."""
+        done = subprocess.run(
+            [program("usance"), *arguments],
+            env=self.environment(person),
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"usance {' '.join(arguments)} exits {done.returncode}: {done.stderr}")
+        return done
+
+    def usance_json(self, person: str, *arguments: str) -> dict[str, Any]:
+        answer = json.loads(self.usance(person, *arguments, "--json").stdout)
+        assert isinstance(answer, dict)
+        return answer
+
+    def ask(self, person: str, question: "Callable[[Market], Awaitable[_Result]]") -> _Result:
+        """Put a question by the client itself: what a test asks often need not start a program."""
+        from cli.client.market import Connection, open_market
+
+        connection = Connection(
+            target=self.market_address,
+            authority_pem=(self._data / "ca.pem").read_bytes(),
+            token=self._tokens[person],
+        )
+
+        async def put() -> _Result:
+            async with open_market(connection) as market:
+                return await question(market)
+
+        return asyncio.run(put())
+
+    # Agents
+
+    def add_agent(self, name: str, seller: str, terms: AgentTerms) -> None:
+        """Enrol a machine for the seller, and start its agent."""
+        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}")
+        agent.folder.mkdir(mode=0o700)
+        agent.config.write_text(terms.settings(agent.state))
+        self._agents[name] = agent
+        token = self.usance(seller, "enroll-token").stdout.strip()
+        subprocess.run(
+            [program("usance-agent"), "enroll", "--config", str(agent.config), "-"],
+            input=token,
+            text=True,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        self.start_agent(name)
+
+    def start_agent(self, name: str) -> None:
+        """Return when the coordinator has it online."""
+        agent = self._agents[name]
+        argv = [program("usance-agent"), "run", "--config", str(agent.config)]
+        process = spawn(argv, log=self.folder / f"agent-{name}.log")
+        agent.process = process
+
+        def online() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"agent {name} ended at once:\n{self.log(f'agent-{name}')}")
+            hosts = self.ask(agent.seller, lambda market: market.list_hosts())
+            return any(host.state == "ONLINE" for host in hosts)
+
+        wait_until(online, f"agent {name} is online")
+
+    def kill_agent(self, name: str) -> None:
+        process = self._agents[name].process
+        assert process is not None
+        _kill(process)
+
+    def log(self, name: str) -> str:
+        """What a process wrote: `coordinator`, `agent-NAME`."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # The end
+
+    def stop(self) -> None:
+        """End everything, in good order where that still goes, and remove the folder."""
+        self._let_runs_leave()
+        for process in [*(agent.process for agent in self._agents.values()), self._coordinator]:
+            if process is not None:
+                stop_process(process)
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not list(self.processes()), "the last processes are gone")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _let_runs_leave(self) -> None:
+        """Cancel what still runs, so that agents clear it away themselves, containers and all."""
+        if not any(self._holds_runs(agent) for agent in self._agents.values()):
+            return
+        with suppress(Exception):  # whatever is broken, what follows ends it by force
+            for person in self._tokens:
+                self.ask(person, _cancel_live_jobs)
+            wait_until(
+                lambda: not any(self._holds_runs(agent) for agent in self._agents.values()),
+                "the agents have cleared their runs away",
+                deadline_s=_LEAVE_S,
+            )
+
+    def _holds_runs(self, agent: _Agent) -> bool:
+        attempts = agent.state / "attempts"
+        running = agent.process is not None and agent.process.poll() is None
+        return running and attempts.exists() and any(attempts.iterdir())
+
+    def processes(self) -> Iterator[int]:
+        """Every process that was started from our folder: by its arguments or by where it works."""
+        mark = str(self.folder)
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            with suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if mark in arguments or str((entry / "cwd").readlink()).startswith(mark):
+                    yield int(entry.name)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "coordinator"
+
+    @property
+    def _database_flags(self) -> list[str]:
+        return ["--database", self.database] if self.database else []
+
+
+async def _cancel_live_jobs(market: "Market") -> None:
+    from cli.errors import Refused
+    from runtime.ids import new_uuid
+
+    with suppress(Refused):  # not everybody is a buyer, and a job may end by itself
+        async for job in market.list_jobs(live_only=True):
+            await market.cancel_job(job.job_id, str(new_uuid()))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def run_as(market: WholeMarket, person: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A `usance` command that goes on beside the test."""
+    return subprocess.Popen(
+        [program("usance"), *arguments],
+        env=market.environment(person),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
