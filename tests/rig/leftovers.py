@@ -106,7 +106,7 @@ def _kill(pid: int) -> None:
 
 
 def _remove_dead_sockets() -> None:
-    """A shim that we had to kill leaves its socket behind, under a name that says nothing; nobody answers it."""
+    """A shim that had to be killed leaves its socket, under a name that says nothing; nobody answers it."""
     for path in _SHIM_SOCKETS.glob("*"):
         with socket.socket(socket.AF_UNIX) as connection:
             try:
