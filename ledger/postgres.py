@@ -16,36 +16,24 @@ from ledger.chart import CHART
 from ledger.entries import TRANSFERS, Posted, Transfer
 from ledger.refusals import Account
 from ledger.rules import Decision, Snapshot
+from ledger.triggers import HEAD_LOCK
 
 if TYPE_CHECKING:
     import psycopg
 
-# Any number will do, as long as nobody else uses it: "usance l" in ASCII.
-_HEAD = 0x7573616E6365206C
-_LOCK = f"SELECT pg_advisory_xact_lock({_HEAD})"
-_ACCOUNTS = (
-    f"SELECT {records.ACCOUNT_COLUMNS} FROM ledger_account"  # noqa: S608 - a constant of ours
-    " WHERE code = ANY (string_to_array(%s::text, ','))"
-)
-# A later statement than the lock, so that it sees what the last holder of the head committed. The first row
-# is the tail of the ledger, and nearly always the only one.
-_KNOWN = """
-SELECT NULL::uuid, 0,
-       coalesce((SELECT max(seq) FROM ledger_transfer), 0),
-       coalesce((SELECT posted_ms FROM ledger_transfer ORDER BY seq DESC LIMIT 1), 0),
-       coalesce((SELECT max(id) FROM ledger_account), 0)
-UNION ALL
-SELECT id, 1, 0, 0, 0 FROM ledger_transfer WHERE id = ANY (string_to_array(%(ids)s::text, ',')::uuid[])
-UNION ALL
-SELECT id, 2, 0, 0, 0 FROM ledger_refusal WHERE id = ANY (string_to_array(%(ids)s::text, ',')::uuid[])"""
+_LOCK = f"SELECT pg_advisory_xact_lock({HEAD_LOCK})"
+_LOAD = "SELECT * FROM ledger_load(%s::text, %s::text)"
 _OPEN = """
-INSERT INTO ledger_account (id, code, kind, owner, asset, floor_micro, payer, opened_ms)
-SELECT id, code, kind, owner, asset, floor_micro, payer, %s
+INSERT INTO ledger_account (id, code, kind, asset, floor_micro, payer, opened_ms)
+SELECT id, code, kind, asset, floor_micro, payer, %s
   FROM unnest(string_to_array(%s::text, ',')::bigint[], string_to_array(%s::text, ','),
               string_to_array(%s::text, ',')::smallint[], string_to_array(%s::text, ','),
-              string_to_array(%s::text, ','), string_to_array(%s::text, ',', '')::bigint[],
+              string_to_array(%s::text, ',', '')::bigint[],
               string_to_array(%s::text, ',', '')::bigint[])
-    AS t (id, code, kind, owner, asset, floor_micro, payer)"""
+    AS t (id, code, kind, asset, floor_micro, payer)"""
+_REFUSE = "INSERT INTO ledger_refusal (id, status, digest, after_seq, refused_ms) VALUES (%s, %s, %s, %s, %s)"
+# What ledger_load calls its rows; the first is always the tail.
+_ACCOUNT, _POSTED, _REFUSED = 1, 2, 3
 _CLOSE = "UPDATE ledger_account SET closed_ms = %s WHERE id = ANY (string_to_array(%s::text, ',')::bigint[])"
 _INSERT = (
     f"INSERT INTO ledger_transfer ({records.TRANSFER_COLUMNS})"  # noqa: S608 - a constant of ours
@@ -75,28 +63,29 @@ class PostgresStore:
         self._raw.execute(_LOCK, prepare=True)
 
     def load(self, transfers: Sequence[Transfer]) -> Snapshot:
-        codes = ",".join(code for code in records.codes_of(transfers) if "," not in code)
-        ids = {"ids": ",".join([transfer.id.hex for transfer in transfers])}
-        raw = self._raw
-        with raw.pipeline():
-            raw.execute(_LOCK, prepare=True)
-            found = raw.cursor(binary=True).execute(_ACCOUNTS, (codes,), prepare=True)
-            answered = raw.cursor(binary=True).execute(_KNOWN, ids, prepare=True)
-            accounts = {row[1]: records.account_of(row) for row in found.fetchall()}
-            tail, *rows = answered.fetchall()
-        known = {}
-        if rows:
-            posted: list[UUID] = [row[0] for row in rows if row[1] == 1]
-            refused: list[UUID] = [row[0] for row in rows if row[1] == 2]
-            known = records.known(self._conn, posted, refused)
+        codes = ",".join(records.codes_of(transfers))
+        ids = ",".join([transfer.id.hex for transfer in transfers])
+        rows = self._raw.cursor(binary=True).execute(_LOAD, (codes, ids), prepare=True).fetchall()
+        tail = rows[0]
+        accounts: dict[str, Account] = {}
+        posted: list[UUID] = []
+        refused: list[UUID] = []
+        for row in rows:
+            if row[0] == _ACCOUNT:
+                accounts[row[3]] = records.account_of(row[2:])
+            elif row[0] == _POSTED:
+                posted.append(row[1])
+            elif row[0] == _REFUSED:
+                refused.append(row[1])
+        known = records.known(self._conn, posted, refused) if posted or refused else {}
         corrected = [transfer.corrects for transfer in transfers if transfer.corrects is not None]
         return Snapshot(
             accounts=accounts,
             known=known,
             originals=records.originals(self._conn, corrected) if corrected else {},
-            last_seq=tail[2],
-            last_posted_ms=tail[3],
-            last_account_id=tail[4],
+            last_seq=tail[8],
+            last_posted_ms=tail[7] or 0,
+            last_account_id=tail[2],
         )
 
     def write(self, decision: Decision, now_ms: int) -> None:
@@ -112,8 +101,8 @@ class PostgresStore:
             self._raw.execute(_CLOSE, (now_ms, ids), prepare=True)
         if decision.refused:
             self._raw.cursor().executemany(
-                "INSERT INTO ledger_refusal (id, status, digest, refused_ms) VALUES (%s, %s, %s, %s)",
-                [(r.id, r.status.value, r.digest, now_ms) for r in decision.refused.values()],
+                _REFUSE,
+                [(r.id, r.status.value, r.digest, r.after_seq, now_ms) for r in decision.refused.values()],
             )
 
     def open(self, accounts: Sequence[Account], now_ms: int) -> None:
@@ -121,7 +110,6 @@ class PostgresStore:
             [account.id for account in accounts],
             [account.code for account in accounts],
             [CHART[account.kind].number for account in accounts],
-            [account.owner for account in accounts],
             [account.asset for account in accounts],
             ["" if account.floor_micro is None else account.floor_micro for account in accounts],
             ["" if account.payer is None else account.payer for account in accounts],

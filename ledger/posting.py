@@ -65,7 +65,10 @@ def post(conn: Connection, transfers: Sequence[Transfer], now_ms: int) -> list[O
     store = store_of(conn)
     if not transfers:
         return []
-    decision = decide(store.load(transfers), transfers, now_ms)
+    snapshot = store.load(transfers)
+    # A clock that was set back does not take the ledger's time back.
+    now_ms = max(now_ms, snapshot.last_posted_ms)
+    decision = decide(snapshot, transfers, now_ms)
     store.write(decision, now_ms)
     return decision.outcomes
 

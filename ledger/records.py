@@ -21,7 +21,7 @@ TRANSFER_COLUMNS = (
     "seq, id, kind, debit, debit_seq, debit_balance, credit, credit_seq, credit_balance, amount, fee,"
     " event_ms, posted_ms, fee_account, fee_seq, fee_balance, window_no, corrects, ref, reason"
 )
-ACCOUNT_COLUMNS = "id, code, kind, owner, asset, floor_micro, balance_micro, seq, window_no, payer, closed_ms"
+ACCOUNT_COLUMNS = "id, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer, closed_ms"
 # How many values one IN list carries: far below what either database takes.
 _IN_MAX = 500
 
@@ -35,30 +35,31 @@ def uuid_from_db(value: UUID | bytes) -> UUID:
 
 
 def codes_of(transfers: Iterable[Transfer]) -> list[str]:
-    """The accounts that a batch names, each once."""
+    """The accounts that a batch names, each once. What can be no code is left out, and so is not found."""
     codes: set[str] = set()
     for transfer in transfers:
         codes.add(transfer.debit)
         codes.add(transfer.credit)
         if transfer.fee_account is not None:
             codes.add(transfer.fee_account)
-    return list(codes)
+    return [code for code in codes if code.isprintable() and "," not in code]
 
 
 def account_of(row: Sequence[Any]) -> Account:
     """From ACCOUNT_COLUMNS."""
+    code: str = row[1]
     return Account(
         id=row[0],
-        code=row[1],
+        code=code,
         kind=KIND_BY_NUMBER[row[2]],
-        owner=row[3],
-        asset=row[4],
-        floor_micro=row[5],
-        balance_micro=row[6],
-        seq=row[7],
-        window_no=row[8],
-        payer=row[9],
-        closed=row[10] is not None,
+        owner=code.partition(":")[2].partition("@")[0],
+        asset=row[3],
+        floor_micro=row[4],
+        balance_micro=row[5],
+        seq=row[6],
+        window_no=row[7],
+        payer=row[8],
+        closed=row[9] is not None,
     )
 
 
@@ -154,7 +155,9 @@ def known(conn: Connection, posted: Sequence[UUID], refused: Sequence[UUID]) -> 
         keys = [uuid_to_db(conn, value) for value in part]
         for row in conn.execute(select(REFUSAL).where(REFUSAL.c.id.in_(keys))):
             value = uuid_from_db(row.id)
-            answers[value] = Refused(id=value, status=Status(row.status), digest=bytes(row.digest))
+            answers[value] = Refused(
+                id=value, status=Status(row.status), digest=bytes(row.digest), after_seq=row.after_seq
+            )
     return answers
 
 

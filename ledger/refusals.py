@@ -17,6 +17,8 @@ from ledger.entries import (
 from ledger.money import BALANCE_MICRO_MAX, TRANSFER_MICRO_MAX
 
 WINDOW_NO_MAX = 2**53 - 1
+# The year 9999: what calendars, and so exports, can still write.
+TIME_MS_MAX = 253_402_300_799_999
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,8 +99,12 @@ def refuse_words(transfer: Transfer) -> Status | None:
     window = transfer.window_no
     if window is not None and (transfer.kind is not TransferKind.CAPTURE or not 0 < window <= WINDOW_NO_MAX):
         return Status.WINDOW_OUT_OF_RANGE
-    if len(transfer.ref) > REF_LENGTH_MAX or len(transfer.reason) > REASON_LENGTH_MAX:
-        return Status.TEXT_TOO_LONG
+    if not 0 <= transfer.event_ms <= TIME_MS_MAX:
+        return Status.TIME_OUT_OF_RANGE
+    # One line each: they go to exports that are made of lines.
+    ref, reason = transfer.ref, transfer.reason
+    if len(ref) > REF_LENGTH_MAX or len(reason) > REASON_LENGTH_MAX or not (ref + reason).isprintable():
+        return Status.TEXT_UNFIT
     if rule.corrects or transfer.corrects is not None:
         refusal = _refuse_naming(transfer, rule)
         if refusal is not None:
@@ -212,3 +218,4 @@ class Refused:
     id: UUID
     status: Status
     digest: bytes
+    after_seq: int

@@ -65,8 +65,10 @@ def digest_of(transfer: Transfer) -> bytes:
 
 
 def decide(snapshot: Snapshot, transfers: Sequence[Transfer], now_ms: int) -> Decision:
-    """Answer each transfer as if they came one by one. `now_ms` never takes the ledger's time back."""
-    batch = _Batch(snapshot, max(now_ms, snapshot.last_posted_ms))
+    """Answer each transfer as if they came one by one."""
+    if now_ms < snapshot.last_posted_ms:
+        raise ValueError("the ledger's time never goes back")
+    batch = _Batch(snapshot, now_ms)
     outcomes = batch.decision.outcomes
     count = len(transfers)
     at = 0
@@ -136,7 +138,7 @@ class _Batch:
         return _answer_again(transfer, known) if known is not None else self._refuse(transfer, status)
 
     def _refuse(self, transfer: Transfer, status: Status) -> Outcome:
-        refused = Refused(id=transfer.id, status=status, digest=digest_of(transfer))
+        refused = Refused(id=transfer.id, status=status, digest=digest_of(transfer), after_seq=self.seq)
         self.known[transfer.id] = self.decision.refused[transfer.id] = refused
         return Outcome(id=transfer.id, status=status)
 

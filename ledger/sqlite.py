@@ -14,9 +14,10 @@ from ledger.rules import Decision, Snapshot
 
 _INSERT_TRANSFER = f"INSERT INTO ledger_transfer ({records.TRANSFER_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608
 _INSERT_ACCOUNT = (
-    "INSERT INTO ledger_account (id, code, kind, owner, asset, floor_micro, payer, opened_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO ledger_account (id, code, kind, asset, floor_micro, payer, opened_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+_REFUSE = "INSERT INTO ledger_refusal (id, status, digest, after_seq, refused_ms) VALUES (?, ?, ?, ?, ?)"
 _TAIL = (
     "SELECT coalesce((SELECT max(seq) FROM ledger_transfer), 0),"
     " coalesce((SELECT posted_ms FROM ledger_transfer ORDER BY seq DESC LIMIT 1), 0),"
@@ -82,14 +83,13 @@ class SqliteStore:
             )
         if decision.refused:
             self._raw.executemany(
-                "INSERT INTO ledger_refusal (id, status, digest, refused_ms) VALUES (?, ?, ?, ?)",
-                [(r.id.bytes, r.status, r.digest, now_ms) for r in decision.refused.values()],
+                _REFUSE,
+                [(r.id.bytes, r.status, r.digest, r.after_seq, now_ms) for r in decision.refused.values()],
             )
 
     def open(self, accounts: Sequence[Account], now_ms: int) -> None:
         rows = [
-            (a.id, a.code, CHART[a.kind].number, a.owner, a.asset, a.floor_micro, a.payer, now_ms)
-            for a in accounts
+            (a.id, a.code, CHART[a.kind].number, a.asset, a.floor_micro, a.payer, now_ms) for a in accounts
         ]
         self._raw.executemany(_INSERT_ACCOUNT, rows)
 

@@ -45,7 +45,6 @@ ACCOUNT = Table(
     Column("id", _INT8, primary_key=True, autoincrement=False),
     Column("code", Text, nullable=False, unique=True),
     Column("kind", _INT2, nullable=False),
-    Column("owner", Text, nullable=False),
     Column("asset", Text, nullable=False),
     Column("floor_micro", _INT8),
     _int8("balance_micro", server_default=text("0")),
@@ -129,7 +128,10 @@ REFUSAL = Table(
     Column("id", _UUID, primary_key=True),
     Column("status", Text, nullable=False),
     Column("digest", _BYTES, nullable=False),
+    # How many transfers there were: where in the history it stands, and which seal covers it.
+    _int8("after_seq"),
     _int8("refused_ms"),
+    Index("ledger_refusal_after", "after_seq"),
     sqlite_strict=True,
 )
 
@@ -139,6 +141,7 @@ SEAL = Table(
     Column("no", _INT8, primary_key=True, autoincrement=False),
     _int8("first_seq"),
     _int8("last_seq"),
+    _int8("last_account"),
     Column("hash", _BYTES, nullable=False),
     _int8("sealed_ms"),
     _check("ledger_seal_range", "first_seq >= 1 AND last_seq >= first_seq"),

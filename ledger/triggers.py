@@ -19,6 +19,10 @@ UNION ALL
 SELECT seq, fee_account, 'fee', fee_seq, fee, fee_balance FROM ledger_transfer WHERE fee_account IS NOT NULL
 """
 
+# The advisory lock that is the ledger's head on PostgreSQL. Any number will do that nothing else uses.
+HEAD_LOCK = 0x7573616E6365206C
+SEAL_LOCK = 0x7573616E63652073
+
 _APPEND_ONLY = ("ledger_transfer", "ledger_refusal", "ledger_seal")
 
 
@@ -87,7 +91,7 @@ WHEN NEW.seq <> OLD.seq + 1 OR NOT EXISTS (
 BEGIN SELECT RAISE(ABORT, 'ledger: a balance moves only by a transfer'); END""",
     """
 CREATE TRIGGER ledger_account_fixed
-BEFORE UPDATE OF id, code, kind, owner, asset, floor_micro, payer, opened_ms ON ledger_account
+BEFORE UPDATE OF id, code, kind, asset, floor_micro, payer, opened_ms ON ledger_account
 BEGIN SELECT RAISE(ABORT, 'ledger: what an account is never changes'); END""",
     """
 CREATE TRIGGER ledger_account_closes BEFORE UPDATE OF closed_ms ON ledger_account
@@ -125,10 +129,38 @@ BEGIN
   RETURN NEW;
 END $$"""
 
+# What a batch has to know, in one round trip: the tail (0), its accounts (1), and which of its ids were
+# posted (2) or refused (3) before. Each statement of a volatile function sees what was committed before it
+# began, so all that follows the lock sees what the last holder of the head left. The planner is told to use
+# the keys: a plan that was made while the tables were small is kept, and must not scan them when they are
+# large.
+_POSTGRES_LOAD = """
+CREATE FUNCTION ledger_load(codes text, ids text) RETURNS TABLE (
+  what integer, transfer_id uuid, id bigint, code text, kind smallint, asset text, floor_micro bigint,
+  balance_micro bigint, seq bigint, window_no bigint, payer bigint, closed_ms bigint
+) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pg_advisory_xact_lock(@HEAD@);
+  RETURN QUERY SELECT 0, NULL::uuid, (SELECT coalesce(max(id), 0) FROM ledger_account), NULL::text,
+    NULL::smallint, NULL::text, NULL::bigint,
+    (SELECT posted_ms FROM ledger_transfer ORDER BY seq DESC LIMIT 1),
+    (SELECT coalesce(max(seq), 0) FROM ledger_transfer), NULL::bigint, NULL::bigint, NULL::bigint;
+  RETURN QUERY SELECT 1, NULL::uuid, id, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer,
+    closed_ms FROM ledger_account WHERE code = ANY (string_to_array(codes, ','));
+  RETURN QUERY SELECT 2, id, NULL::bigint, NULL::text, NULL::smallint, NULL::text, NULL::bigint, NULL::bigint,
+    NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+    FROM ledger_transfer WHERE id = ANY (string_to_array(ids, ',')::uuid[]);
+  RETURN QUERY SELECT 3, id, NULL::bigint, NULL::text, NULL::smallint, NULL::text, NULL::bigint, NULL::bigint,
+    NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+    FROM ledger_refusal WHERE id = ANY (string_to_array(ids, ',')::uuid[]);
+END $$""".replace("@HEAD@", str(HEAD_LOCK))
+
 # One pass over the statement's legs, in the order of each account. `sum` over all legs is zero for each
 # transfer by its columns; per asset it is checked here.
 _POSTGRES_APPLY = """
-CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   first_seq bigint; last_seq bigint; rows bigint; before_seq bigint;
   touched bigint; moved bigint; assets_off bigint;
@@ -184,6 +216,7 @@ POSTGRES = [
     _POSTGRES_BORN,
     _POSTGRES_CLOSES,
     _POSTGRES_APPLY,
+    _POSTGRES_LOAD,
     *(
         f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
         " FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()"
@@ -194,7 +227,7 @@ POSTGRES = [
     "CREATE TRIGGER ledger_account_no_delete BEFORE DELETE OR TRUNCATE ON ledger_account"
     " FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()",
     "CREATE TRIGGER ledger_account_fixed"
-    " BEFORE UPDATE OF id, code, kind, owner, asset, floor_micro, payer, opened_ms ON ledger_account"
+    " BEFORE UPDATE OF id, code, kind, asset, floor_micro, payer, opened_ms ON ledger_account"
     " FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()",
     # At depth 0 it is a statement from outside; ledger_apply updates balances from within a trigger.
     "CREATE TRIGGER ledger_account_moves BEFORE UPDATE OF balance_micro, seq, window_no ON ledger_account"

@@ -8,7 +8,6 @@ CREATE TABLE ledger_account (
     id BIGINT NOT NULL,
     code TEXT NOT NULL,
     kind SMALLINT NOT NULL,
-    owner TEXT NOT NULL,
     asset TEXT NOT NULL,
     floor_micro BIGINT,
     balance_micro BIGINT DEFAULT 0 NOT NULL,
@@ -31,15 +30,20 @@ CREATE TABLE ledger_refusal (
     id UUID NOT NULL,
     status TEXT NOT NULL,
     digest BYTEA NOT NULL,
+    after_seq BIGINT NOT NULL,
     refused_ms BIGINT NOT NULL,
     PRIMARY KEY (id)
 )
+""",
+    """
+CREATE INDEX ledger_refusal_after ON ledger_refusal (after_seq)
 """,
     """
 CREATE TABLE ledger_seal (
     no BIGINT NOT NULL,
     first_seq BIGINT NOT NULL,
     last_seq BIGINT NOT NULL,
+    last_account BIGINT NOT NULL,
     hash BYTEA NOT NULL,
     sealed_ms BIGINT NOT NULL,
     PRIMARY KEY (no),
@@ -132,7 +136,8 @@ BEGIN
 END $$
 """,
     """
-CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   first_seq bigint; last_seq bigint; rows bigint; before_seq bigint;
   touched bigint; moved bigint; assets_off bigint;
@@ -184,6 +189,28 @@ BEGIN
 END $$
 """,
     """
+CREATE FUNCTION ledger_load(codes text, ids text) RETURNS TABLE (
+  what integer, transfer_id uuid, id bigint, code text, kind smallint, asset text, floor_micro bigint,
+  balance_micro bigint, seq bigint, window_no bigint, payer bigint, closed_ms bigint
+) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pg_advisory_xact_lock(8463215251501162604);
+  RETURN QUERY SELECT 0, NULL::uuid, (SELECT coalesce(max(id), 0) FROM ledger_account), NULL::text,
+    NULL::smallint, NULL::text, NULL::bigint,
+    (SELECT posted_ms FROM ledger_transfer ORDER BY seq DESC LIMIT 1),
+    (SELECT coalesce(max(seq), 0) FROM ledger_transfer), NULL::bigint, NULL::bigint, NULL::bigint;
+  RETURN QUERY SELECT 1, NULL::uuid, id, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer,
+    closed_ms FROM ledger_account WHERE code = ANY (string_to_array(codes, ','));
+  RETURN QUERY SELECT 2, id, NULL::bigint, NULL::text, NULL::smallint, NULL::text, NULL::bigint, NULL::bigint,
+    NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+    FROM ledger_transfer WHERE id = ANY (string_to_array(ids, ',')::uuid[]);
+  RETURN QUERY SELECT 3, id, NULL::bigint, NULL::text, NULL::smallint, NULL::text, NULL::bigint, NULL::bigint,
+    NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+    FROM ledger_refusal WHERE id = ANY (string_to_array(ids, ',')::uuid[]);
+END $$
+""",
+    """
 CREATE TRIGGER ledger_transfer_append_only
   BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_transfer
   FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()
@@ -210,7 +237,7 @@ CREATE TRIGGER ledger_account_no_delete
 """,
     """
 CREATE TRIGGER ledger_account_fixed
-  BEFORE UPDATE OF id, code, kind, owner, asset, floor_micro, payer, opened_ms ON ledger_account
+  BEFORE UPDATE OF id, code, kind, asset, floor_micro, payer, opened_ms ON ledger_account
   FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse()
 """,
     """

@@ -8,7 +8,6 @@ CREATE TABLE ledger_account (
     id INTEGER NOT NULL,
     code TEXT NOT NULL,
     kind INTEGER NOT NULL,
-    owner TEXT NOT NULL,
     asset TEXT NOT NULL,
     floor_micro INTEGER,
     balance_micro INTEGER DEFAULT 0 NOT NULL,
@@ -31,16 +30,21 @@ CREATE TABLE ledger_refusal (
     id BLOB NOT NULL,
     status TEXT NOT NULL,
     digest BLOB NOT NULL,
+    after_seq INTEGER NOT NULL,
     refused_ms INTEGER NOT NULL,
     PRIMARY KEY (id)
 )
  STRICT
 """,
     """
+CREATE INDEX ledger_refusal_after ON ledger_refusal (after_seq)
+""",
+    """
 CREATE TABLE ledger_seal (
     no INTEGER NOT NULL,
     first_seq INTEGER NOT NULL,
     last_seq INTEGER NOT NULL,
+    last_account INTEGER NOT NULL,
     hash BLOB NOT NULL,
     sealed_ms INTEGER NOT NULL,
     PRIMARY KEY (no),
@@ -209,7 +213,7 @@ BEGIN SELECT RAISE(ABORT, 'ledger: a balance moves only by a transfer'); END
 """,
     """
 CREATE TRIGGER ledger_account_fixed
-BEFORE UPDATE OF id, code, kind, owner, asset, floor_micro, payer, opened_ms ON ledger_account
+BEFORE UPDATE OF id, code, kind, asset, floor_micro, payer, opened_ms ON ledger_account
 BEGIN SELECT RAISE(ABORT, 'ledger: what an account is never changes'); END
 """,
     """
