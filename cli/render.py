@@ -50,9 +50,9 @@ def _two(most: int, most_unit: str, rest: int, rest_unit: str) -> str:
 
 
 def size(count: int) -> str:
-    """Decimal gigabytes, as vendors count; the nearest tenth."""
-    tenths = (count + 50_000_000) // 100_000_000
-    return f"{tenths // 10} GB" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10} GB"
+    """Binary gigabytes to the nearest tenth: a "24 GB" board has 24 of these, or just less."""
+    tenths = (10 * count + 2**29) // 2**30
+    return f"{tenths // 10} GiB" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10} GiB"
 
 
 def percent(ppm: int) -> str:

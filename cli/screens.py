@@ -82,7 +82,7 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
         ]
     pairs.append(("hold", f"{in_credits(quote.hold_micro)}, the most it can cost; what is left comes back"))
     if quote.offer is not None:
-        pairs.append(("lasts", f"{duration(quote.run_ms_affordable)} at that rate and its time limit"))
+        pairs.append(("lasts", f"{duration(quote.run_ms_affordable)}, then budget or time limit end it"))
     pairs += [
         ("time limit", duration(spec.time_limit_ms)),
         ("fee", f"{percent(quote.fee_ppm)} of each charge is the platform's; you pay nothing on top"),

@@ -60,7 +60,7 @@ class AgentTerms:
             f"record_seconds = {self.record_seconds}",
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
             f'[prices]\n"*" = "{self.price}"',
-            f'[simulated_gpus]\ncount = {self.gpu_count}\nmodel = "SIMULATED RTX 4090"\nvram_gib = 24',
+            f'[simulated_gpus]\ncount = {self.gpu_count}\nmodel = "NVIDIA GeForce RTX 4090"\nvram_gib = 24',
         ]
         return "\n".join(lines) + "\n"
 

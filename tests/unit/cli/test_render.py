@@ -41,7 +41,12 @@ def test_durations(ms, text):
 
 
 def test_small_things():
-    assert [size(24 * 10**9), size(25_757_220_864), size(0)] == ["24 GB", "25.8 GB", "0 GB"]
+    assert [size(24 * 2**30), size(24_564 * 2**20), size(81_559 * 2**20), size(0)] == [
+        "24 GiB",
+        "24 GiB",
+        "79.6 GiB",
+        "0 GiB",
+    ]
     assert [percent(100_000), percent(2_500), percent(0)] == ["10 %", "0.25 %", "0 %"]
     assert [plural(1, "host"), plural(2, "host")] == ["1 host", "2 hosts"]
     assert table(("A", "LONG"), [("xyz", "1")]) == ["A    LONG", "xyz  1"]

@@ -1,0 +1,123 @@
+"""`make demo` shows what it promises and leaves nothing behind, also when it is interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.rig.images import TINY
+from tests.rig.parts import wait_until
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+NOWHERE = "unix:///nonexistent/docker.sock"
+
+
+class Demo:
+    """The demo as a person would start it, with a folder for temporary files that is its alone."""
+
+    def __init__(self, folder: Path, docker_host: str) -> None:
+        self.folder = folder
+        self.folder.mkdir()
+        self._output = folder.with_suffix(".txt")
+        environment = {**os.environ, "TMPDIR": str(folder), "DOCKER_HOST": docker_host}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.e2e.demo"],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self._output.read_text()
+
+    def until(self, text: str) -> None:
+        wait_until(lambda: text in self.text or self.process.poll() is not None, text, deadline_s=60)
+        assert text in self.text, self.text
+
+    def end(self) -> int:
+        return self.process.wait(60)
+
+    def left(self) -> list[str]:
+        """Files, and processes that have anything to do with our folder."""
+        return [*map(str, self.folder.rglob("*")), *self._processes()]
+
+    def _processes(self) -> Iterator[str]:
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                mine = f"TMPDIR={self.folder}".encode() in (entry / "environ").read_bytes()
+                arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if entry.name.isdigit() and (mine or str(self.folder) in arguments):
+                    yield arguments
+
+
+def test_the_demo_without_docker(tmp_path):
+    begin = time.monotonic()
+    demo = Demo(tmp_path / "demo", NOWHERE)
+    assert demo.end() == 0, demo.text
+    assert time.monotonic() - begin < 30
+    assert demo.left() == []
+    for shown in (
+        "No Docker Engine answers",
+        "SIMULATED NVIDIA GeForce RTX 4090",
+        "usance quote",
+        "step 4 of 4",
+        "billed: record 3",
+        "the job's own exit code: 0",
+        "verified: ",
+        "LEDGER ACCOUNT",
+        "0 violations found",
+        "Nothing is left",
+    ):
+        assert shown in demo.text
+    offered = [line for line in demo.text.splitlines() if "RTX 4090" in line]
+    assert offered
+    assert all("SIMULATED" in line for line in offered)
+
+
+@pytest.mark.parametrize("where", ["1. The operator", "3. The seller", "step 2 of 4"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(tmp_path, where, number):
+    demo = Demo(tmp_path / "demo", NOWHERE)
+    demo.until(where)
+    demo.process.send_signal(number)
+    assert demo.end() == 130, demo.text
+    assert "Traceback" not in demo.text
+    assert demo.left() == []
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_demo_with_docker(tmp_path, docker_engine, docker_client, interrupted):
+    with suppress(docker.errors.ImageNotFound):
+        docker_client.images.remove(TINY, force=True)
+    before = _things(docker_client)
+    demo = Demo(tmp_path / "demo", docker_engine.base_url)
+    if interrupted:
+        demo.until("step 2 of 4")
+        demo.process.send_signal(signal.SIGINT)
+    assert demo.end() == (130 if interrupted else 0), demo.text
+    assert "container by Docker Engine" in demo.text
+    assert demo.left() == []
+    assert _things(docker_client) == before
+
+
+def _things(client: docker.DockerClient) -> tuple[set[str | None], ...]:
+    return (
+        {found.id for found in client.containers.list(all=True)},
+        {found.id for found in client.networks.list()},
+        {found.id for found in client.volumes.list()},
+        {found.id for found in client.images.list(all=True)},
+    )
