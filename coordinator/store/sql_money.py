@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 from coordinator.domain.account import Balances
 from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.tables import job
-
+from ledger import audit as ledger_audit
 from ledger import book, chart
 from ledger.entries import Outcome, Transfer
 
