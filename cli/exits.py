@@ -111,7 +111,6 @@ def exit_of_job(job: Job) -> int:
         case JobState.EXPIRED:
             return {
                 EndReason.BUDGET_SPENT: Exit.BUDGET_SPENT,
-                EndReason.PAID_THROUGH: Exit.BUDGET_SPENT,
                 EndReason.TIME_LIMIT: Exit.TIME_LIMIT,
             }.get(reason, Exit.NO_MATCH)
         case JobState.FAILED:
@@ -130,7 +129,7 @@ def _exit_of_failure(job: Job, reason: EndReason) -> int:
             return Exit.OUT_OF_MEMORY
         case EndReason.IMAGE_UNAVAILABLE | EndReason.COMMAND_UNSTARTABLE:
             return Exit.UNSTARTABLE
-        case EndReason.BUDGET_SPENT | EndReason.PAID_THROUGH:
+        case EndReason.BUDGET_SPENT:
             return Exit.BUDGET_SPENT
         case EndReason.TIME_LIMIT:
             return Exit.TIME_LIMIT
@@ -143,6 +142,7 @@ def _exit_of_failure(job: Job, reason: EndReason) -> int:
             | EndReason.HOST_FORGOT
             | EndReason.GPU_LOST
             | EndReason.RECLAIMED
+            | EndReason.PAID_THROUGH
             | EndReason.SUPERSEDED
             | EndReason.CLAIM_REFUSED
             | EndReason.UNSPECIFIED

@@ -15,6 +15,7 @@ from grpc_tools import protoc
 
 from cli.exits import MEANINGS
 from cli.main import usance
+from tests.docs.states import states_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -35,6 +36,7 @@ def pages() -> dict[Path, str]:
         DOCS / "commands.md": commands_page(),
         DOCS / "exit-codes.md": exit_codes_page(),
         DOCS / "protocol.md": protocol_page(),
+        DOCS / "job-states.md": states_page(),
     }
 
 

@@ -1,17 +1,19 @@
 """What is written about commands, exit codes, RPCs and refusals is what the code has."""
 
+import re
+
 import click
 import pytest
 
 from cli.exits import Exit
 from cli.main import usance
 from cli.model import RefusalCode
-from tests.docs.reference import DOCS, descriptors, pages, walk
+from tests.docs.reference import DOCS, ROOT, descriptors, pages, walk
 
 COMMANDS = dict(walk(usance, "usance"))
 
 
-@pytest.mark.parametrize("name", ["commands.md", "exit-codes.md", "protocol.md"])
+@pytest.mark.parametrize("name", ["commands.md", "exit-codes.md", "protocol.md", "job-states.md"])
 def test_the_page_is_current(name):
     assert (DOCS / name).read_text(encoding="utf-8") == pages()[DOCS / name], "run `make docs`"
 
@@ -28,6 +30,13 @@ def test_every_command_and_option_has_help_and_is_in_the_docs(name):
             assert all(
                 f"`{word}" in text or f" {word}`" in text or f", {word}" in text for word in option.opts
             )
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_every_command_that_a_page_shows_exists(page):
+    """`usance …` in a shell line or in back-quotes."""
+    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin )?[a-z-]+)", page.read_text(encoding="utf-8"))
+    assert {f"usance {name}" for name in shown} <= set(COMMANDS)
 
 
 def test_every_exit_code_is_in_the_docs():
