@@ -25,8 +25,8 @@ def states_page() -> str:
     lines = [
         "# States of a job and of an attempt",
         "",
-        "Made from `coordinator/domain/states.py` by `make docs`. A job is what the buyer asked for; an attempt",
-        "is one try of it on one host. The contract's comments say what each state means.",
+        "Made from `coordinator/domain/states.py` by `make docs`. A job is what the buyer asked for; an",
+        "attempt is one try of it on one host. The contract's comments say what each state means.",
         "",
         "## Job",
         "",
