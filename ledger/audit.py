@@ -82,8 +82,8 @@ def numbering(conn: Connection, scope: Scope) -> Found:
 
 
 def chains(conn: Connection, scope: Scope) -> Found:
-    """Each account's legs are numbered without gaps, each balance continues the one before and keeps the floor,
-    and the account stands where its newest leg left it.
+    """Each account's legs are numbered without gaps, each balance continues the last and keeps the
+    floor, and the account stands where its newest leg left it.
     """
     # One pass for all of it: sorting the legs is what an audit costs.
     query = """
@@ -229,7 +229,7 @@ def windows(conn: Connection, scope: Scope) -> Found:
 
 
 def corrections(conn: Connection, scope: Scope) -> Found:
-    """Corrections name an earlier transfer and never exceed it; refunds are of captures and to their payer."""
+    """Corrections name a transfer and never exceed it; refunds are of captures and to their payer."""
     query = f"""
     SELECT c.corrects, sum(c.amount - CASE WHEN c.fee < 0 THEN c.fee ELSE 0 END) AS gross,
            sum(CASE WHEN c.kind = {_REFUND} THEN c.amount ELSE 0 END) AS refunded,

@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.rig.fixtures"]
+pytest_plugins = ["tests.rig.fixtures", "tests.support.ledger_fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,33 @@
+"""A fresh ledger on each database, for whoever tests against one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from ledger.engine import make_engine
+from ledger.tables import create_all
+
+
+@pytest.fixture
+def sqlite_ledger(tmp_path: Path) -> Iterator[Engine]:
+    engine = make_engine(f"sqlite:///{tmp_path}/ledger.db")
+    create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_ledger(postgres_url: str) -> Iterator[Engine]:
+    engine = make_engine(postgres_url)
+    create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def ledger_engine(request: pytest.FixtureRequest) -> Engine:
+    """The same test on SQLite and on PostgreSQL."""
+    engine: Engine = request.getfixturevalue(f"{request.param}_ledger")
+    return engine
