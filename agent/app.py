@@ -5,6 +5,7 @@ import fcntl
 import importlib.metadata
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Coroutine
@@ -15,6 +16,7 @@ import psutil
 
 from agent.domain.gpu import GpuInfo
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
+from agent.domain.plan import HostPolicy
 from agent.executor.ports import Executor
 from agent.executor.process import ProcessExecutor
 from agent.gpu.ports import Gpus
@@ -56,7 +58,7 @@ async def run(settings: Settings, identity: Identity) -> None:
     clock = SystemClock()
     gpus = _gpus(settings, identity, clock)
     inventory = await asyncio.to_thread(gpus.inventory)
-    executor = _executor(settings, clock)
+    executor = _executor(settings, identity, clock, len(inventory))
     name = await executor.describe()
     link: Link | None = None
     runner = Runner(
@@ -153,11 +155,29 @@ def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
     )
 
 
-def _executor(settings: Settings, clock: Clock) -> Executor:
+def _executor(settings: Settings, identity: Identity, clock: Clock, gpu_count: int) -> Executor:
     match settings.executor:
         case ExecutorKind.PROCESS:
             return ProcessExecutor(settings.state_dir / "runs", clock)
         case ExecutorKind.DOCKER:
-            raise NotImplementedError
+            from agent.executor.docker import DockerExecutor
+
+            policy = HostPolicy(
+                host_id=identity.host_id,
+                boot_id=clock.boot_id,
+                cpu_count=len(os.sched_getaffinity(0)),
+                memory_bytes=psutil.virtual_memory().total,
+                gpu_count=gpu_count,
+                workspace_bytes=settings.workspace_mib << 20,
+                tmp_bytes=settings.tmp_mib << 20,
+                pids_max=settings.pids_max,
+                nofile_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+            )
+            return DockerExecutor(
+                folder=settings.state_dir / "runs",
+                docker_host=settings.docker_host,
+                policy=policy,
+                clock=clock,
+            )
         case _:
             assert_never(settings.executor)

@@ -169,7 +169,7 @@ def parse(text: str) -> Settings:
         executor=ExecutorKind(
             top.text("executor", default.executor, "docker|process", '"docker" or "process"')
         ),
-        docker_host=top.text("docker_host", default.docker_host, r"(unix|tcp)://.+", 'such as "unix:///…"'),
+        docker_host=top.text("docker_host", default.docker_host, r"unix:///.+", 'such as "unix:///…"'),
         allow_process_executor=top.flag("allow_process_executor", default=False),
         trusted_accounts=top.names("trusted_accounts"),
         region=top.text("region", "", r"[a-z0-9-]{0,64}", 'at most 64 of a-z, 0-9 and "-"'),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from agent.domain.attempt import OutputChunk, OutputStream
-from agent.executor import supervisor
+from agent.executor.supervisor import files as supervisor
 
 _STREAMS = {
     supervisor.STREAM_STDOUT: OutputStream.STDOUT,

@@ -1,4 +1,4 @@
-"""A coordinator of one host for tests of the agent: real gRPC over real TLS, with a memory instead of a store.
+"""A coordinator of one host, for tests of the agent: real gRPC over real TLS, but no store.
 
 It keeps to the protocol and checks that the agent does: numbers without gaps, chained digests, output without
 holes, limits of size. What it finds wrong stands in `faults`.
@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
@@ -130,7 +130,7 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             states = {key: str(taken.last) for key, taken in self.taken.items()}
             raise AssertionError(f"waited {deadline_s} s in vain: {what}; {states}; {self.faults}") from None
 
-    async def Enroll(self, request, context):
+    async def Enroll(self, request, context):  # noqa: N802
         if request.token_secret != SECRET:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the token is unknown")
         return host_pb2.EnrollResponse(
@@ -139,7 +139,7 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             authority_pem=self.authority.pair.certificate_pem,
         )
 
-    async def Synchronize(self, request_iterator, context) -> AsyncIterator[host_pb2.SynchronizeResponse]:
+    async def Synchronize(self, request_iterator, context):  # noqa: N802
         self._stream_number += 1
         number = self._stream_number
         queue: asyncio.Queue[host_pb2.SynchronizeResponse | None] = asyncio.Queue()
@@ -262,7 +262,7 @@ def desired_attempt(
     gpu_uuids: tuple[str, ...] = (),
     paid_through_ms: int = 600_000,
     image: str = "",
-    isolation: types_pb2.Isolation = types_pb2.ISOLATION_PROCESS,
+    isolation: types_pb2.Isolation.ValueType = types_pb2.ISOLATION_PROCESS,
     grace_ms: int = 2_000,
     env: dict[str, str] | None = None,
 ) -> host_pb2.DesiredAttempt:

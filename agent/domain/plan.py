@@ -1,0 +1,175 @@
+"""The container that a job gets: decided here, whole, and nowhere else.
+
+It is a whitelist. A stranger's code runs in it on somebody's own machine, so nothing that is not written here
+can be in a container, and every line has a test that fails without it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.domain.attempt import JobOrder
+from agent.domain.gpu import is_simulated
+
+JOB_USER = "10001:10001"
+WORKSPACE = "/workspace"
+MEMORY_BYTES_MIN = 64 << 20
+# Above what people use by far, below what hurts a host.
+NOFILE_MAX = 65_536
+OOM_SCORE_ADJ = 500
+
+LABEL_ATTEMPT = "usance.attempt"
+LABEL_EPOCH = "usance.epoch"
+LABEL_BOOT = "usance.boot"
+LABEL_HOST = "usance.host"
+
+# What an image or a buyer could say to the GPU toolkit's hooks or to the loader, taken back. The engine sets
+# the granted GPUs after all of this.
+_BLANKED = {
+    # Never "none": some toolkits have taken that for all.
+    "NVIDIA_VISIBLE_DEVICES": "void",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    "NVIDIA_DISABLE_REQUIRE": "",
+    "NVIDIA_GDRCOPY": "",
+    "NVIDIA_GDS": "",
+    "NVIDIA_IMEX_CHANNELS": "",
+    "NVIDIA_MIG_CONFIG_DEVICES": "",
+    "NVIDIA_MIG_MONITOR_DEVICES": "",
+    "NVIDIA_MOFED": "",
+    "NVIDIA_NVSWITCH": "",
+    "DOCKER_RESOURCE_GPU": "",
+    "LD_PRELOAD": "",
+}
+_GPU_CAPABILITIES = ("gpu", "compute", "utility")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPolicy:
+    """What the seller and the machine allow a job."""
+
+    host_id: str
+    boot_id: str
+    cpu_count: int
+    memory_bytes: int
+    gpu_count: int
+    workspace_bytes: int
+    tmp_bytes: int
+    pids_max: int
+    # What the host's own limits leave to give.
+    nofile_max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """An upper bound of a process's own, soft and hard alike."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerPlan:
+    """Everything that is said about a container. What is not a field here is never asked of the engine."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    user: str
+    working_dir: str
+    runtime: str
+    network_mode: str
+    cap_drop: tuple[str, ...]
+    security_options: tuple[str, ...]
+    read_only: bool
+    # Path -> mount options.
+    tmpfs: Mapping[str, str]
+    memory_bytes: int
+    memory_swap_bytes: int
+    nano_cpus: int
+    pids_max: int
+    shm_bytes: int
+    limits: tuple[Limit, ...]
+    oom_score_adj: int
+    init: bool
+    healthcheck: tuple[str, ...]
+    ipc_mode: str
+    log_driver: str
+    gpu_uuids: tuple[str, ...]
+    gpu_capabilities: tuple[str, ...]
+
+
+def plan(order: JobOrder, policy: HostPolicy, image_volumes: Sequence[str] = ()) -> ContainerPlan:
+    """The container of an order on this host. `image_volumes` are the paths that its image declares."""
+    memory_bytes = order.memory_bytes or _memory_share(order, policy)
+    simulated = tuple(uuid for uuid in order.gpu_uuids if is_simulated(uuid))
+    real = tuple(uuid for uuid in order.gpu_uuids if not is_simulated(uuid))
+    # In memory, so that they are limited and gone with the container; the job's memory pays for them.
+    workspace = _tmpfs(min(policy.workspace_bytes, memory_bytes // 2))
+    scratch = _tmpfs(min(policy.tmp_bytes, memory_bytes // 4))
+    return ContainerPlan(
+        name=f"usance-{order.key}",
+        image=order.image,
+        command=order.command,
+        environment=_environment(order, simulated),
+        labels={
+            LABEL_ATTEMPT: order.key.attempt_id,
+            LABEL_EPOCH: str(order.key.epoch),
+            LABEL_BOOT: policy.boot_id,
+            LABEL_HOST: policy.host_id,
+        },
+        user=JOB_USER,
+        working_dir=WORKSPACE,
+        # By name: a host whose default is the GPU vendor's runtime would let the image choose its GPUs.
+        runtime="runc",
+        # No network at all until a job can buy one of its own; a shared bridge would reach the seller's LAN.
+        network_mode="none",
+        cap_drop=("ALL",),
+        security_options=("no-new-privileges:true",),
+        read_only=True,
+        # A volume of the image would be disk without a limit, and stay; it becomes memory like the rest.
+        tmpfs={**dict.fromkeys(image_volumes, scratch), "/tmp": scratch, WORKSPACE: workspace},  # noqa: S108
+        memory_bytes=memory_bytes,
+        memory_swap_bytes=memory_bytes,
+        nano_cpus=(order.cpu_milli or _cpu_milli_share(order, policy)) * 1_000_000,
+        pids_max=policy.pids_max,
+        shm_bytes=memory_bytes // 2,
+        limits=(Limit(name="core", value=0), Limit(name="nofile", value=min(policy.nofile_max, NOFILE_MAX))),
+        oom_score_adj=OOM_SCORE_ADJ,
+        init=True,
+        healthcheck=("NONE",),
+        ipc_mode="private",
+        # The supervisor takes the output itself; the engine's files would be a second copy without a limit.
+        log_driver="none",
+        gpu_uuids=real,
+        gpu_capabilities=_GPU_CAPABILITIES if real else (),
+    )
+
+
+def _environment(order: JobOrder, simulated: tuple[str, ...]) -> dict[str, str]:
+    """The buyer's, then ours over it."""
+    return {
+        "HOME": WORKSPACE,
+        **order.env,
+        **_BLANKED,
+        "USANCE_SIMULATED_GPUS": ",".join(simulated),
+    }
+
+
+def _tmpfs(size_bytes: int) -> str:
+    return f"rw,exec,nosuid,nodev,size={size_bytes},mode=1777"
+
+
+def _memory_share(order: JobOrder, policy: HostPolicy) -> int:
+    """The job's part of nine tenths of the memory, by its part of the GPUs; a tenth is the host's."""
+    return max(
+        MEMORY_BYTES_MIN, policy.memory_bytes * 9 // 10 * _parts(order, policy) // max(policy.gpu_count, 1)
+    )
+
+
+def _cpu_milli_share(order: JobOrder, policy: HostPolicy) -> int:
+    return max(100, policy.cpu_count * 1_000 * _parts(order, policy) // max(policy.gpu_count, 1))
+
+
+def _parts(order: JobOrder, policy: HostPolicy) -> int:
+    return min(max(len(order.gpu_uuids), 1), max(policy.gpu_count, 1))

@@ -1,0 +1,258 @@
+"""Runs jobs in hardened containers. The only module that speaks to the engine through its client.
+
+Each container has a supervisor of its own, which starts it, takes its output and stops it at its paid-through
+time. Here it is fetched, made, compared with its plan, found again and removed.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import docker.errors
+import docker.types
+import requests
+
+from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputChunk, Run
+from agent.domain.plan import (
+    LABEL_ATTEMPT,
+    LABEL_EPOCH,
+    LABEL_HOST,
+    ContainerPlan,
+    HostPolicy,
+    plan,
+)
+from agent.domain.pull import PullProgress
+from agent.executor.inspection import differences
+from agent.executor.ports import ExecutorError, Progress, RunEnd, StartError
+from agent.executor.pull import pull
+from agent.executor.runs import SupervisedRuns
+from runtime.clock import Clock
+
+_ANSWER_S = 60
+_AGAIN_MS = 1_000
+_TELL_MS = 1_000
+_ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
+
+log = logging.getLogger(__name__)
+
+_A = TypeVar("_A")
+_T = TypeVar("_T")
+
+
+class DockerExecutor:
+    """An Executor over a Docker Engine."""
+
+    isolation = Isolation.CONTAINER
+
+    def __init__(self, *, folder: Path, docker_host: str, policy: HostPolicy, clock: Clock) -> None:
+        self._runs = SupervisedRuns(folder, clock)
+        self._docker_host = docker_host
+        self._policy = policy
+        self._clock = clock
+        self._socket_path = docker_host.removeprefix("unix://")
+        # Says nothing to the engine yet: it may come up later than we.
+        self._client = docker.DockerClient(base_url=docker_host, timeout=_ANSWER_S)
+
+    async def describe(self) -> str:
+        """Raises ExecutorError where no engine answers."""
+        try:
+            version = await asyncio.to_thread(self._client.version)
+        except _ENGINE_ERRORS as error:
+            raise ExecutorError(f"no container engine answers at {self._docker_host}: {error}") from error
+        return f"Docker Engine {version['Version']}"
+
+    async def prepare(self, order: JobOrder, progress: Progress) -> None:
+        if not order.image:
+            raise StartError(EndReason.IMAGE_UNAVAILABLE, "the job names no image")
+        if self._runs.is_supervised(order.key):
+            return  # an agent before us was killed right after it had asked for the start
+        await self._have_image(order, progress)
+        progress("making the container")
+        self._runs.make_folder(order.key)
+        # A half-made one of an agent that was killed is not to be trusted.
+        await self._start_step(self._remove_containers, order.key)
+        await self._start_step(self._create, order)
+
+    async def start(self, order: JobOrder, paid_through_ms: int) -> Run:
+        found = await self.find(order)
+        if found is not None:
+            return found
+        containers = await self._start_step(self._containers, order.key)
+        if len(containers) != 1:
+            raise StartError(EndReason.START_FAILED, "its container is not there")
+        spec: dict[str, object] = {
+            "container": containers[0],
+            "socket": self._socket_path,
+        }
+        return await self._runs.start(order, spec, paid_through_ms)
+
+    async def find(self, order: JobOrder) -> Run | None:
+        return self._runs.find(order.key)
+
+    async def output(self, order: JobOrder, offset: int) -> AsyncIterator[tuple[OutputChunk, ...]]:
+        while True:
+            await self._runs.supervise_again(order.key)
+            async for chunks in self._runs.output(order.key, offset):
+                yield chunks
+                offset = chunks[-1].offset + len(chunks[-1].data)
+            if self._runs.has_ended(order.key):
+                return
+
+    async def discard_output(self, order: JobOrder, offset: int) -> None:
+        self._runs.discard_output(order.key, offset)
+
+    async def is_running(self, order: JobOrder) -> bool:
+        return self._runs.is_supervised(order.key) and not self._runs.has_ended(order.key)
+
+    async def wait(self, order: JobOrder) -> RunEnd:
+        """A container does not die with its supervisor: it gets another."""
+        while True:
+            await self._runs.supervise_again(order.key)
+            end = await self._runs.wait(order.key)
+            if end is not None:
+                return end
+            await self._clock.sleep_ms(_AGAIN_MS)
+
+    async def renew(self, order: JobOrder, paid_through_ms: int) -> None:
+        self._runs.renew(order.key, paid_through_ms)
+
+    async def stop(self, order: JobOrder, grace_ms: int) -> None:
+        self._runs.stop(order.key, grace_ms)
+
+    async def destroy(self, key: AttemptKey) -> None:
+        await self._runs.end_now(key)
+        await self._patiently(lambda: self._remove_containers(key))
+        await self._runs.remove(key)
+
+    async def held(self) -> frozenset[AttemptKey]:
+        return self._runs.held() | await self._patiently(self._held_containers)
+
+    async def close(self) -> None:
+        self._runs.let_go()
+        await asyncio.to_thread(self._client.close)
+
+    async def _have_image(self, order: JobOrder, progress: Progress) -> None:
+        """An image that is here is taken as it is."""
+        if await self._start_step(self._is_image_here, order.image):
+            return
+        told_ms = 0
+        added = PullProgress()
+        async with contextlib.aclosing(pull(self._socket_path, order.image)) as events:
+            async for event in events:
+                detail = added.add(event)
+                now_ms = self._clock.boot_ms()
+                if now_ms - told_ms >= _TELL_MS:
+                    told_ms = now_ms
+                    progress(detail)
+
+    def _is_image_here(self, image: str) -> bool:
+        try:
+            self._client.images.get(image)
+        except docker.errors.ImageNotFound:
+            return False
+        return True
+
+    def _create(self, order: JobOrder) -> str:
+        api = self._client.api
+        image = self._client.images.get(order.image).attrs
+        volumes = (image.get("Config") or {}).get("Volumes") or {}
+        wanted = plan(order, self._policy, tuple(volumes))
+        made: str = api.create_container(**_create_arguments(api, wanted))["Id"]
+        found = differences(wanted, api.inspect_container(made))
+        if found:
+            api.remove_container(made, v=True, force=True)
+            raise StartError(
+                EndReason.START_FAILED, f"the engine made another container than asked: {'; '.join(found)}"
+            )
+        return made
+
+    def _containers(self, key: AttemptKey) -> list[str]:
+        labels = [
+            f"{LABEL_HOST}={self._policy.host_id}",
+            f"{LABEL_ATTEMPT}={key.attempt_id}",
+            f"{LABEL_EPOCH}={key.epoch}",
+        ]
+        return [found["Id"] for found in self._client.api.containers(all=True, filters={"label": labels})]
+
+    def _remove_containers(self, key: AttemptKey) -> None:
+        for container in self._containers(key):
+            # What is gone already is success.
+            with contextlib.suppress(docker.errors.NotFound):
+                self._client.api.remove_container(container, v=True, force=True)
+
+    def _held_containers(self) -> set[AttemptKey]:
+        label = f"{LABEL_HOST}={self._policy.host_id}"
+        return {
+            AttemptKey(attempt_id=found["Labels"][LABEL_ATTEMPT], epoch=int(found["Labels"][LABEL_EPOCH]))
+            for found in self._client.api.containers(all=True, filters={"label": label})
+        }
+
+    async def _start_step(self, step: Callable[[_A], _T], argument: _A) -> _T:
+        """A call of the engine on the way to a start: whatever is wrong with it, the job can't start."""
+        try:
+            return await asyncio.to_thread(step, argument)
+        except _ENGINE_ERRORS as error:
+            raise StartError(EndReason.START_FAILED, f"the engine refuses: {_message(error)}") from error
+
+    async def _patiently(self, step: Callable[[], _T]) -> _T:
+        """A call of the engine that must succeed some time: while the engine is away we wait for it."""
+        while True:
+            try:
+                return await asyncio.to_thread(step)
+            except _ENGINE_ERRORS as error:
+                log.warning("the engine does not answer, asking again: %s", _message(error))
+                await self._clock.sleep_ms(_AGAIN_MS)
+
+
+def _create_arguments(api: docker.APIClient, wanted: ContainerPlan) -> dict[str, Any]:
+    gpus = []
+    if wanted.gpu_uuids:
+        gpus = [
+            docker.types.DeviceRequest(
+                device_ids=list(wanted.gpu_uuids), capabilities=[list(wanted.gpu_capabilities)]
+            )
+        ]
+    host_config = api.create_host_config(
+        runtime=wanted.runtime,
+        network_mode=wanted.network_mode,
+        cap_drop=list(wanted.cap_drop),
+        security_opt=list(wanted.security_options),
+        read_only=wanted.read_only,
+        tmpfs=dict(wanted.tmpfs),
+        mem_limit=wanted.memory_bytes,
+        memswap_limit=wanted.memory_swap_bytes,
+        nano_cpus=wanted.nano_cpus,
+        pids_limit=wanted.pids_max,
+        shm_size=wanted.shm_bytes,
+        ulimits=[
+            docker.types.Ulimit(name=limit.name, soft=limit.value, hard=limit.value)
+            for limit in wanted.limits
+        ],
+        oom_score_adj=wanted.oom_score_adj,
+        init=wanted.init,
+        ipc_mode=wanted.ipc_mode,
+        log_config=docker.types.LogConfig(type=wanted.log_driver),
+        device_requests=gpus,
+    )
+    return {
+        "image": wanted.image,
+        "name": wanted.name,
+        # The image's own entry point has no say: the order names the program.
+        "entrypoint": [wanted.command[0]],
+        "command": list(wanted.command[1:]),
+        "environment": dict(wanted.environment),
+        "labels": dict(wanted.labels),
+        "user": wanted.user,
+        "working_dir": wanted.working_dir,
+        "healthcheck": {"test": list(wanted.healthcheck)},
+        "host_config": host_config,
+    }
+
+
+def _message(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None)
+    return str(explanation or error)

@@ -1,0 +1,271 @@
+"""The agent's side of the folders through which it speaks with supervisors; supervisor/files.py says how."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import agent
+from agent.domain.attempt import AttemptKey, EndReason, JobOrder, OutputChunk, Run
+from agent.executor.frames import OutputReader, discard
+from agent.executor.ports import RunEnd, StartError
+from agent.executor.supervisor.files import read_whole, write_whole
+from runtime.clock import Clock
+
+_POLL_MS = 40
+_START_WAIT_MS = 60_000
+_END_WAIT_MS = 15_000
+# struct flock of 64-bit Linux.
+_FLOCK = struct.Struct("hhqqi")
+_PROGRAM = (
+    "import sys, pathlib; sys.path.append(sys.argv[1]); "
+    "from agent.executor.supervisor.main import main; main(pathlib.Path(sys.argv[2]))"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Control:
+    paid_through_ms: int
+    grace_ms: int
+    stop: bool
+
+
+class SupervisedRuns:
+    """All runs below one folder. Executors differ in what stands in `spec`, and in what they clean up."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+        # Our own children, to be reaped; those of an agent before us belong to init.
+        self._supervisors: dict[AttemptKey, subprocess.Popen[bytes]] = {}
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def of(self, key: AttemptKey) -> Path:
+        return self._folder / str(key)
+
+    def make_folder(self, key: AttemptKey) -> Path:
+        folder = self.of(key)
+        for path in (folder, folder / "output"):
+            path.mkdir(mode=0o700, exist_ok=True)
+        if not (folder / "wake").exists():
+            os.mkfifo(folder / "wake", 0o600)
+        return folder
+
+    async def start(self, order: JobOrder, spec: dict[str, object], paid_through_ms: int) -> Run:
+        """Start it, once. Raises StartError."""
+        folder = self.of(order.key)
+        if not self.is_supervised(order.key) and read_whole(folder / "exit.json") is None:
+            write_whole(folder / "spec.json", {**spec, "boot_id": self._clock.boot_id})
+            first = _Control(paid_through_ms=paid_through_ms, grace_ms=order.stop_grace_ms, stop=False)
+            self._control(order.key, first)
+            self._launch(order.key)
+        give_up_ms = self._clock.boot_ms() + _START_WAIT_MS
+        while self._clock.boot_ms() < give_up_ms:
+            run = self.find(order.key)
+            if run is not None:
+                return run
+            exit_ = read_whole(folder / "exit.json")
+            if exit_ is not None:
+                reason = EndReason.COMMAND_UNSTARTABLE if exit_.get("unstartable") else EndReason.START_FAILED
+                raise StartError(reason, str(exit_.get("never_started", "it did not start")))
+            if self._has_failed(order.key):
+                break
+            await self._clock.sleep_ms(5)
+        # Should it come up yet, it finds that it must not run.
+        self._control(order.key, _Control(paid_through_ms=0, grace_ms=0, stop=True))
+        raise StartError(
+            EndReason.START_FAILED, f"its supervisor did not start: {self._complaint(order.key)}"
+        )
+
+    def find(self, key: AttemptKey) -> Run | None:
+        started = read_whole(self.of(key) / "started.json")
+        if started is None:
+            return None
+        return Run(
+            run_id=str(started["run_id"]),
+            start_boot_ms=int(started["start_boot_ms"]),
+            boot_id=str(started["boot_id"]),
+        )
+
+    def has_ended(self, key: AttemptKey) -> bool:
+        return (self.of(key) / "exit.json").exists()
+
+    def is_supervised(self, key: AttemptKey) -> bool:
+        """Does a supervisor hold the run's lock? Asking does not take it."""
+        try:
+            lock = os.open(self.of(key) / "lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            answer = fcntl.fcntl(lock, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        finally:
+            os.close(lock)
+        kind: int = _FLOCK.unpack(answer)[0]
+        return kind != fcntl.F_UNLCK
+
+    async def supervise_again(self, key: AttemptKey) -> None:
+        """Where a run goes on without its supervisor, give it a new one. (One that is there stays.)"""
+        if self.find(key) is not None and not self.is_supervised(key) and not self.has_ended(key):
+            self._launch(key)
+            give_up_ms = self._clock.boot_ms() + _START_WAIT_MS
+            while not self.is_supervised(key) and not self.has_ended(key):
+                if self._has_failed(key) or self._clock.boot_ms() >= give_up_ms:
+                    return
+                await self._clock.sleep_ms(5)
+
+    async def output(self, key: AttemptKey, offset: int) -> AsyncIterator[tuple[OutputChunk, ...]]:
+        reader = OutputReader(self.of(key) / "output", offset)
+        try:
+            while True:
+                # Looked at before the last read: what a dead supervisor wrote is complete by then.
+                alive = self.is_supervised(key)
+                found = reader.read()
+                if found:
+                    yield tuple(found)
+                elif reader.ended or not alive:
+                    return
+                else:
+                    await self._clock.sleep_ms(_POLL_MS)
+        finally:
+            reader.close()
+
+    def discard_output(self, key: AttemptKey, offset: int) -> None:
+        if discard(self.of(key) / "output", offset):
+            self._wake(key)
+
+    async def wait(self, key: AttemptKey) -> RunEnd | None:
+        """The end; None where the supervisor is dead and nobody can tell."""
+        folder = self.of(key)
+        while True:
+            alive = self.is_supervised(key)
+            exit_ = read_whole(folder / "exit.json")
+            if exit_ is not None:
+                return _run_end(exit_)
+            if not alive:
+                return None
+            await self._clock.sleep_ms(_POLL_MS)
+
+    def renew(self, key: AttemptKey, paid_through_ms: int) -> None:
+        control = self._read_control(key)
+        if control is not None and paid_through_ms > control.paid_through_ms:
+            self._control(key, replace(control, paid_through_ms=paid_through_ms))
+
+    def stop(self, key: AttemptKey, grace_ms: int) -> None:
+        control = self._read_control(key)
+        if control is not None and not control.stop:
+            self._control(key, replace(control, grace_ms=grace_ms, stop=True))
+
+    async def end_now(self, key: AttemptKey) -> None:
+        """Have the supervisor kill the run and go."""
+        if self.is_supervised(key):
+            self._control(key, _Control(paid_through_ms=0, grace_ms=0, stop=True))
+            give_up_ms = self._clock.boot_ms() + _END_WAIT_MS
+            while self.is_supervised(key) and self._clock.boot_ms() < give_up_ms:
+                await self._clock.sleep_ms(_POLL_MS)
+        process = self._supervisors.pop(key, None)
+        if process is not None:
+            if process.poll() is None:
+                process.kill()
+            await asyncio.to_thread(process.wait)
+
+    async def remove(self, key: AttemptKey) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.of(key), ignore_errors=True)
+
+    def held(self) -> frozenset[AttemptKey]:
+        keys = set()
+        for folder in self._folder.iterdir():
+            attempt_id, _, epoch = folder.name.rpartition(".")
+            if attempt_id and epoch.isdigit():
+                keys.add(AttemptKey(attempt_id=attempt_id, epoch=int(epoch)))
+        return frozenset(keys)
+
+    def let_go(self) -> None:
+        for process in self._supervisors.values():
+            if process.poll() is None:
+                # It goes on without us; Popen would complain of it when it is collected.
+                process.returncode = 0
+
+    def _launch(self, key: AttemptKey) -> None:
+        self._reap()
+        folder = self.of(key)
+        root = Path(agent.__file__).parent.parent
+        with (folder / "supervisor.log").open("ab") as log:
+            self._supervisors[key] = subprocess.Popen(
+                # Without site-packages: it needs none, starts in a blink and stays small.
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, str(root), str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+
+    def _reap(self) -> None:
+        for key, process in list(self._supervisors.items()):
+            if process.poll() is not None:
+                del self._supervisors[key]
+
+    def _has_failed(self, key: AttemptKey) -> bool:
+        process = self._supervisors.get(key)
+        return process is not None and process.poll() is not None and not self.has_ended(key)
+
+    def _read_control(self, key: AttemptKey) -> _Control | None:
+        fields = read_whole(self.of(key) / "control.json")
+        return None if fields is None else _Control(**fields)
+
+    def _control(self, key: AttemptKey, control: _Control) -> None:
+        write_whole(
+            self.of(key) / "control.json",
+            {
+                "paid_through_ms": control.paid_through_ms,
+                "grace_ms": control.grace_ms,
+                "stop": control.stop,
+            },
+        )
+        self._wake(key)
+
+    def _wake(self, key: AttemptKey) -> None:
+        # Nobody reads: the supervisor is gone, or not there yet and will look at its files when it is.
+        with contextlib.suppress(OSError):
+            wake = os.open(self.of(key) / "wake", os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(wake, b"!")
+            finally:
+                os.close(wake)
+
+    def _complaint(self, key: AttemptKey) -> str:
+        with contextlib.suppress(OSError):
+            text = (self.of(key) / "supervisor.log").read_text(encoding="utf-8", errors="replace")
+            if text:
+                return text.splitlines()[-1]
+        return "it says nothing"
+
+
+def _run_end(exit_: dict[str, object]) -> RunEnd:
+    if "never_started" in exit_:
+        return RunEnd(
+            reason=EndReason.START_FAILED, detail=str(exit_["never_started"]), run_ms=0, exit_code=None
+        )
+    reason, detail = EndReason.EXITED, ""
+    if exit_["lost"]:
+        reason, detail = EndReason.HOST_LOST, str(exit_["lost"])
+    elif exit_["unstartable"]:
+        reason, detail = EndReason.COMMAND_UNSTARTABLE, str(exit_["unstartable"])
+    elif exit_["stopped"] == "paid_through":
+        reason, detail = EndReason.PAID_THROUGH, "the paid time was used up"
+    elif exit_["out_of_memory"]:
+        reason, detail = EndReason.OUT_OF_MEMORY, "it used more memory than it had asked for"
+    code = exit_["exit_code"]
+    return RunEnd(
+        reason=reason,
+        detail=detail,
+        run_ms=int(str(exit_["run_ms"])),
+        exit_code=None if code is None else int(str(code)),
+    )

@@ -1,0 +1,8 @@
+"""The supervisor's clock. It must not load what `runtime.clock` loads: there may be many of it."""
+
+import time
+
+
+def boot_ms() -> int:
+    """Milliseconds since boot, suspend included: CLOCK_BOOTTIME."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

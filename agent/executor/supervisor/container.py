@@ -1,0 +1,268 @@
+"""A container that the agent has created: started, attached to and stopped through the engine's socket.
+
+The engine's own log files would not do: one format replaces bytes that are not UTF-8, the other loses line
+feeds after long lines. What comes through `attach` is what the command wrote, and a reader that is slow makes
+the command wait.
+"""
+
+import json
+import re
+import socket
+import struct
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent.executor.supervisor.clock import boot_ms
+from agent.executor.supervisor.files import READ_BYTES, STREAM_STDERR
+from agent.executor.supervisor.target import Ended, NeverStartedError, Started
+
+_HEADER = struct.Struct(">BxxxI")
+_ANSWER_S = 120
+# How far the engine's clock, which may be set while we look, may differ from ours in what a run took.
+_CLOCK_MS = 2_000
+_ASK_MS = 200
+_NOT_RUN_CODES = (126, 127)
+_INIT_COMPLAINT = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.* failed: .*)\n")
+# How containers end when the engine takes them with it.
+_ENGINES_OWN_CODES = (137, 143, 255)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class EngineError(Exception):
+    """The engine refused."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class ContainerTarget:
+    """A Target that is a container."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._socket_path = str(spec["socket"])
+        self._container = str(spec["container"])
+        self._path = f"/containers/{self._container}"
+        self._attached: socket.socket | None = None
+        self._buffer = b""
+        self._start_ms = 0
+        self._closed_ms: int | None = None
+        self._ask_at_ms = 0
+        self._engine_was_away = False
+        self._first_error = b""
+        self._end: Ended | None = None
+
+    def start(self) -> Started:
+        try:
+            # Before the start, so that the first byte is not missed.
+            self._attach()
+            self._call("POST", f"{self._path}/start")
+        except EngineError as error:
+            raise NeverStartedError(str(error), unstartable=_is_commands_fault(str(error))) from error
+        except OSError as error:
+            raise NeverStartedError(f"the engine does not answer: {error}", unstartable=False) from error
+        # After the engine says that it runs, not before: the difference is not to be paid.
+        self._start_ms = boot_ms()
+        return Started(run_id=self._container, start_boot_ms=self._start_ms)
+
+    def resume(self, started: Started) -> None:
+        self._start_ms = started.start_boot_ms
+        self._look()
+
+    def descriptors(self, *, with_output: bool) -> list[int]:
+        return [self._attached.fileno()] if self._attached and with_output else []
+
+    def read(self, ready: Iterable[int]) -> list[tuple[int, bytes]]:
+        for _ in ready:
+            assert self._attached is not None
+            try:
+                data = self._attached.recv(4 * READ_BYTES)
+            except OSError:
+                data = b""
+            if data:
+                self._buffer += data
+            else:
+                self._detach()
+        return self._frames()
+
+    def ended(self) -> Ended | None:
+        """The engine is asked when the output has ended: nearly always that is the end."""
+        now_ms = boot_ms()
+        if self._end is None and now_ms >= self._ask_at_ms and self._attached is None:
+            self._ask_at_ms = now_ms + _ASK_MS
+            self._look()
+        return self._end
+
+    def is_drained(self) -> bool:
+        return self._attached is None
+
+    def terminate(self) -> None:
+        self._kill("SIGTERM")
+
+    def kill(self) -> None:
+        self._kill("SIGKILL")
+
+    def clear_up(self) -> None:
+        """The container's processes ended with it."""
+
+    def _attach(self) -> None:
+        connection = self._connect()
+        path = f"{self._path}/attach?stream=1&stdout=1&stderr=1"
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: engine\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n".encode()
+        )
+        raw = b""
+        while b"\r\n\r\n" not in raw:
+            data = connection.recv(READ_BYTES)
+            if not data:
+                break
+            raw += data
+        head, _, self._buffer = raw.partition(b"\r\n\r\n")
+        status = _status(head)
+        if status not in (101, 200):
+            connection.close()
+            raise EngineError(status, _message(self._buffer))
+        connection.settimeout(None)
+        self._attached = connection
+
+    def _detach(self) -> None:
+        if self._attached is not None:
+            self._attached.close()
+            self._attached = None
+        self._closed_ms = boot_ms()
+
+    def _reattach(self) -> None:
+        try:
+            self._attach()
+        except (OSError, EngineError):
+            self._detach()
+
+    def _look(self) -> None:
+        """What does the engine say, now that the output has ended?"""
+        try:
+            state = json.loads(self._call("GET", f"{self._path}/json"))["State"]
+        except EngineError as error:
+            if error.status == 404:
+                self._end = Ended(exit_code=None, run_ms=0, lost="the container was removed")
+            return
+        except OSError:
+            self._engine_was_away = True  # it restarts; it will be asked again
+            return
+        if state["Running"] or state["Restarting"]:
+            # It closed its output and goes on, or the engine came back and found it alive.
+            self._reattach()
+            return
+        if state["StartedAt"].startswith("0001"):
+            self._end = Ended(exit_code=None, run_ms=0, lost="the container never started")
+            return
+        exit_code = int(state["ExitCode"])
+        lost = ""
+        if self._engine_was_away and exit_code in _ENGINES_OWN_CODES:
+            lost = "the container engine was restarted and ended it"
+        self._end = Ended(
+            exit_code=None if lost else exit_code,
+            run_ms=self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"])),
+            out_of_memory=bool(state["OOMKilled"]),
+            lost=lost,
+            unstartable=self._why_unstartable(exit_code),
+        )
+
+    def _why_unstartable(self, exit_code: int) -> str:
+        """The engine starts its small init, which then finds that there is no such program and says so."""
+        found = _INIT_COMPLAINT.match(self._first_error)
+        if exit_code not in _NOT_RUN_CODES or found is None:
+            return ""
+        return found.group(1).decode(errors="replace")
+
+    def _run_ms(self, told_ms: int) -> int:
+        """What we saw is late rather than early; what the engine tells is exact unless a clock was set."""
+        if self._closed_ms is None:
+            # It ended while nobody stood here: the engine alone can tell when.
+            return max(0, min(told_ms, boot_ms() - self._start_ms))
+        seen_ms = self._closed_ms - self._start_ms
+        return told_ms if max(0, seen_ms - _CLOCK_MS) <= told_ms <= seen_ms else seen_ms
+
+    def _frames(self) -> list[tuple[int, bytes]]:
+        pieces: list[tuple[int, bytes]] = []
+        position = 0
+        while len(self._buffer) - position >= _HEADER.size:
+            stream, length = _HEADER.unpack_from(self._buffer, position)
+            begin = position + _HEADER.size
+            if len(self._buffer) - begin < length:
+                break
+            position = begin + length
+            pieces += [
+                (stream, self._buffer[start : min(start + READ_BYTES, position)])
+                for start in range(begin, position, READ_BYTES)
+            ]
+        self._buffer = self._buffer[position:]
+        for stream, data in pieces:
+            if stream == STREAM_STDERR and not self._first_error:
+                self._first_error = data[:500]
+        return pieces
+
+    def _kill(self, name: str) -> None:
+        try:
+            self._call("POST", f"{self._path}/kill?signal={name}")
+        except (OSError, EngineError):
+            return  # it has ended, or the engine is away and will be asked again
+
+    def _call(self, method: str, path: str) -> bytes:
+        """A request and its answer. HTTP/1.0, so that the answer ends where the connection does."""
+        with self._connect() as connection:
+            connection.sendall(f"{method} {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
+            raw = b""
+            while data := connection.recv(READ_BYTES):
+                raw += data
+        head, _, body = raw.partition(b"\r\n\r\n")
+        status = _status(head)
+        if not 200 <= status < 400:
+            raise EngineError(status, _message(body))
+        return body
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect(self._socket_path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def _status(head: bytes) -> int:
+    words = head.split(b" ", 2)
+    if len(words) < 2 or not words[1].isdigit():
+        raise ConnectionError("the engine gave no answer")
+    return int(words[1])
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:500]
+
+
+def _is_commands_fault(message: str) -> bool:
+    """The runtime has only words for it."""
+    texts = (
+        "executable file not found",
+        "no such file or directory",
+        "permission denied",
+        "exec format error",
+    )
+    low = message.lower()
+    return "exec" in low and any(text in low for text in texts)
+
+
+def _between_ms(start: str, end: str) -> int:
+    return (_moment(end) - _moment(start)) // timedelta(milliseconds=1)
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339 with up to nine decimals, of which six can be kept."""
+    whole, _, decimals = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{decimals[:6].ljust(6, '0')}+00:00")
