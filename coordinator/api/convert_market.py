@@ -8,6 +8,7 @@ from coordinator.domain.host import Gpu, Host, HostRoom
 from coordinator.domain.job import Attempt, JobSpec, LogTotals
 from coordinator.domain.matching import LimitCount
 from coordinator.domain.metering import Line
+from coordinator.domain.pricing import charge_between
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.services.jobs import BillView, JobView, Quote
 from runtime.evidence import UsageRecord
@@ -137,7 +138,7 @@ def attempt_to(attempt: Attempt) -> m.Attempt:
         hour_price_micro=meter.hour_price_micro,
         billed_ms=meter.billed_ms,
         unbilled_ms=max(0, max(attempt.run_ms_reported, meter.usage_end_ms) - meter.billed_ms),
-        charged_micro=meter.hour_price_micro * meter.billed_ms // 3_600_000,
+        charged_micro=charge_between(meter.hour_price_micro, meter.fee_ppm, 0, meter.billed_ms).charge_micro,
         detail=attempt.detail,
         isolation=isolation_to(attempt.isolation),
     )

@@ -1,7 +1,8 @@
 """Every RPC passes here: who calls is found out, and what goes wrong is told in the contract's words."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -46,7 +47,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         handler = await continuation(handler_call_details)
         access = ACCESS.get(handler_call_details.method)
         if handler is None or access is None:
-            return handler
+            return None  # what nobody has been admitted to is not there
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._one(access, handler.unary_unary), *codecs)
@@ -65,13 +66,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         return answer
 
     def _many(
-        self, access: Access, behaviour: Callable[..., AsyncIterator[Any]]
+        self, access: Access, behaviour: Callable[..., AsyncGenerator[Any, None]]
     ) -> Callable[..., AsyncIterator[Any]]:
         async def answer(request: object, context: Context) -> AsyncIterator[object]:
             try:
                 await self._admit(access, context)
-                async for item in behaviour(request, context):
-                    yield item
+                async with aclosing(behaviour(request, context)) as items:
+                    async for item in items:
+                        yield item
             except Exception as error:  # noqa: BLE001 - as above
                 await _tell(context, error)
 

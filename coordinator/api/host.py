@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from coordinator.api import convert_host as convert
+from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
@@ -46,9 +49,10 @@ def _signing_request(pem: bytes) -> x509.CertificateSigningRequest:
         raise invalid("csr_pem", remedy)
     try:
         csr = x509.load_pem_x509_csr(pem)
-    except ValueError:
+        key, is_signed = csr.public_key(), csr.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise invalid("csr_pem", remedy) from None
-    if not csr.is_signature_valid or getattr(csr.public_key(), "key_size", 0) != 256:
+    if not is_signed or not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise invalid("csr_pem", remedy)
     return csr
 
@@ -116,6 +120,9 @@ class _Session:
 
     async def read(self, requests: AsyncIterator[h.SynchronizeRequest]) -> None:
         async for request in requests:
+            if self._superseded:
+                # What an older connection still says is older news than the newer one's.
+                raise _superseded()
             await self._take(request)
             self._rung.set()
 
@@ -127,7 +134,7 @@ class _Session:
             await self._rung.wait()
             self._rung.clear()
             if self._superseded:
-                raise Refusal(RefusalCode.SUPERSEDED, "this host has a newer connection")
+                raise _superseded()
             if not self._greeted:
                 continue
             if not welcomed:
@@ -174,7 +181,7 @@ class _Session:
 
     async def _hello(self, message: h.Hello) -> None:
         facts, terms, now = convert.facts(message.facts), convert.terms(message.terms), self._edge.now()
-        self._boot_id = message.boot_id
+        self._boot_id = validate.line("hello.boot_id", message.boot_id, 64, empty=False)
         await self._edge.write(lambda tx: synchronize.hello(tx, self.host_id, facts, terms, now))
         self._greeted = True
 
@@ -188,18 +195,28 @@ class _Session:
 
     async def _usage(self, message: h.UsageReport) -> None:
         records, now = convert.records(message), self._edge.now()
-        name, epoch = message.attempt_id, message.epoch
+        name, epoch = validate.name("usage.attempt_id", message.attempt_id), message.epoch
+        window_ms = self._edge.rules.reconnect_window_ms
         self._keep(
-            await self._edge.write(lambda tx: synchronize.usage(tx, self.host_id, name, epoch, records, now))
+            await self._edge.write(
+                lambda tx: synchronize.usage(
+                    tx, self.host_id, self._boot_id, name, epoch, records, window_ms, now
+                )
+            )
         )
 
     async def _logs(self, message: h.LogReport) -> None:
-        chunks, name, epoch = convert.chunks(message), message.attempt_id, message.epoch
+        chunks, epoch = convert.chunks(message), message.epoch
+        name = validate.name("logs.attempt_id", message.attempt_id)
         self._keep(await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks)))
 
     def _keep(self, ack: Ack | None) -> None:
         if ack is not None:
             self._acks[ack.attempt_id] = ack
+
+
+def _superseded() -> Refusal:
+    return Refusal(RefusalCode.SUPERSEDED, "this host has a newer connection")
 
 
 def _ack(ack: Ack) -> h.SynchronizeResponse:

@@ -38,12 +38,11 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
             "gpu_hour_price_micro_max", request.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
         )
         size = validate.page_size(request.page_size)
-        after = validate.page_token(request.page_token)
+        first = validate.page_start(request.page_token)
         found = await self._edge.read(lambda tx: jobs.offers(tx, buyer, gpus, least, price))
         offers = [
             offer for room, fitting in found for offer in render.offers_to(room, [fitting.gpus[0].model])
         ]
-        first = int(after or 0)
         more = str(first + size) if len(offers) > first + size else ""
         return m.ListOffersResponse(offers=offers[first : first + size], next_page_token=more)
 
@@ -60,7 +59,8 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def GetJob(self, request: m.GetJobRequest, context: Context) -> m.GetJobResponse:  # noqa: N802, ARG002
         buyer = caller()
-        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, request.job_id))
+        job_id = validate.name("job_id", request.job_id)
+        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, job_id))
         return m.GetJobResponse(job=render.job_to(view))
 
     async def ListJobs(self, request: m.ListJobsRequest, context: Context) -> m.ListJobsResponse:  # noqa: N802, ARG002
@@ -74,13 +74,13 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def CancelJob(self, request: m.CancelJobRequest, context: Context) -> m.CancelJobResponse:  # noqa: N802, ARG002
         buyer, request_id = caller(), validate.request_id(request.request_id)
-        now = self._edge.now()
-        view = await self._edge.write(lambda tx: jobs.cancel(tx, buyer, request_id, request.job_id, now))
+        job_id, now = validate.name("job_id", request.job_id), self._edge.now()
+        view = await self._edge.write(lambda tx: jobs.cancel(tx, buyer, request_id, job_id, now))
         return m.CancelJobResponse(job=render.job_to(view))
 
     async def GetBill(self, request: m.GetBillRequest, context: Context) -> m.GetBillResponse:  # noqa: N802, ARG002
-        buyer = caller()
-        bill = await self._edge.read(lambda tx: jobs.bill(tx, buyer, request.job_id))
+        buyer, job_id = caller(), validate.name("job_id", request.job_id)
+        bill = await self._edge.read(lambda tx: jobs.bill(tx, buyer, job_id))
         return m.GetBillResponse(bill=render.bill_to(bill))
 
     async def WatchJob(  # noqa: N802
@@ -89,15 +89,18 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[m.WatchJobResponse]:
         buyer, after = caller(), request.event_number_after
-        with self._edge.bell.listen(request.job_id) as rung:
+        job_id = validate.name("job_id", request.job_id)
+        with self._edge.bell.listen(job_id) as rung:
             while True:
                 rung.clear()
-                events, lines = await self._edge.read(_events(buyer, request.job_id, after))
+                events, lines, over = await self._edge.read(_events(buyer, job_id, after))
                 for event in events:
                     after = event.number
                     yield m.WatchJobResponse(event=render.event_to(event, lines))
                     if event.what.kind is EventKind.ENDED:
                         return
+                if not events and over:
+                    return  # asked again from the last event on
                 if not events:
                     await wait(rung, LOOK_AGAIN_MS)
 
@@ -106,12 +109,13 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         request: m.ReadLogsRequest,
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[m.ReadLogsResponse]:
-        buyer, attempt_id, offset = caller(), request.attempt_id, request.offset
-        validate.whole("offset", offset, 0, 2**62)
-        with self._edge.bell.listen(request.job_id) as rung:
+        buyer, job_id = caller(), validate.name("job_id", request.job_id)
+        attempt_id = request.attempt_id and validate.name("attempt_id", request.attempt_id)
+        offset = validate.whole("offset", request.offset, 0, 2**62)
+        with self._edge.bell.listen(job_id) as rung:
             while True:
                 rung.clear()
-                page = await self._edge.read(_log_page(buyer, request.job_id, attempt_id, offset))
+                page = await self._edge.read(_log_page(buyer, job_id, attempt_id, offset))
                 for chunk in page.chunks:
                     attempt_id, offset = page.attempt_id, chunk.offset + len(chunk.data)
                     yield _chunk(attempt_id, chunk)
@@ -128,16 +132,16 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
 def _events(
     buyer: Account, job_id: str, after: int
-) -> Callable[[Transaction], tuple[Sequence[Event], Lines]]:
-    """A page of a job's events, and the bill lines that they tell of."""
+) -> Callable[[Transaction], tuple[Sequence[Event], Lines, bool]]:
+    """A page of a job's events, the bill lines that they tell of, and whether no more will come."""
 
-    def look(tx: Transaction) -> tuple[Sequence[Event], Lines]:
-        events = jobs.events(tx, buyer, job_id, after, EVENTS_A_LOOK)
+    def look(tx: Transaction) -> tuple[Sequence[Event], Lines, bool]:
+        events, over = jobs.events(tx, buyer, job_id, after, EVENTS_A_LOOK)
         billed = [e.what for e in events if e.what.bill_line_number is not None]
         least = min((what.bill_line_number or 0 for what in billed), default=0)
         found = tx.lines_of(sorted({what.attempt_id for what in billed}), least) if billed else {}
         lines = {(key, line[0].record.number): line for key, of in found.items() for line in of}
-        return events, lines
+        return events, lines, over
 
     return look
 

@@ -21,6 +21,8 @@ _JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}")
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_PAGE_START = re.compile(r"[0-9]{0,9}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{0,256}")
 _ENV_RESERVED = ("NVIDIA_", "USANCE_")
 KIB_64 = 65_536
@@ -41,6 +43,20 @@ def page_size(size: int) -> int:
 def page_token(text: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise invalid("page_token", "what next_page_token of the answer before said")
+    return text
+
+
+def page_start(text: str) -> int:
+    """A page token that is a place in a list."""
+    if not _PAGE_START.fullmatch(text):
+        raise invalid("page_token", "what next_page_token of the answer before said")
+    return int(text or 0)
+
+
+def name(field: str, text: str) -> str:
+    """The id of something of ours."""
+    if not _NAME.fullmatch(text):
+        raise invalid(field, "an id: 1 to 64 of a-z, 0-9, dash and underscore")
     return text
 
 

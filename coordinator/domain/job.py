@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coordinator.domain.host import Gpu, Isolation
-from coordinator.domain.metering import Meter
+from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 
 BUDGET_MICRO_MAX = 2**53 - 1
@@ -51,6 +51,8 @@ class Job:
     cause: Cause | None
     detail: str
     submitted_ms: int
+    # Since when it waits for a host, or last did.
+    queued_ms: int
     ended_ms: int
     charged_micro: int
     retries_used: int
@@ -90,7 +92,7 @@ class ReportedEnd:
     exit_code: int | None
     usage_number: int
     detail: str
-    at_ms: int
+    at: Stamp
 
 
 @dataclass(frozen=True, kw_only=True)

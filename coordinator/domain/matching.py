@@ -142,19 +142,16 @@ def place(
     requests: Sequence[tuple[Job, Request]], rooms: Sequence[HostRoom]
 ) -> tuple[list[Placement], list[str]]:
     """One pass over the queue, in its order: placements, and the ids of jobs that must go on waiting."""
-    left = {room.host.id: room for room in rooms}
+    left = list(rooms)
     placements: list[Placement] = []
     waiting: list[str] = []
     for job, request in requests:
-        choice = best(request, list(left.values()))
+        choice = best(request, left)
         if choice is None:
             waiting.append(job.id)
             continue
         room, fitting = choice
-        taken = {gpu.uuid for gpu in fitting.gpus}
-        left[room.host.id] = HostRoom(
-            host=room.host, free=tuple(gpu for gpu in room.free if gpu.uuid not in taken)
-        )
+        left = _without(left, fitting.gpus)
         placements.append(
             Placement(
                 job_id=job.id,
@@ -164,6 +161,17 @@ def place(
             )
         )
     return placements, waiting
+
+
+def _without(rooms: Sequence[HostRoom], gpus: Sequence[Gpu]) -> list[HostRoom]:
+    """In whichever rooms they are: a second host that claims a GPU of the first must not get it too."""
+    taken = {gpu.uuid for gpu in gpus}
+    return [
+        HostRoom(host=room.host, free=tuple(gpu for gpu in room.free if gpu.uuid not in taken))
+        if any(gpu.uuid in taken for gpu in room.free)
+        else room
+        for room in rooms
+    ]
 
 
 def why_not(request: Request, rooms: Sequence[HostRoom]) -> list[LimitCount]:

@@ -13,6 +13,8 @@ from coordinator.domain.pricing import Charge, charge_between
 from runtime.evidence import UsageRecord, chain_start, is_genuine
 
 RECORD_MS_MAX = 60_000
+# Two honest clocks drift apart: by how much a run may seem longer to its host than to us.
+DRIFT_MS, DRIFT_PPM = 1_000, 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Meter:
     run_ms_affordable: int
     run_ms_max: int
     gpu_uuids: frozenset[str]
+    # When the host was given it: no run is older.
+    assigned: Stamp
     container_id: str = ""
     host_boot_id: str = ""
     sighted: Stamp | None = None
@@ -55,6 +59,7 @@ class Lie(StrEnum):
     FALSE_SPAN = "a usage record that does not begin where the last ended, or is too long"
     FOREIGN_GPU = "use of a GPU that the attempt does not have"
     FALSE_FIGURE = "a figure that can't be"
+    FALSE_TIME = "more run time than has passed since the host was given the job"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +87,11 @@ def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window
     """The host shows the container alive, or just ended."""
     if meter.sighted is None:
         return replace(meter, container_id=container_id, host_boot_id=host_boot_id, sighted=now)
-    if (container_id, host_boot_id) != (meter.container_id, meter.host_boot_id):
+    if container_id != meter.container_id:
         return Lie.OTHER_CONTAINER
+    if host_boot_id != meter.host_boot_id:
+        # The machine was restarted, and what ran on it with it: no lie, but nothing to witness.
+        return meter
     gap_ms = elapsed_ms(meter.sighted, now)
     if gap_ms > window_ms:
         return replace(meter, sighted=now)
@@ -93,9 +101,35 @@ def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window
     return replace(meter, sighted=now, witnessed_ms=meter.witnessed_ms + gap_ms)
 
 
-def accept(meter: Meter, record: UsageRecord) -> tuple[Meter, Line] | Lie:
+def sight_by_usage(meter: Meter, host_boot_id: str, now: Stamp, window_ms: int) -> Meter:
+    """Usage that goes on where the last left off shows the run as well as a beat does.
+
+    An agent sends the last record of a run as soon as it has it, before the beat that says that it has ended:
+    without this the seller would lose what lies between that and the beat before.
+    """
+    if meter.sighted is None:
+        return meter
+    seen = sight(meter, meter.container_id, host_boot_id, now, window_ms)
+    assert isinstance(seen, Meter), "it is the same container by definition"
+    return seen
+
+
+def believe(meter: Meter, run_ms: int, now: Stamp) -> int | Lie:
+    """How long it can have run, of what the host says: never longer than it has had it."""
+    passed_ms = elapsed_ms(meter.assigned, now)
+    # Over a reboot of ours we have but the wall clock, and call nobody a liar on its word.
+    if now.boot_id == meter.assigned.boot_id and run_ms > passed_ms + drift_ms(passed_ms):
+        return Lie.FALSE_TIME
+    return min(run_ms, passed_ms)
+
+
+def drift_ms(passed_ms: int) -> int:
+    return DRIFT_MS + passed_ms * DRIFT_PPM // 1_000_000
+
+
+def accept(meter: Meter, record: UsageRecord, now: Stamp) -> tuple[Meter, Line] | Lie:
     """Takes in the record that comes next (the caller has passed over those already known)."""
-    lie = _lie(meter, record)
+    lie = _lie(meter, record, now)
     if lie is not None:
         return lie
     billed_ms = max(
@@ -114,7 +148,7 @@ def accept(meter: Meter, record: UsageRecord) -> tuple[Meter, Line] | Lie:
     return after, line
 
 
-def _lie(meter: Meter, record: UsageRecord) -> Lie | None:
+def _lie(meter: Meter, record: UsageRecord, now: Stamp) -> Lie | None:
     previous = meter.usage_digest or chain_start(meter.attempt_id, meter.epoch)
     if record.number != meter.usage_number + 1 or record.previous_digest != previous:
         return Lie.BROKEN_CHAIN
@@ -129,7 +163,7 @@ def _lie(meter: Meter, record: UsageRecord) -> Lie | None:
             return Lie.FALSE_FIGURE
         if (use.memory_used_bytes or 0) < 0 or (use.energy_mj or 0) < 0:
             return Lie.FALSE_FIGURE
-    return None
+    return Lie.FALSE_TIME if believe(meter, record.end_ms, now) is Lie.FALSE_TIME else None
 
 
 def paid_through_ms(meter: Meter, run_ms_reported: int, window_ms: int) -> int:

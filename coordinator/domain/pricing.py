@@ -10,6 +10,8 @@ from ledger.money import charge_micro
 
 HOUR_MS = 3_600_000
 PPM = 1_000_000
+# Longer than any run; what a fortune buys at the lowest price must still fit into 64 bits.
+RUN_MS_TOP = 2**53 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ def hour_price_micro(gpu_hour_price_micro: int, gpu_count: int) -> int:
 
 def run_ms_affordable(hour_price: int, budget_micro: int) -> int:
     """The longest run whose charge is not above the budget."""
-    return budget_micro * HOUR_MS // hour_price
+    return min(budget_micro * HOUR_MS // hour_price, RUN_MS_TOP)
 
 
 def charge_between(hour_price: int, fee_ppm: int, billed_ms_before: int, billed_ms_after: int) -> Charge:

@@ -43,4 +43,4 @@ def invalid(field: str, remedy: str) -> Refusal:
 
 
 def not_found(kind: str, name: str) -> Refusal:
-    return Refusal(RefusalCode.NOT_FOUND, f"there is no {kind} {name!r} of yours")
+    return Refusal(RefusalCode.NOT_FOUND, f"there is no {kind} {name!r} that you may see")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.account import Account, Balances, Role
-from coordinator.domain.refusal import Refusal, RefusalCode, not_found
+from coordinator.domain.refusal import Refusal, RefusalCode, invalid, not_found
 from coordinator.services.mint import Mint, digest_of
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
@@ -106,6 +106,8 @@ def credit(
             event_ms=now_ms,
         )
         (outcome,) = tx.post([transfer], now_ms)
+        if outcome.status is Status.BALANCE_OUT_OF_RANGE:
+            raise invalid("amount_micro", "so much that the wallet can still be counted")
         assert outcome.status is Status.POSTED, outcome
         return str(transfer.id)
 

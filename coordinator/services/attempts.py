@@ -22,9 +22,6 @@ from coordinator.store.ports import Transaction
 from ledger.entries import release
 from runtime.ids import derived_uuid
 
-# Reasons of which the host says only what it did; why it had to is the coordinator's to say.
-_STOPS = frozenset({EndReason.EXITED, EndReason.PAID_THROUGH, EndReason.SUPERSEDED})
-
 
 def ask_stop(tx: Transaction, job: Job, attempt: Attempt, reason: EndReason, now: Stamp) -> Attempt:
     """From this moment nothing more is charged. Asking again changes nothing: the first reason stands."""
@@ -52,8 +49,10 @@ def ask_stop(tx: Transaction, job: Job, attempt: Attempt, reason: EndReason, now
 
 
 def end_reason(attempt: Attempt, reported: EndReason) -> EndReason:
-    """Why it ended: what we asked for, where the host only did as it was told."""
-    if attempt.stop_reason is not None and reported in _STOPS:
+    """Why it ended. Once its end was asked for that is why, however the host got there, or never answered:
+    a job that its buyer has cancelled does not begin again elsewhere because its host was lost in between.
+    """
+    if attempt.stop_reason is not None:
         return attempt.stop_reason
     meter = attempt.meter
     if reported is EndReason.PAID_THROUGH:
@@ -72,7 +71,7 @@ def end_attempt(
     assert job is not None, "an attempt has a job"
     reason = end_reason(attempt, reported)
     sentence = end_sentence(reason, exit_code, detail)
-    host_is_gone = reason in {EndReason.HOST_LOST, EndReason.HOST_FORGOT}
+    host_is_gone = reported in {EndReason.HOST_LOST, EndReason.HOST_FORGOT}
     after = replace(
         attempt,
         state=attempt_after(attempt.state, AttemptStep.END),
@@ -104,7 +103,7 @@ def end_attempt(
         retries_used=job.retries_used + (step is JobStep.REQUEUE),
     )
     if step is JobStep.REQUEUE:
-        _must(tx.save_job(job, replace(job_next, cause=None, exit_code=None)))
+        _must(tx.save_job(job, replace(job_next, cause=None, exit_code=None, queued_ms=now.wall_ms)))
         again = NewEvent(
             kind=EventKind.REQUEUED,
             job_id=job.id,

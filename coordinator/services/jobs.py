@@ -103,8 +103,20 @@ def offers(
     request = Request(
         spec=spec, account_id=buyer.id, account_name=buyer.name, budget_left_micro=BUDGET_MICRO_MAX
     )
-    found = [(room, f) for room in tx.rooms() if isinstance(f := fit(request, room), Fit)]
+    found = [
+        (room, fitting)
+        for room in tx.rooms()
+        for model in sorted(room.host.terms.prices)
+        if isinstance(fitting := fit(request, _only(room, model)), Fit)
+    ]
     return sorted(found, key=lambda o: (o[1].gpu_hour_price_micro, o[0].host.id, o[1].gpus[0].model))
+
+
+def _only(room: HostRoom, model: str) -> HostRoom:
+    """The host as if it sold this model alone: each model is an offer of its own."""
+    terms = room.host.terms
+    only = replace(terms, prices={model: terms.prices[model]})
+    return replace(room, host=replace(room.host, terms=only))
 
 
 def quote(tx: Transaction, buyer: Account, spec: JobSpec) -> Quote:
@@ -165,6 +177,7 @@ def submit(tx: Transaction, buyer: Account, request_id: str, spec: JobSpec, now_
                 cause=None,
                 detail="waits for a host",
                 submitted_ms=now_ms,
+                queued_ms=now_ms,
                 ended_ms=0,
                 charged_micro=0,
                 retries_used=0,
@@ -225,6 +238,9 @@ def cancel(tx: Transaction, buyer: Account, request_id: str, job_id: str, now: S
         if job.state not in JOB_LIVE:
             raise Refusal(RefusalCode.JOB_ENDED, f"the job has ended: it is {job.state}", field="job_id")
         live = [a for a in tx.attempts_of_jobs([job_id])[job_id] if a.end_reason is None]
+        if live and live[0].reported_end is not None:
+            # It has ended by itself; what is awaited is only the last of its usage.
+            return job_id
         if live:
             ask_stop(tx, job, live[0], EndReason.CANCELLED, now)
         else:
@@ -248,8 +264,12 @@ def bill(tx: Transaction, buyer: Account, job_id: str) -> BillView:
     return BillView(job=job, attempts=[(attempt, lines[attempt.id]) for attempt in attempts])
 
 
-def events(tx: Transaction, buyer: Account, job_id: str, after: int, limit: int) -> Sequence[Event]:
-    return tx.events_after(owned_job(tx, buyer, job_id).id, after, limit)
+def events(
+    tx: Transaction, buyer: Account, job_id: str, after: int, limit: int
+) -> tuple[Sequence[Event], bool]:
+    """Those after the given one, and whether the job has ended: then no others will follow."""
+    job = owned_job(tx, buyer, job_id)
+    return tx.events_after(job.id, after, limit), job.state in JOB_TERMINAL
 
 
 def log_page(

@@ -28,9 +28,12 @@ def pass_once(tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms:
             )
     for attempt in tx.attempts_reported_ended():
         end = attempt.reported_end
-        if end is not None and now.wall_ms - end.at_ms > window_ms:
+        if end is not None and min(elapsed_ms(end.at, now), elapsed_ms(started, now)) > window_ms:
             # The host told the end, but never the last of its usage: that stays unbilled.
             end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
+    for attempt in tx.attempts_untaken():
+        if min(elapsed_ms(attempt.meter.assigned, now), elapsed_ms(started, now)) > window_ms:
+            end_attempt(tx, attempt, EndReason.START_FAILED, None, "it never took the job up", now)
 
 
 def _lose(tx: Transaction, host_id: str, state: HostState, now: Stamp) -> None:

@@ -38,7 +38,7 @@ def pass_once(tx: Transaction, fee_ppm: int, window_ms: int, now: Stamp) -> int:
 
 
 def _expire(tx: Transaction, job: Job, now: Stamp) -> bool:
-    if not job.spec.queue_ms_max or now.wall_ms - job.submitted_ms < job.spec.queue_ms_max:
+    if not job.spec.queue_ms_max or now.wall_ms - job.queued_ms < job.spec.queue_ms_max:
         return False
     after = replace(
         job,
@@ -55,7 +55,7 @@ def _assign(
     tx: Transaction, job: Job, placement: Placement, epoch: int, fee_ppm: int, window_ms: int, now: Stamp
 ) -> None:
     """Price, fee and GPUs are locked here."""
-    attempt = _new_attempt(job, placement, epoch, fee_ppm, window_ms)
+    attempt = _new_attempt(job, placement, epoch, fee_ppm, window_ms, now)
     after = replace(
         job,
         state=job_after(job.state, JobStep.ASSIGN),
@@ -75,7 +75,9 @@ def _assign(
     tx.wake(placement.host.id, job.id)
 
 
-def _new_attempt(job: Job, placement: Placement, epoch: int, fee_ppm: int, window_ms: int) -> Attempt:
+def _new_attempt(
+    job: Job, placement: Placement, epoch: int, fee_ppm: int, window_ms: int, now: Stamp
+) -> Attempt:
     attempt_id = new_id("att")
     affordable_ms = run_ms_affordable(placement.hour_price_micro, job.spec.budget_micro - job.charged_micro)
     return Attempt(
@@ -96,6 +98,7 @@ def _new_attempt(job: Job, placement: Placement, epoch: int, fee_ppm: int, windo
             run_ms_affordable=affordable_ms,
             run_ms_max=job.spec.run_ms_max,
             gpu_uuids=frozenset(gpu.uuid for gpu in placement.gpus),
+            assigned=now,
         ),
     )
 

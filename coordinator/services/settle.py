@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
-from coordinator.domain.metering import Lie, Line, Stamp, accept
+from coordinator.domain.metering import Lie, Line, Stamp, accept, sight_by_usage
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.store.ports import Transaction
@@ -14,23 +14,31 @@ from runtime.evidence import UsageRecord
 from runtime.ids import derived_uuid
 
 
-def settle(tx: Transaction, attempt: Attempt, records: Sequence[UsageRecord], now: Stamp) -> Attempt:
+def settle(
+    tx: Transaction,
+    attempt: Attempt,
+    records: Sequence[UsageRecord],
+    host_boot_id: str,
+    window_ms: int,
+    now: Stamp,
+) -> Attempt:
     """The attempt after as many of its records as could be taken in; what is known already is passed over."""
     if attempt.lie or attempt.state is AttemptState.ENDED:
         return attempt
+    fresh = [record for record in records if record.number > attempt.meter.usage_number]
+    if not fresh:
+        return attempt
     meter, lines = attempt.meter, list[Line]()
+    if attempt.reported_end is None:
+        meter = sight_by_usage(meter, host_boot_id, now, window_ms)
     lie: Lie | None = None
-    for record in records:
-        if record.number <= meter.usage_number:
-            continue
-        accepted = accept(meter, record)
+    for record in fresh:
+        accepted = accept(meter, record, now)
         if isinstance(accepted, Lie):
             lie = accepted
             break
         meter, line = accepted
         lines.append(line)
-    if not lines and lie is None:
-        return attempt
     job = tx.job(attempt.job_id)
     assert job is not None, "an attempt has a job"
     after = replace(attempt, meter=meter, lie=lie or "")

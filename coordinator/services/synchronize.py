@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt, Job, JobSpec, LogChunk, LogState, LogTotals, ReportedEnd
-from coordinator.domain.metering import Lie, Stamp, paid_through_ms, sight
+from coordinator.domain.metering import Lie, Stamp, believe, paid_through_ms, sight
+from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.domain.states import (
     AttemptState,
     AttemptStep,
@@ -58,8 +59,8 @@ class Ack:
 
 
 def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: Stamp) -> None:
-    tx.save_hello(host_id, facts, terms)
     _seen(tx, host_id, now)
+    tx.save_hello(host_id, facts, terms)
     tx.wake("queue")
 
 
@@ -90,13 +91,20 @@ def desired(tx: Transaction, host_id: str) -> list[Wanted]:
 
 
 def usage(
-    tx: Transaction, host_id: str, attempt_id: str, epoch: int, records: Sequence[UsageRecord], now: Stamp
+    tx: Transaction,
+    host_id: str,
+    host_boot_id: str,
+    attempt_id: str,
+    epoch: int,
+    records: Sequence[UsageRecord],
+    window_ms: int,
+    now: Stamp,
 ) -> Ack | None:
     """None: the attempt is none of this host's, or its epoch is over; the next `desired` says so."""
     attempt = _own(tx, host_id, attempt_id, epoch)
     if attempt is None:
         return None
-    after = settle(tx, attempt, records, now)
+    after = settle(tx, attempt, records, host_boot_id, window_ms, now)
     finish_if_settled(tx, after, now)
     return _ack(after)
 
@@ -143,7 +151,9 @@ def _ack(attempt: Attempt) -> Ack:
 
 def _seen(tx: Transaction, host_id: str, now: Stamp) -> None:
     host = tx.host(host_id)
-    assert host is not None, "a certificate is given out only with its host"
+    if host is None:
+        # Its certificate is good, but our database is older than it: restored, or another.
+        raise Refusal(RefusalCode.UNAUTHENTICATED, f"{host_id} is not known here; enrol it anew")
     tx.save_seen(host_id, now)
     if host.state is not HostState.ONLINE:
         tx.save_host_state(host_id, host.state, HostState.ONLINE, "connected", now.wall_ms)
@@ -239,7 +249,7 @@ def _take_end(
                 exit_code=report.exit_code,
                 usage_number=report.usage_number_last,
                 detail=report.detail,
-                at_ms=now.wall_ms,
+                at=now,
             ),
         )
     _save(tx, attempt, after)
@@ -258,12 +268,13 @@ def _sighted(
 ) -> Attempt | None:
     meter = sight(attempt.meter, report.container_id, host_boot_id, now, window_ms)
     if isinstance(meter, Lie):
-        if not attempt.lie:
-            lied = replace(attempt, lie=str(meter))
-            _save(tx, attempt, lied)
-            refuse_claim(tx, job, lied, meter, now)
+        _refuse(tx, job, attempt, meter, now)
         return None
-    run_ms = max(attempt.run_ms_reported, report.run_ms)
+    believed_ms = believe(attempt.meter, report.run_ms, now)
+    if isinstance(believed_ms, Lie):
+        _refuse(tx, job, attempt, believed_ms, now)
+        return None
+    run_ms = max(attempt.run_ms_reported, believed_ms)
     return replace(
         attempt,
         meter=meter,
@@ -272,13 +283,18 @@ def _sighted(
     )
 
 
+def _refuse(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Stamp) -> None:
+    if not attempt.lie:
+        lied = replace(attempt, lie=str(lie))
+        _save(tx, attempt, lied)
+        refuse_claim(tx, job, lied, lie, now)
+
+
 def _missing(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
     """The host does not hold what it should. If nothing ran yet, it only has to be told again."""
     if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING}:
         return
-    if attempt.state is AttemptState.STOPPING and attempt.meter.sighted is None:
-        end_attempt(tx, attempt, attempt.stop_reason or EndReason.HOST_FORGOT, None, "", now)
-    elif attempt.state is AttemptState.ENDED:
+    if attempt.state is AttemptState.ENDED:
         _save(tx, attempt, replace(attempt, log_state=LogState.INCOMPLETE))
         tx.wake(attempt.job_id)
     else:

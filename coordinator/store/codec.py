@@ -89,6 +89,7 @@ def job_from_row(row: Row) -> Job:
         cause=None if row["cause"] is None else Cause(row["cause"]),
         detail=row["detail"],
         submitted_ms=row["submitted_ms"],
+        queued_ms=row["queued_ms"],
         ended_ms=row["ended_ms"] or 0,
         charged_micro=row["charged_micro"],
         retries_used=row["retries_used"],
@@ -102,6 +103,7 @@ def job_changes(job: Job) -> Json:
         "state": str(job.state),
         "cause": _text(job.cause),
         "detail": job.detail,
+        "queued_ms": job.queued_ms,
         "ended_ms": job.ended_ms or None,
         "charged_micro": job.charged_micro,
         "retries_used": job.retries_used,
@@ -144,7 +146,7 @@ def attempt_changes(attempt: Attempt) -> Json:
         "paid_through_ms": attempt.paid_through_ms,
         "run_ms_reported": attempt.run_ms_reported,
         "stop_reason": _text(attempt.stop_reason),
-        "reported_end": None if end is None else {**vars(end), "reason": str(end.reason)},
+        "reported_end": None if end is None else {**vars(end), "reason": str(end.reason), "at": vars(end.at)},
         "end_reason": _text(attempt.end_reason),
         "cause": _text(attempt.cause),
         "exit_code": attempt.exit_code,
@@ -187,6 +189,7 @@ def attempt_facts(attempt: Attempt) -> Json:
         "fee_ppm": meter.fee_ppm,
         "run_ms_affordable": meter.run_ms_affordable,
         "run_ms_max": meter.run_ms_max,
+        "assigned": vars(meter.assigned),
     }
 
 
@@ -239,6 +242,7 @@ def _meter(row: Row, gpu_uuids: frozenset[str]) -> Meter:
         run_ms_affordable=row["run_ms_affordable"],
         run_ms_max=row["run_ms_max"],
         gpu_uuids=gpu_uuids,
+        assigned=Stamp(**row["assigned"]),
         container_id=row["container_id"],
         host_boot_id=row["host_boot_id"],
         sighted=_stamp(row["sighted"]),
@@ -260,7 +264,9 @@ def _reason(text: str | None) -> EndReason | None:
 
 
 def _reported_end(data: Json | None) -> ReportedEnd | None:
-    return None if data is None else ReportedEnd(**{**data, "reason": EndReason(data["reason"])})
+    if data is None:
+        return None
+    return ReportedEnd(**{**data, "reason": EndReason(data["reason"]), "at": Stamp(**data["at"])})
 
 
 def _totals(data: Json | None) -> LogTotals | None:

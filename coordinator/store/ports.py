@@ -102,6 +102,10 @@ class Jobs(Protocol):
         """Those not ENDED of which the host has said that they are over."""
         ...
 
+    def attempts_untaken(self) -> Sequence[Attempt]:
+        """Those of which their host has not said yet that it knows."""
+        ...
+
     def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...
 
     def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:

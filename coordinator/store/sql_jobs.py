@@ -107,6 +107,10 @@ class SqlJobs:
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
+    def attempts_untaken(self) -> Sequence[Attempt]:
+        query = select(attempt).where(attempt.c.state == str(AttemptState.ASSIGNED))
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
     def save_attempt(self, before: Attempt, after: Attempt) -> bool:
         done = self.connection.execute(
             update(attempt)

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy import event as event_api
 
 from coordinator.domain.account import Role
+from coordinator.domain.event import EventKind
 from coordinator.domain.host import HostState
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
 from coordinator.store.triggers import COUNTERS, POSTGRES, SQLITE
@@ -124,6 +125,7 @@ job = Table(
     Column("detail", Text, nullable=False),
     Column("spec", JSON, nullable=False),
     Column("submitted_ms", BigInteger, nullable=False),
+    Column("queued_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),
     Column("charged_micro", BigInteger, nullable=False),
     Column("budget_micro", BigInteger, nullable=False),
@@ -161,6 +163,7 @@ attempt = Table(
     Column("exit_code", Integer),
     Column("detail", Text, nullable=False),
     # Metering: see domain/metering.py.
+    Column("assigned", JSON, nullable=False),
     Column("container_id", String(128), nullable=False),
     Column("host_boot_id", String(64), nullable=False),
     Column("sighted", JSON(none_as_null=True)),
@@ -246,11 +249,16 @@ event = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("job_id", ForeignKey("job.id"), nullable=False),
     Column("attempt_id", String(64), nullable=False),
-    Column("kind", String(32), nullable=False),
+    Column("kind", String(32), CheckConstraint(_one_of("kind", EventKind), name="kind"), nullable=False),
     Column("happened_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
-    Column("job_state", String(16), nullable=False),
-    Column("cause", String(16)),
+    Column(
+        "job_state",
+        String(16),
+        CheckConstraint(_one_of("job_state", JobState), name="job_state"),
+        nullable=False,
+    ),
+    Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
     Column("bill_line_number", BigInteger),
 )
 Index("event_job_ix", event.c.job_id, event.c.number)
