@@ -19,7 +19,7 @@ from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.domain.plan import HostPolicy
 from agent.executor.ports import Executor
 from agent.executor.process import ProcessExecutor
-from agent.gpu.ports import Gpus
+from agent.gpu.ports import GpuError, Gpus
 from agent.gpu.simulated import SimulatedGpus
 from agent.link.client import Link
 from agent.link.enroll import Identity
@@ -58,6 +58,8 @@ async def run(settings: Settings, identity: Identity) -> None:
     clock = SystemClock()
     gpus = _gpus(settings, identity, clock)
     inventory = await asyncio.to_thread(gpus.inventory)
+    if not inventory:
+        raise GpuError("there is no GPU to offer on this machine")
     executor = _executor(settings, identity, clock, len(inventory))
     name = await executor.describe()
     link: Link | None = None
@@ -145,7 +147,12 @@ def _hello(
 
 
 def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
+    """The driver's GPUs, or simulated ones instead; never both, so that nobody takes one for the other."""
     simulated = settings.simulated_gpus
+    if simulated.count == 0:
+        from agent.gpu.nvml import NvmlGpus
+
+        return NvmlGpus()
     return SimulatedGpus(
         count=simulated.count,
         model=simulated.model,
