@@ -193,6 +193,26 @@ class HostFacts(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HOSTNAME_FIELD_NUMBER: _builtins.int
     CPU_COUNT_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
@@ -202,6 +222,10 @@ class HostFacts(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     DRIVER_VERSION_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    CUDA_VERSION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_BPS_FIELD_NUMBER: _builtins.int
+    UPLOAD_BPS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     cpu_count: _builtins.int
     """1 to 4096."""
@@ -216,9 +240,20 @@ class HostFacts(_message.Message):
     """"550.54.15"; empty without a driver."""
     region: _builtins.str
     """Chosen by the seller, at most 64 bytes of [a-z0-9-]; may be empty."""
+    cuda_version: _builtins.str
+    """Highest CUDA version that the driver takes, "12.4"; empty without a driver."""
+    download_bps: _builtins.int
+    """As the agent measured it last, bits per second; absent where it was not measured."""
+    upload_bps: _builtins.int
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
         """At most 64."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The seller's own words about the host: at most 32 names of 1 to 63 characters of [a-z0-9._-], values of
+        at most 128 bytes.
+        """
 
     def __init__(
         self,
@@ -232,12 +267,23 @@ class HostFacts(_message.Message):
         executor: _builtins.str = ...,
         driver_version: _builtins.str = ...,
         region: _builtins.str = ...,
+        cuda_version: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        download_bps: _builtins.int | None = ...,
+        upload_bps: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "download_bps", b"download_bps", "upload_bps", b"upload_bps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_count", b"cpu_count", "disk_free_bytes", b"disk_free_bytes", "driver_version", b"driver_version", "executor", b"executor", "gpus", b"gpus", "hostname", b"hostname", "isolation", b"isolation", "memory_bytes", b"memory_bytes", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "cpu_count", b"cpu_count", "cuda_version", b"cuda_version", "disk_free_bytes", b"disk_free_bytes", "download_bps", b"download_bps", "driver_version", b"driver_version", "executor", b"executor", "gpus", b"gpus", "hostname", b"hostname", "isolation", b"isolation", "labels", b"labels", "memory_bytes", b"memory_bytes", "region", b"region", "upload_bps", b"upload_bps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__download_bps: _TypeAlias = _typing.Literal["download_bps"]  # noqa: Y015
+    _WhichOneofArgType__download_bps: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps"]  # noqa: Y015
+    _WhichOneofReturnType__upload_bps: _TypeAlias = _typing.Literal["upload_bps"]  # noqa: Y015
+    _WhichOneofArgType__upload_bps: _TypeAlias = _typing.Literal["_upload_bps", b"_upload_bps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__download_bps) -> _WhichOneofReturnType__download_bps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__upload_bps) -> _WhichOneofReturnType__upload_bps | None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
 
@@ -252,8 +298,11 @@ class Terms(_message.Message):
     PRICES_FIELD_NUMBER: _builtins.int
     RUN_MS_MAX_FIELD_NUMBER: _builtins.int
     TRUSTED_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    RECLAIM_NOTICE_MS_FIELD_NUMBER: _builtins.int
     run_ms_max: _builtins.int
     """Longest job the seller takes; 0 for no limit."""
+    reclaim_notice_ms: _builtins.int
+    """How long a job may still run when the seller takes the machine back, 0 to 86,400,000."""
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuPrice]:
         """Price of each GPU model; a GPU whose model is not here is not for sale. At most 64."""
@@ -268,10 +317,11 @@ class Terms(_message.Message):
         prices: _abc.Iterable[Global___GpuPrice] | None = ...,
         run_ms_max: _builtins.int = ...,
         trusted_accounts: _abc.Iterable[_builtins.str] | None = ...,
+        reclaim_notice_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "run_ms_max", b"run_ms_max", "trusted_accounts", b"trusted_accounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "reclaim_notice_ms", b"reclaim_notice_ms", "run_ms_max", b"run_ms_max", "trusted_accounts", b"trusted_accounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OfferOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OfferOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OFFER_ORDER_UNSPECIFIED: _OfferOrder.ValueType  # 0
+    """PRICE."""
+    OFFER_ORDER_PRICE: _OfferOrder.ValueType  # 1
+    """Cheapest first."""
+    OFFER_ORDER_RELIABILITY: _OfferOrder.ValueType  # 2
+    """Most reliable first."""
+    OFFER_ORDER_VRAM: _OfferOrder.ValueType  # 3
+    """Most GPU memory first."""
+    OFFER_ORDER_COUNT: _OfferOrder.ValueType  # 4
+    """Most free GPUs first."""
+
+class OfferOrder(_OfferOrder, metaclass=_OfferOrderEnumTypeWrapper):
+    """In what order offers come."""
+
+OFFER_ORDER_UNSPECIFIED: OfferOrder.ValueType  # 0
+"""PRICE."""
+OFFER_ORDER_PRICE: OfferOrder.ValueType  # 1
+"""Cheapest first."""
+OFFER_ORDER_RELIABILITY: OfferOrder.ValueType  # 2
+"""Most reliable first."""
+OFFER_ORDER_VRAM: OfferOrder.ValueType  # 3
+"""Most GPU memory first."""
+OFFER_ORDER_COUNT: OfferOrder.ValueType  # 4
+"""Most free GPUs first."""
+Global___OfferOrder: _TypeAlias = OfferOrder  # noqa: Y015
+
 class _EventKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -67,6 +99,26 @@ class Offer(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HOST_ID_FIELD_NUMBER: _builtins.int
     GPU_MODEL_FIELD_NUMBER: _builtins.int
     GPU_COUNT_FREE_FIELD_NUMBER: _builtins.int
@@ -78,6 +130,11 @@ class Offer(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     RUN_MS_MAX_FIELD_NUMBER: _builtins.int
     DRIVER_VERSION_FIELD_NUMBER: _builtins.int
+    CUDA_VERSION_FIELD_NUMBER: _builtins.int
+    RELIABILITY_PPM_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
+    RECLAIM_NOTICE_MS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     gpu_model: _builtins.str
     """Free GPUs of one model."""
@@ -91,6 +148,13 @@ class Offer(_message.Message):
     """For people: "Docker Engine 28.5.2"."""
     run_ms_max: _builtins.int
     driver_version: _builtins.str
+    cuda_version: _builtins.str
+    reliability_ppm: _builtins.int
+    """Parts per million of the attempts of late that ended well or for a cause that was not the host's."""
+    compute_capability: _builtins.str
+    reclaim_notice_ms: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -105,10 +169,15 @@ class Offer(_message.Message):
         executor: _builtins.str = ...,
         run_ms_max: _builtins.int = ...,
         driver_version: _builtins.str = ...,
+        cuda_version: _builtins.str = ...,
+        reliability_ppm: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        compute_capability: _builtins.str = ...,
+        reclaim_notice_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_version", b"driver_version", "executor", b"executor", "gpu_count_free", b"gpu_count_free", "gpu_hour_price_micro", b"gpu_hour_price_micro", "gpu_model", b"gpu_model", "host_id", b"host_id", "isolation", b"isolation", "region", b"region", "run_ms_max", b"run_ms_max", "simulated", b"simulated", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "cuda_version", b"cuda_version", "driver_version", b"driver_version", "executor", b"executor", "gpu_count_free", b"gpu_count_free", "gpu_hour_price_micro", b"gpu_hour_price_micro", "gpu_model", b"gpu_model", "host_id", b"host_id", "isolation", b"isolation", "labels", b"labels", "reclaim_notice_ms", b"reclaim_notice_ms", "region", b"region", "reliability_ppm", b"reliability_ppm", "run_ms_max", b"run_ms_max", "simulated", b"simulated", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,6 +192,8 @@ class ListOffersRequest(_message.Message):
     GPU_HOUR_PRICE_MICRO_MAX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     isolation_min: _types_pb2.Isolation.ValueType
     """The weakest isolation to show; UNSPECIFIED shows all that the caller may use."""
     gpu_hour_price_micro_max: _builtins.int
@@ -130,10 +201,13 @@ class ListOffersRequest(_message.Message):
     """1 to 500; 0 means 100."""
     page_token: _builtins.str
     """From the answer before; empty for the first page."""
+    order: Global___OfferOrder.ValueType
     @_builtins.property
     def gpus(self) -> _types_pb2.GpuRequest:
         """Filters; absent or zero means any. `count` is the least number free on one host."""
 
+    @_builtins.property
+    def host(self) -> _types_pb2.HostRequest: ...
     def __init__(
         self,
         *,
@@ -142,10 +216,12 @@ class ListOffersRequest(_message.Message):
         gpu_hour_price_micro_max: _builtins.int = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        host: _types_pb2.HostRequest | None = ...,
+        order: Global___OfferOrder.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "host", b"host"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "isolation_min", b"isolation_min", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "host", b"host", "isolation_min", b"isolation_min", "order", b"order", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +310,7 @@ class QuoteJobResponse(_message.Message):
     RUN_MS_AFFORDABLE_FIELD_NUMBER: _builtins.int
     HOSTS_CONSIDERED_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    CHEAPEST_CHANGE_FIELD_NUMBER: _builtins.int
     FEE_PPM_FIELD_NUMBER: _builtins.int
     hour_price_micro: _builtins.int
     """For all GPUs of the job together, for an hour."""
@@ -242,6 +319,8 @@ class QuoteJobResponse(_message.Message):
     run_ms_affordable: _builtins.int
     """How long the budget lasts at that price, capped by the job's time limit."""
     hosts_considered: _builtins.int
+    cheapest_change: _builtins.str
+    """The single change that would find a host now at the least cost; empty when none would or none is needed."""
     fee_ppm: _builtins.int
     """Parts per million of each charge that the platform keeps; the buyer pays nothing on top."""
     @_builtins.property
@@ -259,11 +338,12 @@ class QuoteJobResponse(_message.Message):
         run_ms_affordable: _builtins.int = ...,
         hosts_considered: _builtins.int = ...,
         limits: _abc.Iterable[Global___LimitCount] | None = ...,
+        cheapest_change: _builtins.str = ...,
         fee_ppm: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee_ppm", b"fee_ppm", "hold_micro", b"hold_micro", "hosts_considered", b"hosts_considered", "hour_price_micro", b"hour_price_micro", "limits", b"limits", "offer", b"offer", "run_ms_affordable", b"run_ms_affordable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cheapest_change", b"cheapest_change", "fee_ppm", b"fee_ppm", "hold_micro", b"hold_micro", "hosts_considered", b"hosts_considered", "hour_price_micro", b"hour_price_micro", "limits", b"limits", "offer", b"offer", "run_ms_affordable", b"run_ms_affordable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,6 +428,8 @@ class Job(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    QUEUE_PLACE_FIELD_NUMBER: _builtins.int
+    CHEAPEST_CHANGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: _types_pb2.JobState.ValueType
     cause: _types_pb2.Cause.ValueType
@@ -359,6 +441,11 @@ class Job(_message.Message):
     charged_micro: _builtins.int
     exit_code: _builtins.int
     """The exit code of the command; absent where it is not known."""
+    queue_place: _builtins.int
+    """In QUEUED: its place in the queue, from 1, and the single change that would place it now at the least
+    cost; empty when none would.
+    """
+    cheapest_change: _builtins.str
     @_builtins.property
     def spec(self) -> _types_pb2.JobSpec: ...
     @_builtins.property
@@ -367,7 +454,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitCount]:
-        """In QUEUED: why no host has it yet."""
+        """In QUEUED: why no host has it now."""
 
     def __init__(
         self,
@@ -383,10 +470,12 @@ class Job(_message.Message):
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         exit_code: _builtins.int | None = ...,
         limits: _abc.Iterable[Global___LimitCount] | None = ...,
+        queue_place: _builtins.int = ...,
+        cheapest_change: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "cause", b"cause", "charged_micro", b"charged_micro", "detail", b"detail", "ended_at_ms", b"ended_at_ms", "exit_code", b"exit_code", "job_id", b"job_id", "limits", b"limits", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "cause", b"cause", "charged_micro", b"charged_micro", "cheapest_change", b"cheapest_change", "detail", b"detail", "ended_at_ms", b"ended_at_ms", "exit_code", b"exit_code", "job_id", b"job_id", "limits", b"limits", "queue_place", b"queue_place", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -625,6 +714,7 @@ class ReadLogsRequest(_message.Message):
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    TAIL_BYTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     attempt_id: _builtins.str
     """Empty: begin with the first attempt."""
@@ -632,6 +722,10 @@ class ReadLogsRequest(_message.Message):
     """Within the attempt."""
     follow: _builtins.bool
     """Wait for more until the output is complete."""
+    tail_bytes: _builtins.int
+    """Only with an empty attempt_id: begin so many bytes before the end of what the last attempt has written
+    so far; 0 for the beginning of the first attempt.
+    """
     def __init__(
         self,
         *,
@@ -639,10 +733,11 @@ class ReadLogsRequest(_message.Message):
         attempt_id: _builtins.str = ...,
         offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        tail_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "follow", b"follow", "job_id", b"job_id", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "follow", b"follow", "job_id", b"job_id", "offset", b"offset", "tail_bytes", b"tail_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,6 +824,98 @@ class LogEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogEnd: _TypeAlias = LogEnd  # noqa: Y015
+
+@_typing.final
+class ExtendJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_MICRO_MORE_FIELD_NUMBER: _builtins.int
+    RUN_MS_MORE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    job_id: _builtins.str
+    budget_micro_more: _builtins.int
+    """Added to the budget, 0 to 9,007,199,254,740,991."""
+    run_ms_more: _builtins.int
+    """Added to the time limit, 0 to 2,592,000,000; the sum stays within the limits of JobSpec."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        budget_micro_more: _builtins.int = ...,
+        run_ms_more: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_micro_more", b"budget_micro_more", "job_id", b"job_id", "request_id", b"request_id", "run_ms_more", b"run_ms_more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendJobRequest: _TypeAlias = ExtendJobRequest  # noqa: Y015
+
+@_typing.final
+class ExtendJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job: ...
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendJobResponse: _TypeAlias = ExtendJobResponse  # noqa: Y015
+
+@_typing.final
+class WatchOffersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filter(self) -> Global___ListOffersRequest:
+        """As in ListOffers; its paging is not used, and at most 500 offers are told."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___ListOffersRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOffersRequest: _TypeAlias = WatchOffersRequest  # noqa: Y015
+
+@_typing.final
+class WatchOffersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]: ...
+    def __init__(
+        self,
+        *,
+        offers: _abc.Iterable[Global___Offer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOffersResponse: _TypeAlias = WatchOffersResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):
@@ -1166,6 +1353,220 @@ class Host(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Host: _TypeAlias = Host  # noqa: Y015
+
+@_typing.final
+class PauseHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseHostRequest: _TypeAlias = PauseHostRequest  # noqa: Y015
+
+@_typing.final
+class PauseHostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host: ...
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseHostResponse: _TypeAlias = PauseHostResponse  # noqa: Y015
+
+@_typing.final
+class ResumeHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeHostRequest: _TypeAlias = ResumeHostRequest  # noqa: Y015
+
+@_typing.final
+class ResumeHostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host: ...
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeHostResponse: _TypeAlias = ResumeHostResponse  # noqa: Y015
+
+@_typing.final
+class ReclaimHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReclaimHostRequest: _TypeAlias = ReclaimHostRequest  # noqa: Y015
+
+@_typing.final
+class ReclaimHostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host: ...
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReclaimHostResponse: _TypeAlias = ReclaimHostResponse  # noqa: Y015
+
+@_typing.final
+class QuarantineHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host_id: _builtins.str
+    reason: _builtins.str
+    """For the seller and the books, 1 to 256 bytes."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineHostRequest: _TypeAlias = QuarantineHostRequest  # noqa: Y015
+
+@_typing.final
+class QuarantineHostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host: ...
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineHostResponse: _TypeAlias = QuarantineHostResponse  # noqa: Y015
+
+@_typing.final
+class UnquarantineHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnquarantineHostRequest: _TypeAlias = UnquarantineHostRequest  # noqa: Y015
+
+@_typing.final
+class UnquarantineHostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host: ...
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnquarantineHostResponse: _TypeAlias = UnquarantineHostResponse  # noqa: Y015
 
 @_typing.final
 class CreateAccountRequest(_message.Message):

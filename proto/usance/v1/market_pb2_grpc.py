@@ -75,6 +75,16 @@ class MarketServiceStub:
                 request_serializer=usance_dot_v1_dot_market__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_market__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.ExtendJob = channel.unary_unary(
+                '/usance.v1.MarketService/ExtendJob',
+                request_serializer=usance_dot_v1_dot_market__pb2.ExtendJobRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.ExtendJobResponse.FromString,
+                _registered_method=True)
+        self.WatchOffers = channel.unary_stream(
+                '/usance.v1.MarketService/WatchOffers',
+                request_serializer=usance_dot_v1_dot_market__pb2.WatchOffersRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.WatchOffersResponse.FromString,
+                _registered_method=True)
         self.GetBill = channel.unary_unary(
                 '/usance.v1.MarketService/GetBill',
                 request_serializer=usance_dot_v1_dot_market__pb2.GetBillRequest.SerializeToString,
@@ -147,6 +157,21 @@ class MarketServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtendJob(self, request, context):
+        """More time or more money for a job that has not ended; money goes from wallet to hold at once.
+        Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOffers(self, request, context):
+        """The offers that ListOffers would give, whole, now and again whenever they change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBill(self, request, context):
         """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND.
         """
@@ -196,6 +221,16 @@ def add_MarketServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=usance_dot_v1_dot_market__pb2.CancelJobRequest.FromString,
                     response_serializer=usance_dot_v1_dot_market__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'ExtendJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendJob,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.ExtendJobRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.ExtendJobResponse.SerializeToString,
+            ),
+            'WatchOffers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOffers,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.WatchOffersRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.WatchOffersResponse.SerializeToString,
             ),
             'GetBill': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBill,
@@ -431,6 +466,60 @@ class MarketService:
             _registered_method=True)
 
     @staticmethod
+    def ExtendJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.MarketService/ExtendJob',
+            usance_dot_v1_dot_market__pb2.ExtendJobRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.ExtendJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOffers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/usance.v1.MarketService/WatchOffers',
+            usance_dot_v1_dot_market__pb2.WatchOffersRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.WatchOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetBill(request,
             target,
             options=(),
@@ -598,6 +687,21 @@ class SellerServiceStub:
                 request_serializer=usance_dot_v1_dot_market__pb2.ListHostsRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_market__pb2.ListHostsResponse.FromString,
                 _registered_method=True)
+        self.PauseHost = channel.unary_unary(
+                '/usance.v1.SellerService/PauseHost',
+                request_serializer=usance_dot_v1_dot_market__pb2.PauseHostRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.PauseHostResponse.FromString,
+                _registered_method=True)
+        self.ResumeHost = channel.unary_unary(
+                '/usance.v1.SellerService/ResumeHost',
+                request_serializer=usance_dot_v1_dot_market__pb2.ResumeHostRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.ResumeHostResponse.FromString,
+                _registered_method=True)
+        self.ReclaimHost = channel.unary_unary(
+                '/usance.v1.SellerService/ReclaimHost',
+                request_serializer=usance_dot_v1_dot_market__pb2.ReclaimHostRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.ReclaimHostResponse.FromString,
+                _registered_method=True)
 
 
 class SellerServiceServicer:
@@ -619,6 +723,28 @@ class SellerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseHost(self, request, context):
+        """No new jobs on this host; what runs goes on. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeHost(self, request, context):
+        """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReclaimHost(self, request, context):
+        """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
+        Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SellerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -631,6 +757,21 @@ def add_SellerServiceServicer_to_server(servicer, server):
                     servicer.ListHosts,
                     request_deserializer=usance_dot_v1_dot_market__pb2.ListHostsRequest.FromString,
                     response_serializer=usance_dot_v1_dot_market__pb2.ListHostsResponse.SerializeToString,
+            ),
+            'PauseHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseHost,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.PauseHostRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.PauseHostResponse.SerializeToString,
+            ),
+            'ResumeHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeHost,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.ResumeHostRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.ResumeHostResponse.SerializeToString,
+            ),
+            'ReclaimHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReclaimHost,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.ReclaimHostRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.ReclaimHostResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -698,6 +839,87 @@ class SellerService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def PauseHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.SellerService/PauseHost',
+            usance_dot_v1_dot_market__pb2.PauseHostRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.PauseHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.SellerService/ResumeHost',
+            usance_dot_v1_dot_market__pb2.ResumeHostRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.ResumeHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReclaimHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.SellerService/ReclaimHost',
+            usance_dot_v1_dot_market__pb2.ReclaimHostRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.ReclaimHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class AdminServiceStub:
     """Caller: an account with the role operator.
@@ -733,6 +955,16 @@ class AdminServiceStub:
                 '/usance.v1.AdminService/GetTrialBalance',
                 request_serializer=usance_dot_v1_dot_market__pb2.GetTrialBalanceRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_market__pb2.GetTrialBalanceResponse.FromString,
+                _registered_method=True)
+        self.QuarantineHost = channel.unary_unary(
+                '/usance.v1.AdminService/QuarantineHost',
+                request_serializer=usance_dot_v1_dot_market__pb2.QuarantineHostRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.QuarantineHostResponse.FromString,
+                _registered_method=True)
+        self.UnquarantineHost = channel.unary_unary(
+                '/usance.v1.AdminService/UnquarantineHost',
+                request_serializer=usance_dot_v1_dot_market__pb2.UnquarantineHostRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.UnquarantineHostResponse.FromString,
                 _registered_method=True)
         self.RunAudit = channel.unary_unary(
                 '/usance.v1.AdminService/RunAudit',
@@ -781,6 +1013,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QuarantineHost(self, request, context):
+        """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnquarantineHost(self, request, context):
+        """Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunAudit(self, request, context):
         """Checks every invariant of the ledger and the market; prints what is violated, normally nothing.
         """
@@ -815,6 +1061,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetTrialBalance,
                     request_deserializer=usance_dot_v1_dot_market__pb2.GetTrialBalanceRequest.FromString,
                     response_serializer=usance_dot_v1_dot_market__pb2.GetTrialBalanceResponse.SerializeToString,
+            ),
+            'QuarantineHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuarantineHost,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.QuarantineHostRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.QuarantineHostResponse.SerializeToString,
+            ),
+            'UnquarantineHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnquarantineHost,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.UnquarantineHostRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.UnquarantineHostResponse.SerializeToString,
             ),
             'RunAudit': grpc.unary_unary_rpc_method_handler(
                     servicer.RunAudit,
@@ -958,6 +1214,60 @@ class AdminService:
             '/usance.v1.AdminService/GetTrialBalance',
             usance_dot_v1_dot_market__pb2.GetTrialBalanceRequest.SerializeToString,
             usance_dot_v1_dot_market__pb2.GetTrialBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuarantineHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.AdminService/QuarantineHost',
+            usance_dot_v1_dot_market__pb2.QuarantineHostRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.QuarantineHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnquarantineHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.AdminService/UnquarantineHost',
+            usance_dot_v1_dot_market__pb2.UnquarantineHostRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.UnquarantineHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

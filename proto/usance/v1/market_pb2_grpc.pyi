@@ -66,6 +66,12 @@ class MarketServiceStub:
     """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that
     is being stopped already is success. Errors: NOT_FOUND, JOB_ENDED.
     """
+    ExtendJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.ExtendJobRequest, _market_pb2.ExtendJobResponse]
+    """More time or more money for a job that has not ended; money goes from wallet to hold at once.
+    Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    """
+    WatchOffers: _grpc.UnaryStreamMultiCallable[_market_pb2.WatchOffersRequest, _market_pb2.WatchOffersResponse]
+    """The offers that ListOffers would give, whole, now and again whenever they change."""
     GetBill: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetBillRequest, _market_pb2.GetBillResponse]
     """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND."""
 
@@ -100,6 +106,12 @@ class MarketServiceAsyncStub(MarketServiceStub):
     """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that
     is being stopped already is success. Errors: NOT_FOUND, JOB_ENDED.
     """
+    ExtendJob: _aio.UnaryUnaryMultiCallable[_market_pb2.ExtendJobRequest, _market_pb2.ExtendJobResponse]  # type: ignore[assignment]
+    """More time or more money for a job that has not ended; money goes from wallet to hold at once.
+    Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    """
+    WatchOffers: _aio.UnaryStreamMultiCallable[_market_pb2.WatchOffersRequest, _market_pb2.WatchOffersResponse]  # type: ignore[assignment]
+    """The offers that ListOffers would give, whole, now and again whenever they change."""
     GetBill: _aio.UnaryUnaryMultiCallable[_market_pb2.GetBillRequest, _market_pb2.GetBillResponse]  # type: ignore[assignment]
     """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND."""
 
@@ -181,6 +193,24 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ExtendJob(
+        self,
+        request: _market_pb2.ExtendJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.ExtendJobResponse, _abc.Awaitable[_market_pb2.ExtendJobResponse]]:
+        """More time or more money for a job that has not ended; money goes from wallet to hold at once.
+        Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOffers(
+        self,
+        request: _market_pb2.WatchOffersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_market_pb2.WatchOffersResponse], _abc.AsyncIterator[_market_pb2.WatchOffersResponse]]:
+        """The offers that ListOffers would give, whole, now and again whenever they change."""
+
+    @_abc_1.abstractmethod
     def GetBill(
         self,
         request: _market_pb2.GetBillRequest,
@@ -246,6 +276,14 @@ class SellerServiceStub:
     """
     ListHosts: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]
     """The caller's own hosts."""
+    PauseHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.PauseHostRequest, _market_pb2.PauseHostResponse]
+    """No new jobs on this host; what runs goes on. Errors: NOT_FOUND."""
+    ResumeHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.ResumeHostRequest, _market_pb2.ResumeHostResponse]
+    """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND."""
+    ReclaimHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.ReclaimHostRequest, _market_pb2.ReclaimHostResponse]
+    """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
+    Errors: NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class SellerServiceAsyncStub(SellerServiceStub):
@@ -258,6 +296,14 @@ class SellerServiceAsyncStub(SellerServiceStub):
     """
     ListHosts: _aio.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]  # type: ignore[assignment]
     """The caller's own hosts."""
+    PauseHost: _aio.UnaryUnaryMultiCallable[_market_pb2.PauseHostRequest, _market_pb2.PauseHostResponse]  # type: ignore[assignment]
+    """No new jobs on this host; what runs goes on. Errors: NOT_FOUND."""
+    ResumeHost: _aio.UnaryUnaryMultiCallable[_market_pb2.ResumeHostRequest, _market_pb2.ResumeHostResponse]  # type: ignore[assignment]
+    """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND."""
+    ReclaimHost: _aio.UnaryUnaryMultiCallable[_market_pb2.ReclaimHostRequest, _market_pb2.ReclaimHostResponse]  # type: ignore[assignment]
+    """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
+    Errors: NOT_FOUND.
+    """
 
 class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Caller: an account with the role seller."""
@@ -280,6 +326,32 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_market_pb2.ListHostsResponse, _abc.Awaitable[_market_pb2.ListHostsResponse]]:
         """The caller's own hosts."""
 
+    @_abc_1.abstractmethod
+    def PauseHost(
+        self,
+        request: _market_pb2.PauseHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.PauseHostResponse, _abc.Awaitable[_market_pb2.PauseHostResponse]]:
+        """No new jobs on this host; what runs goes on. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ResumeHost(
+        self,
+        request: _market_pb2.ResumeHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.ResumeHostResponse, _abc.Awaitable[_market_pb2.ResumeHostResponse]]:
+        """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ReclaimHost(
+        self,
+        request: _market_pb2.ReclaimHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.ReclaimHostResponse, _abc.Awaitable[_market_pb2.ReclaimHostResponse]]:
+        """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
+        Errors: NOT_FOUND.
+        """
+
 def add_SellerServiceServicer_to_server(servicer: SellerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AdminServiceStub:
@@ -301,6 +373,10 @@ class AdminServiceStub:
     """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
     GetTrialBalance: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetTrialBalanceRequest, _market_pb2.GetTrialBalanceResponse]
     """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
+    QuarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.QuarantineHostRequest, _market_pb2.QuarantineHostResponse]
+    """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND."""
+    UnquarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]
+    """Errors: NOT_FOUND."""
     RunAudit: _grpc.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]
     """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
 
@@ -321,6 +397,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_market_pb2.GetTrialBalanceRequest, _market_pb2.GetTrialBalanceResponse]  # type: ignore[assignment]
     """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
+    QuarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.QuarantineHostRequest, _market_pb2.QuarantineHostResponse]  # type: ignore[assignment]
+    """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND."""
+    UnquarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]  # type: ignore[assignment]
+    """Errors: NOT_FOUND."""
     RunAudit: _aio.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]  # type: ignore[assignment]
     """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
 
@@ -368,6 +448,22 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetTrialBalanceResponse, _abc.Awaitable[_market_pb2.GetTrialBalanceResponse]]:
         """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
+
+    @_abc_1.abstractmethod
+    def QuarantineHost(
+        self,
+        request: _market_pb2.QuarantineHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.QuarantineHostResponse, _abc.Awaitable[_market_pb2.QuarantineHostResponse]]:
+        """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def UnquarantineHost(
+        self,
+        request: _market_pb2.UnquarantineHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.UnquarantineHostResponse, _abc.Awaitable[_market_pb2.UnquarantineHostResponse]]:
+        """Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def RunAudit(

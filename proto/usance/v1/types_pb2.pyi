@@ -310,6 +310,70 @@ host.
 """
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
+class _Policy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_UNSPECIFIED: _Policy.ValueType  # 0
+    """BALANCED."""
+    POLICY_BALANCED: _Policy.ValueType  # 1
+    """Price, weighed against reliability and the time until the command runs."""
+    POLICY_CHEAPEST: _Policy.ValueType  # 2
+    """The lowest price, whatever else."""
+    POLICY_FASTEST_START: _Policy.ValueType  # 3
+    """The host that will have the command running first."""
+    POLICY_MOST_RELIABLE: _Policy.ValueType  # 4
+    """The host that has kept its promises best."""
+
+class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
+    """Which of the hosts that fit gets the job."""
+
+POLICY_UNSPECIFIED: Policy.ValueType  # 0
+"""BALANCED."""
+POLICY_BALANCED: Policy.ValueType  # 1
+"""Price, weighed against reliability and the time until the command runs."""
+POLICY_CHEAPEST: Policy.ValueType  # 2
+"""The lowest price, whatever else."""
+POLICY_FASTEST_START: Policy.ValueType  # 3
+"""The host that will have the command running first."""
+POLICY_MOST_RELIABLE: Policy.ValueType  # 4
+"""The host that has kept its promises best."""
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+class _OnHostLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnHostLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnHostLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_HOST_LOSS_UNSPECIFIED: _OnHostLoss.ValueType  # 0
+    """WAIT."""
+    ON_HOST_LOSS_WAIT: _OnHostLoss.ValueType  # 1
+    """Wait for the reconnect window; after it, another host if retries remain."""
+    ON_HOST_LOSS_REPLACE: _OnHostLoss.ValueType  # 2
+    """Another host as soon as the host is SUSPECT, at the price of one retry; the first attempt is stopped
+    when its host returns.
+    """
+    ON_HOST_LOSS_FAIL: _OnHostLoss.ValueType  # 3
+    """Never another host: the job fails when its host is lost."""
+
+class OnHostLoss(_OnHostLoss, metaclass=_OnHostLossEnumTypeWrapper):
+    """What the buyer wants when the host of a running job falls silent."""
+
+ON_HOST_LOSS_UNSPECIFIED: OnHostLoss.ValueType  # 0
+"""WAIT."""
+ON_HOST_LOSS_WAIT: OnHostLoss.ValueType  # 1
+"""Wait for the reconnect window; after it, another host if retries remain."""
+ON_HOST_LOSS_REPLACE: OnHostLoss.ValueType  # 2
+"""Another host as soon as the host is SUSPECT, at the price of one retry; the first attempt is stopped
+when its host returns.
+"""
+ON_HOST_LOSS_FAIL: OnHostLoss.ValueType  # 3
+"""Never another host: the job fails when its host is lost."""
+Global___OnHostLoss: _TypeAlias = OnHostLoss  # noqa: Y015
+
 class _HostState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -323,6 +387,12 @@ class _HostStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostState.V
     """Silent for some beats; may come back inside the reconnect window."""
     HOST_STATE_LOST: _HostState.ValueType  # 3
     """Silent for longer than the reconnect window."""
+    HOST_STATE_PAUSED: _HostState.ValueType  # 4
+    """Its seller takes no new jobs; what runs goes on."""
+    HOST_STATE_DRAINING: _HostState.ValueType  # 5
+    """Its seller wants the machine back: no new jobs, and what runs is ended with the promised notice."""
+    HOST_STATE_QUARANTINED: _HostState.ValueType  # 6
+    """The coordinator or the operator does not trust it: no new jobs."""
 
 class HostState(_HostState, metaclass=_HostStateEnumTypeWrapper):
     """What a host is, for the market."""
@@ -334,6 +404,12 @@ HOST_STATE_SUSPECT: HostState.ValueType  # 2
 """Silent for some beats; may come back inside the reconnect window."""
 HOST_STATE_LOST: HostState.ValueType  # 3
 """Silent for longer than the reconnect window."""
+HOST_STATE_PAUSED: HostState.ValueType  # 4
+"""Its seller takes no new jobs; what runs goes on."""
+HOST_STATE_DRAINING: HostState.ValueType  # 5
+"""Its seller wants the machine back: no new jobs, and what runs is ended with the promised notice."""
+HOST_STATE_QUARANTINED: HostState.ValueType  # 6
+"""The coordinator or the operator does not trust it: no new jobs."""
 Global___HostState: _TypeAlias = HostState  # noqa: Y015
 
 class _Role:
@@ -421,26 +497,91 @@ class GpuRequest(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     VRAM_BYTES_MIN_FIELD_NUMBER: _builtins.int
+    COMPUTE_CAPABILITY_MIN_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """1 to 64, all on one host."""
     model: _builtins.str
     """Part of the model's name, compared without case and blanks ("rtx4090"); empty for any."""
     vram_bytes_min: _builtins.int
     """At least this much memory on each; 0 for any."""
+    compute_capability_min: _builtins.str
+    """At least this compute capability on each, "8.0"; empty for any."""
     def __init__(
         self,
         *,
         count: _builtins.int = ...,
         model: _builtins.str = ...,
         vram_bytes_min: _builtins.int = ...,
+        compute_capability_min: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "model", b"model", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability_min", b"compute_capability_min", "count", b"count", "model", b"model", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GpuRequest: _TypeAlias = GpuRequest  # noqa: Y015
+
+@_typing.final
+class HostRequest(_message.Message):
+    """What a buyer asks of a host beside its GPUs. Set by the buyer; absent means any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DRIVER_VERSION_MIN_FIELD_NUMBER: _builtins.int
+    CUDA_VERSION_MIN_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    RELIABILITY_PPM_MIN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    driver_version_min: _builtins.str
+    """At least these versions, digits and dots: "550.54", "12.4"."""
+    cuda_version_min: _builtins.str
+    reliability_ppm_min: _builtins.int
+    """At least this reliability in parts per million, 0 to 1,000,000."""
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One of these regions; at most 32."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Every one of these labels with this value; at most 32."""
+
+    def __init__(
+        self,
+        *,
+        driver_version_min: _builtins.str = ...,
+        cuda_version_min: _builtins.str = ...,
+        regions: _abc.Iterable[_builtins.str] | None = ...,
+        reliability_ppm_min: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cuda_version_min", b"cuda_version_min", "driver_version_min", b"driver_version_min", "labels", b"labels", "regions", b"regions", "reliability_ppm_min", b"reliability_ppm_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostRequest: _TypeAlias = HostRequest  # noqa: Y015
 
 @_typing.final
 class JobSpec(_message.Message):
@@ -450,6 +591,26 @@ class JobSpec(_message.Message):
 
     @_typing.final
     class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -482,6 +643,12 @@ class JobSpec(_message.Message):
     QUEUE_MS_MAX_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     CPU_MILLI_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    ON_HOST_LOSS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For people; 1 to 64 characters of [A-Za-z0-9._-]; need not be unique."""
     image: _builtins.str
@@ -504,6 +671,12 @@ class JobSpec(_message.Message):
     """Memory of the job, 0 or 16 MiB to 16 TiB; 0 leaves the share to the host."""
     cpu_milli: _builtins.int
     """Thousandths of a processor, 0 or 100 to 1,024,000; 0 leaves the share to the host."""
+    policy: Global___Policy.ValueType
+    priority: _builtins.int
+    """0 to 100, more is sooner; 0 means 50. It grows with the time in the queue, so that nothing starves."""
+    on_host_loss: Global___OnHostLoss.ValueType
+    note: _builtins.str
+    """For people, at most 2,048 bytes; line feeds are allowed."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments, never given to a shell: 1 to 256 items, together at most 64 KiB."""
@@ -516,6 +689,14 @@ class JobSpec(_message.Message):
 
     @_builtins.property
     def gpus(self) -> Global___GpuRequest: ...
+    @_builtins.property
+    def host(self) -> Global___HostRequest: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For the buyer's own books: at most 32 names of 1 to 63 characters of [a-z0-9._-], values of at most 128
+        bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -533,10 +714,16 @@ class JobSpec(_message.Message):
         queue_ms_max: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         cpu_milli: _builtins.int = ...,
+        host: Global___HostRequest | None = ...,
+        policy: Global___Policy.ValueType = ...,
+        priority: _builtins.int = ...,
+        on_host_loss: Global___OnHostLoss.ValueType = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "gpus", b"gpus", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "gpus", b"gpus", "host", b"host", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "budget_micro", b"budget_micro", "command", b"command", "cpu_milli", b"cpu_milli", "env", b"env", "gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "image", b"image", "isolation_min", b"isolation_min", "memory_bytes", b"memory_bytes", "name", b"name", "queue_ms_max", b"queue_ms_max", "retries_max", b"retries_max", "run_ms_max", b"run_ms_max", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "budget_micro", b"budget_micro", "command", b"command", "cpu_milli", b"cpu_milli", "env", b"env", "gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "host", b"host", "image", b"image", "isolation_min", b"isolation_min", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "note", b"note", "on_host_loss", b"on_host_loss", "policy", b"policy", "priority", b"priority", "queue_ms_max", b"queue_ms_max", "retries_max", b"retries_max", "run_ms_max", b"run_ms_max", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stop_grace_ms: _TypeAlias = _typing.Literal["stop_grace_ms"]  # noqa: Y015
     _WhichOneofArgType__stop_grace_ms: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms"]  # noqa: Y015
