@@ -10,7 +10,7 @@ from coordinator.domain.matching import LimitCount
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import charge_between
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
-from coordinator.services.jobs import BillView, JobView, Quote
+from coordinator.services.jobs import BillPart, BillView, JobView, Quote
 from runtime.evidence import UsageRecord
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
@@ -152,7 +152,7 @@ def event_to(event: Event, lines: Mapping[tuple[str, int], tuple[Line, str]]) ->
         kind=m.EventKind.Value(f"EVENT_KIND_{what.kind.name}"),
         happened_at_ms=event.happened_ms,
         text=what.text,
-        job_state=job_state_to(what.job_state),
+        job_state=t.JOB_STATE_UNSPECIFIED if what.job_state is None else job_state_to(what.job_state),
         cause=cause_to(what.cause),
         attempt_id=what.attempt_id,
         bill_line=None if line is None else line_to(what.attempt_id, *line),
@@ -198,18 +198,31 @@ def bill_to(bill: BillView) -> m.Bill:
         held_micro=bill.job.spec.budget_micro,
         charged_micro=bill.job.charged_micro,
         released_micro=bill.released_micro,
-        attempts=[
-            m.BillAttempt(
-                attempt_id=attempt.id,
-                epoch=attempt.epoch,
-                host_id=attempt.host_id,
-                gpu_uuids=[gpu.uuid for gpu in attempt.gpus],
-                hour_price_micro=attempt.meter.hour_price_micro,
-                fee_ppm=attempt.meter.fee_ppm,
-                run_ms_affordable=attempt.meter.run_ms_affordable,
-                lines=[line_to(attempt.id, line, transfer_id) for line, transfer_id in lines],
+        credited_micro=sum(credit.amount_micro for part in bill.attempts for credit, _, _ in part.credits),
+        attempts=[_bill_attempt(part) for part in bill.attempts],
+    )
+
+
+def _bill_attempt(part: BillPart) -> m.BillAttempt:
+    attempt = part.attempt
+    return m.BillAttempt(
+        attempt_id=attempt.id,
+        epoch=attempt.epoch,
+        host_id=attempt.host_id,
+        gpu_uuids=[gpu.uuid for gpu in attempt.gpus],
+        hour_price_micro=attempt.meter.hour_price_micro,
+        fee_ppm=attempt.meter.fee_ppm,
+        run_ms_affordable=attempt.meter.run_ms_affordable,
+        lines=[line_to(attempt.id, line, transfer_id) for line, transfer_id in part.lines],
+        credits=[
+            m.BillCredit(
+                number=credit.number,
+                earning_micro=credit.earning_micro,
+                fee_micro=credit.fee_micro,
+                transfer_id=transfer_id,
+                reason=reason,
             )
-            for attempt, lines in bill.attempts
+            for credit, transfer_id, reason in part.credits
         ],
     )
 

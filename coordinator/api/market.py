@@ -9,10 +9,11 @@ from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
 from coordinator.domain.account import Account
 from coordinator.domain.event import Event, EventKind
-from coordinator.domain.host import Isolation
-from coordinator.domain.job import BUDGET_MICRO_MAX, LogChunk
+from coordinator.domain.job import BUDGET_MICRO_MAX, RUN_MS_MAX, LogChunk
 from coordinator.domain.metering import Line
+from coordinator.domain.refusal import invalid
 from coordinator.services import jobs
+from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.store.ports import Transaction
 from usance.v1 import market_pb2 as m
 from usance.v1 import market_pb2_grpc
@@ -21,6 +22,7 @@ from usance.v1 import types_pb2 as t
 LOOK_AGAIN_MS = 2_000
 EVENTS_A_LOOK = 200
 CHUNKS_A_LOOK = 16
+OFFERS_WATCHED_MAX = 500
 
 # By attempt and record number.
 Lines = Mapping[tuple[str, int], tuple[Line, str]]
@@ -31,20 +33,26 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         self._edge = edge
 
     async def ListOffers(self, request: m.ListOffersRequest, context: Context) -> m.ListOffersResponse:  # noqa: N802, ARG002
-        buyer = caller()
-        gpus = validate.gpu_request("gpus", request.gpus, count_min=0)
-        least = validate.isolation("isolation_min", request.isolation_min, Isolation.PROCESS)
-        price = validate.whole(
-            "gpu_hour_price_micro_max", request.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
-        )
-        size = validate.page_size(request.page_size)
-        first = validate.page_start(request.page_token)
-        found = await self._edge.read(lambda tx: jobs.offers(tx, buyer, gpus, least, price))
-        offers = [
-            offer for room, fitting in found for offer in render.offers_to(room, [fitting.gpus[0].model])
-        ]
+        size, first = validate.page_size(request.page_size), validate.page_start(request.page_token)
+        offers = await self._edge.read(_offers(caller(), validate.offer_filter(request)))
         more = str(first + size) if len(offers) > first + size else ""
         return m.ListOffersResponse(offers=offers[first : first + size], next_page_token=more)
+
+    async def WatchOffers(  # noqa: N802
+        self,
+        request: m.WatchOffersRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[m.WatchOffersResponse]:
+        look = _offers(caller(), validate.offer_filter(request.filter))
+        told: list[m.Offer] | None = None
+        with self._edge.bell.listen(OFFERS_TOPIC) as rung:
+            while True:
+                rung.clear()
+                offers = (await self._edge.read(look))[:OFFERS_WATCHED_MAX]
+                if offers != told:
+                    told = offers
+                    yield m.WatchOffersResponse(offers=offers)
+                await wait(rung, LOOK_AGAIN_MS)
 
     async def QuoteJob(self, request: m.QuoteJobRequest, context: Context) -> m.QuoteJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
@@ -77,6 +85,19 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         job_id, now = validate.name("job_id", request.job_id), self._edge.now()
         view = await self._edge.write(lambda tx: jobs.cancel(tx, buyer, request_id, job_id, now))
         return m.CancelJobResponse(job=render.job_to(view))
+
+    async def ExtendJob(self, request: m.ExtendJobRequest, context: Context) -> m.ExtendJobResponse:  # noqa: N802, ARG002
+        buyer, request_id = caller(), validate.request_id(request.request_id)
+        job_id = validate.name("job_id", request.job_id)
+        budget = validate.whole("budget_micro_more", request.budget_micro_more, 0, BUDGET_MICRO_MAX)
+        run_ms = validate.whole("run_ms_more", request.run_ms_more, 0, RUN_MS_MAX)
+        if not budget and not run_ms:
+            raise invalid("budget_micro_more", "more money or more time; both are 0")
+        now_ms = self._edge.clock.wall_ms()
+        view = await self._edge.write(
+            lambda tx: jobs.extend(tx, buyer, request_id, job_id, budget, run_ms, now_ms)
+        )
+        return m.ExtendJobResponse(job=render.job_to(view))
 
     async def GetBill(self, request: m.GetBillRequest, context: Context) -> m.GetBillResponse:  # noqa: N802, ARG002
         buyer, job_id = caller(), validate.name("job_id", request.job_id)
@@ -112,6 +133,9 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         buyer, job_id = caller(), validate.name("job_id", request.job_id)
         attempt_id = request.attempt_id and validate.name("attempt_id", request.attempt_id)
         offset = validate.whole("offset", request.offset, 0, 2**62)
+        tail = validate.whole("tail_bytes", request.tail_bytes, 0, 2**62)
+        if tail and not attempt_id:
+            attempt_id, offset = await self._edge.read(lambda tx: jobs.log_tail(tx, buyer, job_id, tail))
         with self._edge.bell.listen(job_id) as rung:
             while True:
                 rung.clear()
@@ -128,6 +152,17 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
                     return
                 else:
                     await wait(rung, LOOK_AGAIN_MS)
+
+
+def _offers(buyer: Account, wanted: jobs.OfferFilter) -> Callable[[Transaction], list[m.Offer]]:
+    def look(tx: Transaction) -> list[m.Offer]:
+        return [
+            offer
+            for room, fitting in jobs.offers(tx, buyer, wanted)
+            for offer in render.offers_to(room, [fitting.gpus[0].model])
+        ]
+
+    return look
 
 
 def _events(

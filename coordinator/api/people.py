@@ -7,6 +7,7 @@ from coordinator.api import convert_market as render
 from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
+from coordinator.domain.host import Hold
 from coordinator.domain.refusal import invalid
 from coordinator.services import accounts, audit, enrolment, hosts
 from usance.v1 import market_pb2 as m
@@ -67,6 +68,25 @@ class SellerServicer(market_pb2_grpc.SellerServiceServicer):
         seller = caller()
         rooms = await self._edge.read(lambda tx: hosts.of_seller(tx, seller.id))
         return m.ListHostsResponse(hosts=[render.host_to(room.host, room) for room in rooms])
+
+    async def PauseHost(self, request: m.PauseHostRequest, context: Context) -> m.PauseHostResponse:  # noqa: N802, ARG002
+        return m.PauseHostResponse(host=await self._hold(request, Hold.PAUSED))
+
+    async def ResumeHost(self, request: m.ResumeHostRequest, context: Context) -> m.ResumeHostResponse:  # noqa: N802, ARG002
+        return m.ResumeHostResponse(host=await self._hold(request, Hold.NONE))
+
+    async def ReclaimHost(self, request: m.ReclaimHostRequest, context: Context) -> m.ReclaimHostResponse:  # noqa: N802, ARG002
+        return m.ReclaimHostResponse(host=await self._hold(request, Hold.DRAINING))
+
+    async def _hold(
+        self, request: m.PauseHostRequest | m.ResumeHostRequest | m.ReclaimHostRequest, wish: Hold
+    ) -> m.Host:
+        seller, request_id = caller(), validate.request_id(request.request_id)
+        now_ms = self._edge.clock.wall_ms()
+        room = await self._edge.write(
+            lambda tx: hosts.seller_hold(tx, seller, request_id, request.host_id, wish, now_ms)
+        )
+        return render.host_to(room.host, room)
 
 
 class AdminServicer(market_pb2_grpc.AdminServiceServicer):
@@ -137,6 +157,33 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
             lines=[m.TrialBalanceLine(ledger_account=code, balance_micro=micro) for code, micro in lines],
             sum_micro=sum(micro for _, micro in lines),
         )
+
+    async def QuarantineHost(  # noqa: N802
+        self,
+        request: m.QuarantineHostRequest,
+        context: Context,  # noqa: ARG002
+    ) -> m.QuarantineHostResponse:
+        reason = validate.line("reason", request.reason, 256, empty=False)
+        host = await self._hold(request.request_id, request.host_id, Hold.QUARANTINED, reason)
+        return m.QuarantineHostResponse(host=host)
+
+    async def UnquarantineHost(  # noqa: N802
+        self,
+        request: m.UnquarantineHostRequest,
+        context: Context,  # noqa: ARG002
+    ) -> m.UnquarantineHostResponse:
+        host = await self._hold(
+            request.request_id, request.host_id, Hold.NONE, "the operator trusts it again"
+        )
+        return m.UnquarantineHostResponse(host=host)
+
+    async def _hold(self, request_id: str, host_id: str, wish: Hold, reason: str) -> m.Host:
+        operator, request_id = caller(), validate.request_id(request_id)
+        now_ms = self._edge.clock.wall_ms()
+        room = await self._edge.write(
+            lambda tx: hosts.hold(tx, operator, request_id, hosts.existing(tx, host_id), wish, reason, now_ms)
+        )
+        return render.host_to(room.host, room)
 
     async def RunAudit(self, request: m.RunAuditRequest, context: Context) -> m.RunAuditResponse:  # noqa: N802, ARG002
         violations, checked = await self._edge.read(audit.run)

@@ -17,15 +17,27 @@ class EventKind(StrEnum):
     REQUEUED = "requeued"
     ENDED = "ended"
     REFUSED_CLAIM = "refused_claim"
+    EXTENDED = "extended"
+    CREDITED = "credited"
+    BUDGET_LOW = "budget_low"
+    HOST_ENROLLED = "host_enrolled"
+    HOST_STATE = "host_state"
+    ACCOUNT_CREATED = "account_created"
+    TOKEN_CREATED = "token_created"  # noqa: S105 - a kind of event
+    DEPOSITED = "deposited"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewEvent:
+    """Of a job (then `job_state` says its state after it), of a host, or of an account."""
+
     kind: EventKind
-    job_id: str
     text: str
-    job_state: JobState
+    job_id: str = ""
+    job_state: JobState | None = None
     attempt_id: str = ""
+    host_id: str = ""
+    account_id: str = ""
     cause: Cause | None = None
     bill_line_number: int | None = None
 

@@ -10,6 +10,15 @@ class HostState(StrEnum):
     LOST = "lost"
 
 
+class Hold(StrEnum):
+    """Who holds a host back from new jobs."""
+
+    NONE = "none"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    QUARANTINED = "quarantined"
+
+
 class Isolation(IntEnum):
     """How far a job is kept away from the host and from others; more is better."""
 
@@ -53,11 +62,15 @@ class Host:
     id: str
     account_id: str
     account_name: str
+    # What buyers are told; of the two below it, the one that matters more.
     state: HostState
+    link: HostState
+    hold: Hold
     reason: str
     since_ms: int
     facts: HostFacts
     terms: Terms
+    reliability_ppm: int
 
 
 @dataclass(frozen=True, kw_only=True)

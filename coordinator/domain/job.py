@@ -109,6 +109,8 @@ class Attempt:
     state: AttemptState
     meter: Meter
     paid_through_ms: int = 0
+    # The buyer was told that the money is nearly gone.
+    warned: bool = False
     run_ms_reported: int = 0
     stop_reason: EndReason | None = None
     reported_end: ReportedEnd | None = None

@@ -50,6 +50,7 @@ class EndReason(StrEnum):
     PAID_THROUGH = "paid_through"
     SUPERSEDED = "superseded"
     CLAIM_REFUSED = "claim_refused"
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,17 @@ ENDS: dict[EndReason, End] = {
     EndReason.CLAIM_REFUSED: End(
         cause=Cause.HOST, job_state=JobState.FAILED, sentence="the host claimed what can't be"
     ),
+    EndReason.REPLACED: End(
+        cause=Cause.HOST,
+        job_state=JobState.FAILED,
+        sentence="the host fell silent, and the buyer wanted another without waiting",
+    ),
 }
+
+
+# Ends by the host's fault after which the published rule gives time back. Not REPLACED: there the host may
+# well have come back in time, and it was the buyer who would not wait.
+CREDITED = frozenset(reason for reason, end in ENDS.items() if end.cause is Cause.HOST) - {EndReason.REPLACED}
 
 
 class JobStep(StrEnum):

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.account import Account, Balances, Role
+from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid, not_found
+from coordinator.domain.states import Cause
 from coordinator.services.mint import Mint, digest_of
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 from ledger import chart
 from ledger.entries import Status, deposit
+from ledger.money import format_credits
 from runtime.ids import derived_uuid, new_id
 
 TOKEN_PREFIX = "usance_tok"  # noqa: S105 - a prefix by which secret scanners know our tokens
@@ -32,6 +35,8 @@ def create_account(
         if not tx.insert_account(account, now_ms):
             raise Refusal(RefusalCode.NAME_TAKEN, f"an account named {name!r} exists", field="name")
         tx.open_accounts([chart.wallet(account.id), chart.earnings(account.id)], now_ms)
+        roles_text = ", ".join(sorted(roles))
+        _tell(tx, EventKind.ACCOUNT_CREATED, account.id, f"account {name} was made: {roles_text}", now_ms)
         return account.id
 
     content = fingerprint("account", name, *sorted(roles))
@@ -72,6 +77,7 @@ def create_token(
     def make() -> str:
         expires_ms = now_ms + (lifetime_ms or TOKEN_MS_DEFAULT)
         tx.insert_token(digest_of(token), owner.id, now_ms, expires_ms)
+        _tell(tx, EventKind.TOKEN_CREATED, owner.id, "a token was made", now_ms)
         return str(expires_ms)
 
     expires = once(tx, caller_id, request_id, fingerprint("token", owner.id, lifetime_ms), make)
@@ -109,7 +115,13 @@ def credit(
         if outcome.status is Status.BALANCE_OUT_OF_RANGE:
             raise invalid("amount_micro", "so much that the wallet can still be counted")
         assert outcome.status is Status.POSTED, outcome
+        text = f"{format_credits(amount_micro)} credits came in: {reason}"
+        _tell(tx, EventKind.DEPOSITED, owner.id, text, now_ms)
         return str(transfer.id)
 
     once(tx, caller_id, request_id, fingerprint("deposit", owner.id, amount_micro, reason), make)
     return wallet(tx, owner.id)
+
+
+def _tell(tx: Transaction, kind: EventKind, account_id: str, text: str, now_ms: int) -> None:
+    tx.append_events([NewEvent(kind=kind, account_id=account_id, text=text, cause=Cause.PLATFORM)], now_ms)

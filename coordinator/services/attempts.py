@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from coordinator.domain.event import EventKind, NewEvent
-from coordinator.domain.job import Attempt, Job, LogState
+from coordinator.domain.job import Attempt, Job, LogState, OnHostLoss
 from coordinator.domain.metering import Stamp
 from coordinator.domain.states import (
+    CREDITED,
     ENDS,
     JOB_TERMINAL,
     AttemptState,
@@ -18,9 +19,13 @@ from coordinator.domain.states import (
     job_after,
     job_step_at_end,
 )
+from coordinator.services.credits import give_back
+from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC, note_end
 from coordinator.store.ports import Transaction
 from ledger.entries import release
 from runtime.ids import derived_uuid
+
+_HOST_GONE = frozenset({EndReason.HOST_LOST, EndReason.HOST_FORGOT, EndReason.REPLACED})
 
 
 def ask_stop(tx: Transaction, job: Job, attempt: Attempt, reason: EndReason, now: Stamp) -> Attempt:
@@ -71,7 +76,7 @@ def end_attempt(
     assert job is not None, "an attempt has a job"
     reason = end_reason(attempt, reported)
     sentence = end_sentence(reason, exit_code, detail)
-    host_is_gone = reported in {EndReason.HOST_LOST, EndReason.HOST_FORGOT}
+    host_is_gone = reported in _HOST_GONE
     after = replace(
         attempt,
         state=attempt_after(attempt.state, AttemptStep.END),
@@ -84,7 +89,12 @@ def end_attempt(
         else attempt.log_state,
     )
     _must(tx.save_attempt(attempt, after))
-    step = job_step_at_end(reason, exit_code, job.spec.retries_max - job.retries_used)
+    host_at_fault = ENDS[reason].cause is Cause.HOST
+    note_end(tx, attempt.host_id, host_at_fault=host_at_fault)
+    if reason in CREDITED:
+        give_back(tx, job, after, ENDS[reason].sentence, now)
+    retries = 0 if job.spec.on_host_loss is OnHostLoss.FAIL else job.spec.retries_max - job.retries_used
+    step = job_step_at_end(reason, exit_code, retries)
     ended = NewEvent(
         kind=EventKind.ATTEMPT_ENDED,
         job_id=job.id,
@@ -114,7 +124,7 @@ def end_attempt(
         tx.append_events([again], now.wall_ms)
     else:
         finish_job(tx, job, replace(job_next, ended_ms=now.wall_ms), now.wall_ms)
-    tx.wake(attempt.host_id, job.id, "queue")
+    tx.wake(attempt.host_id, job.id, QUEUE_TOPIC, OFFERS_TOPIC)
 
 
 def finish_job(tx: Transaction, before: Job, after: Job, now_ms: int) -> None:

@@ -1,8 +1,10 @@
 """How a machine becomes a host: a token from its seller, used once."""
 
 from coordinator.domain.account import Account
+from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.metering import Stamp
 from coordinator.domain.refusal import Refusal, RefusalCode
+from coordinator.domain.states import Cause
 from coordinator.services.accounts import NewToken
 from coordinator.services.mint import Mint, digest_of
 from coordinator.services.requests import fingerprint, once
@@ -38,4 +40,11 @@ def enroll(tx: Transaction, secret: str, key_digest: bytes, stamp: Stamp) -> str
         )
     if host_id == fresh_id:
         tx.insert_host(host_id, digest, stamp)
+        event = NewEvent(
+            kind=EventKind.HOST_ENROLLED,
+            host_id=host_id,
+            text="a machine was enrolled with a token of its seller",
+            cause=Cause.HOST,
+        )
+        tx.append_events([event], stamp.wall_ms)
     return host_id

@@ -1,13 +1,17 @@
 """What a buyer does: quote, submit, look, cancel, read the bill."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from uuid import UUID
 
 from coordinator.domain.account import Account
+from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import Gpu, HostRoom, Isolation
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
+    RUN_MS_MAX,
     Attempt,
     GpuRequest,
     Job,
@@ -30,13 +34,24 @@ from coordinator.domain.states import (
     end_sentence,
     job_after,
 )
-from coordinator.services.attempts import ask_stop, finish_job
+from coordinator.services.attempts import LostRaceError, ask_stop, finish_job
+from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 from ledger.entries import Status, hold
+from ledger.money import charge_micro, format_credits
 from runtime.ids import derived_uuid, new_id
 
-QUEUE_TOPIC = "queue"
+
+
+class OfferOrder(StrEnum):
+    """In what order offers come."""
+
+    PRICE = "price"
+    RELIABILITY = "reliability"
+    VRAM = "vram"
+    COUNT = "count"
+
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +74,18 @@ class JobView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BillPart:
+    """What one attempt cost, and what of it went back; each with its ledger transfer."""
+
+    attempt: Attempt
+    lines: Sequence[tuple[Line, str]]
+    credits: Sequence[tuple[Credit, str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BillView:
     job: Job
-    attempts: Sequence[tuple[Attempt, Sequence[tuple[Line, str]]]]
+    attempts: Sequence[BillPart]
 
     @property
     def final(self) -> bool:
@@ -86,18 +110,26 @@ class LogPage:
     finished: bool = False
 
 
-def offers(
-    tx: Transaction, buyer: Account, gpus: GpuRequest, isolation_min: Isolation, price_micro_max: int
-) -> list[tuple[HostRoom, Fit]]:
-    """Hosts that could take such a job of this buyer now, cheapest first."""
+@dataclass(frozen=True, kw_only=True)
+class OfferFilter:
+    gpus: GpuRequest
+    host: HostRequest
+    isolation_min: Isolation
+    gpu_hour_price_micro_max: int
+    order: OfferOrder
+
+
+def offers(tx: Transaction, buyer: Account, wanted: OfferFilter) -> list[tuple[HostRoom, Fit]]:
+    """Hosts that could take such a job of this buyer now."""
     spec = JobSpec(
         name="any",
         image="",
         command=(),
-        gpus=replace(gpus, count=max(1, gpus.count)),
+        gpus=replace(wanted.gpus, count=max(1, wanted.gpus.count)),
+        host=wanted.host,
         budget_micro=BUDGET_MICRO_MAX,
-        isolation_min=isolation_min,
-        gpu_hour_price_micro_max=price_micro_max,
+        isolation_min=wanted.isolation_min,
+        gpu_hour_price_micro_max=wanted.gpu_hour_price_micro_max,
         run_ms_max=0,
     )
     request = Request(
@@ -109,7 +141,20 @@ def offers(
         for model in sorted(room.host.terms.prices)
         if isinstance(fitting := fit(request, _only(room, model)), Fit)
     ]
-    return sorted(found, key=lambda o: (o[1].gpu_hour_price_micro, o[0].host.id, o[1].gpus[0].model))
+    return sorted(found, key=lambda offer: _ORDERS[wanted.order](*offer))
+
+
+# Ties go to the cheaper, then by id, so that the order is the same each time.
+_ORDERS: dict[OfferOrder, Callable[[HostRoom, Fit], tuple[int, int, str]]] = {
+    OfferOrder.PRICE: lambda room, f: (f.gpu_hour_price_micro, 0, room.host.id),
+    OfferOrder.RELIABILITY: lambda room, f: (
+        -room.host.reliability_ppm,
+        f.gpu_hour_price_micro,
+        room.host.id,
+    ),
+    OfferOrder.VRAM: lambda room, f: (-f.gpus[0].vram_bytes, f.gpu_hour_price_micro, room.host.id),
+    OfferOrder.COUNT: lambda room, f: (-len(room.free), f.gpu_hour_price_micro, room.host.id),
+}
 
 
 def _only(room: HostRoom, model: str) -> HostRoom:
@@ -151,22 +196,7 @@ def submit(tx: Transaction, buyer: Account, request_id: str, spec: JobSpec, now_
 
     def make() -> str:
         job_id = new_id("job")
-        transfer = hold(
-            transfer_id=derived_uuid("hold", job_id),
-            account_id=buyer.id,
-            job_id=job_id,
-            amount_micro=spec.budget_micro,
-            event_ms=now_ms,
-        )
-        (outcome,) = tx.post([transfer], now_ms)
-        if outcome.status is Status.INSUFFICIENT_FUNDS:
-            raise Refusal(
-                RefusalCode.INSUFFICIENT_FUNDS,
-                "the wallet holds less than the budget",
-                field="spec.budget_micro",
-                remedy=f"at most {tx.balances([buyer.id])[buyer.id].wallet_micro} micro-credits now",
-            )
-        assert outcome.status is Status.POSTED, outcome
+        _hold(tx, buyer, job_id, derived_uuid("hold", job_id), spec.budget_micro, "spec.budget_micro", now_ms)
         tx.insert_job(
             Job(
                 id=job_id,
@@ -257,11 +287,116 @@ def cancel(tx: Transaction, buyer: Account, request_id: str, job_id: str, now: S
     return view(tx, buyer, once(tx, buyer.id, request_id, fingerprint("cancel", job_id), make))
 
 
+def extend(
+    tx: Transaction,
+    buyer: Account,
+    request_id: str,
+    job_id: str,
+    budget_micro_more: int,
+    run_ms_more: int,
+    now_ms: int,
+) -> JobView:
+    """More money, held at once, or more time; an attempt that runs has both from now on."""
+
+    def make() -> str:
+        job = owned_job(tx, buyer, job_id)
+        live = [a for a in tx.attempts_of_jobs([job_id])[job_id] if a.end_reason is None]
+        if job.state not in JOB_LIVE or any(attempt.stop_reason for attempt in live):
+            raise Refusal(
+                RefusalCode.JOB_ENDED, "the job has ended, or is being stopped already", field="job_id"
+            )
+        spec = replace(
+            job.spec,
+            budget_micro=_sum(
+                "budget_micro_more", job.spec.budget_micro, budget_micro_more, BUDGET_MICRO_MAX
+            ),
+            run_ms_max=_sum("run_ms_more", job.spec.run_ms_max, run_ms_more, RUN_MS_MAX),
+        )
+        if budget_micro_more:
+            transfer_id = derived_uuid("extend", buyer.id, request_id)
+            _hold(tx, buyer, job_id, transfer_id, budget_micro_more, "budget_micro_more", now_ms)
+        after = replace(job, spec=spec)
+        saved = tx.save_job(job, after) and all(
+            tx.save_attempt(attempt, extended(attempt, after)) for attempt in live
+        )
+        if not saved:
+            raise LostRaceError
+        event = NewEvent(
+            kind=EventKind.EXTENDED,
+            job_id=job_id,
+            text=f"the budget is now {format_credits(spec.budget_micro)} credits and the time limit "
+            f"{spec.run_ms_max // 1000} s",
+            job_state=job.state,
+            cause=Cause.BUYER,
+        )
+        tx.append_events([event], now_ms)
+        tx.wake(job_id, *(attempt.host_id for attempt in live))
+        return job_id
+
+    content = fingerprint("extend", job_id, budget_micro_more, run_ms_more)
+    return view(tx, buyer, once(tx, buyer.id, request_id, content, make))
+
+
+def extended(attempt: Attempt, job: Job) -> Attempt:
+    """What earlier attempts were charged is gone; all else of the budget is this one's."""
+    meter = attempt.meter
+    of_this_micro = charge_micro(meter.hour_price_micro, meter.billed_ms)
+    left_micro = job.spec.budget_micro - (job.charged_micro - of_this_micro)
+    meter = replace(
+        meter,
+        run_ms_affordable=run_ms_affordable(meter.hour_price_micro, left_micro),
+        run_ms_max=job.spec.run_ms_max,
+    )
+    return replace(attempt, meter=meter, warned=False)
+
+
+def _sum(field: str, now: int, more: int, most: int) -> int:
+    if now + more > most:
+        raise Refusal(
+            RefusalCode.INVALID_FIELD, f"{field}: too much", field=field, remedy=f"at most {most - now}"
+        )
+    return now + more
+
+
+def _hold(
+    tx: Transaction,
+    buyer: Account,
+    job_id: str,
+    transfer_id: UUID,
+    amount_micro: int,
+    field: str,
+    now_ms: int,
+) -> None:
+    transfer = hold(
+        transfer_id=transfer_id,
+        account_id=buyer.id,
+        job_id=job_id,
+        amount_micro=amount_micro,
+        event_ms=now_ms,
+    )
+    (outcome,) = tx.post([transfer], now_ms)
+    if outcome.status is Status.INSUFFICIENT_FUNDS:
+        raise Refusal(
+            RefusalCode.INSUFFICIENT_FUNDS,
+            "the wallet holds less than that",
+            field=field,
+            remedy=f"at most {format_credits(tx.balances([buyer.id])[buyer.id].wallet_micro)} credits now",
+        )
+    assert outcome.status is Status.POSTED, outcome
+
+
 def bill(tx: Transaction, buyer: Account, job_id: str) -> BillView:
     job = owned_job(tx, buyer, job_id)
     attempts = tx.attempts_of_jobs([job_id])[job_id]
-    lines = tx.lines_of([attempt.id for attempt in attempts])
-    return BillView(job=job, attempts=[(attempt, lines[attempt.id]) for attempt in attempts])
+    ids = [attempt.id for attempt in attempts]
+    lines, credits_ = tx.lines_of(ids), tx.credits_of(ids)
+    return BillView(
+        job=job,
+        attempts=[
+            BillPart(attempt=attempt, lines=lines[attempt.id], credits=credits_[attempt.id])
+            for attempt in attempts
+        ],
+    )
 
 
 def events(
@@ -270,6 +405,14 @@ def events(
     """Those after the given one, and whether the job has ended: then no others will follow."""
     job = owned_job(tx, buyer, job_id)
     return tx.events_after(job.id, after, limit), job.state in JOB_TERMINAL
+
+
+def log_tail(tx: Transaction, buyer: Account, job_id: str, tail_bytes: int) -> tuple[str, int]:
+    """Where the last so many bytes of the latest attempt begin."""
+    attempts = tx.attempts_of_jobs([owned_job(tx, buyer, job_id).id])[job_id]
+    if not attempts:
+        return "", 0
+    return attempts[-1].id, max(0, attempts[-1].log_offset - tail_bytes)
 
 
 def log_page(

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from coordinator.domain.host import HostState
-from coordinator.domain.job import LogState
+from coordinator.domain.job import LogState, OnHostLoss
 from coordinator.domain.metering import Stamp, elapsed_ms
 from coordinator.domain.states import AttemptState, EndReason
-from coordinator.services.attempts import end_attempt
+from coordinator.services.attempts import ask_stop, end_attempt
+from coordinator.services.hosts import change_link, existing
 from coordinator.store.ports import Transaction
 
 BEATS_BEFORE_SUSPECT = 3
@@ -18,14 +19,12 @@ def pass_once(tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms:
     `started` is when this coordinator began to listen: before it nobody could have been heard, so its own
     absence is not counted as the host's.
     """
-    for host_id, state, seen in tx.hosts_seen():
+    for host_id, link, seen in tx.hosts_seen():
         silent_ms = min(elapsed_ms(seen, now), elapsed_ms(started, now))
         if silent_ms > window_ms:
-            _lose(tx, host_id, state, now)
-        elif silent_ms > BEATS_BEFORE_SUSPECT * beat_interval_ms and state is HostState.ONLINE:
-            tx.save_host_state(
-                host_id, state, HostState.SUSPECT, "has not been heard for some beats", now.wall_ms
-            )
+            _lose(tx, host_id, now)
+        elif silent_ms > BEATS_BEFORE_SUSPECT * beat_interval_ms and link is HostState.ONLINE:
+            _suspect(tx, host_id, now)
     for attempt in tx.attempts_reported_ended():
         end = attempt.reported_end
         if end is not None and min(elapsed_ms(end.at, now), elapsed_ms(started, now)) > window_ms:
@@ -34,11 +33,14 @@ def pass_once(tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms:
     for attempt in tx.attempts_untaken():
         if min(elapsed_ms(attempt.meter.assigned, now), elapsed_ms(started, now)) > window_ms:
             end_attempt(tx, attempt, EndReason.START_FAILED, None, "it never took the job up", now)
+    for host, since_ms in tx.draining():
+        if now.wall_ms - since_ms >= host.terms.reclaim_notice_ms:
+            _reclaim(tx, host.id, now)
 
 
-def _lose(tx: Transaction, host_id: str, state: HostState, now: Stamp) -> None:
+def _lose(tx: Transaction, host_id: str, now: Stamp) -> None:
     reason = "has been silent for longer than the reconnect window"
-    if not tx.save_host_state(host_id, state, HostState.LOST, reason, now.wall_ms):
+    if not change_link(tx, existing(tx, host_id), HostState.LOST, reason, now.wall_ms):
         return
     for attempt in tx.attempts_on_host(host_id):
         if attempt.state is not AttemptState.ENDED:
@@ -47,3 +49,22 @@ def _lose(tx: Transaction, host_id: str, state: HostState, now: Stamp) -> None:
             # It had ended well, but the rest of its output went with the host.
             tx.save_attempt(attempt, replace(attempt, log_state=LogState.INCOMPLETE))
             tx.wake(attempt.job_id)
+
+
+def _suspect(tx: Transaction, host_id: str, now: Stamp) -> None:
+    """Some buyers would rather not wait to see."""
+    if not change_link(tx, existing(tx, host_id), HostState.SUSPECT, "has missed some beats", now.wall_ms):
+        return
+    live = [a for a in tx.attempts_on_host(host_id) if a.state is not AttemptState.ENDED]
+    jobs = tx.jobs([attempt.job_id for attempt in live])
+    for attempt in live:
+        job = jobs[attempt.job_id]
+        if job.spec.on_host_loss is OnHostLoss.REPLACE and job.retries_used < job.spec.retries_max:
+            end_attempt(tx, attempt, EndReason.REPLACED, None, "", now)
+
+
+def _reclaim(tx: Transaction, host_id: str, now: Stamp) -> None:
+    live = [a for a in tx.attempts_on_host(host_id) if a.state is not AttemptState.ENDED]
+    jobs = tx.jobs([attempt.job_id for attempt in live])
+    for attempt in live:
+        ask_stop(tx, jobs[attempt.job_id], attempt, EndReason.RECLAIMED, now)

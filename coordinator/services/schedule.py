@@ -15,6 +15,7 @@ from coordinator.domain.states import (
     job_after,
 )
 from coordinator.services.attempts import LostRaceError, finish_job
+from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.services.jobs import request_of
 from coordinator.store.ports import Transaction
 from runtime.ids import new_id
@@ -72,7 +73,7 @@ def _assign(
         cause=Cause.PLATFORM,
     )
     tx.append_events([event], now.wall_ms)
-    tx.wake(placement.host.id, job.id)
+    tx.wake(placement.host.id, job.id, OFFERS_TOPIC)
 
 
 def _new_attempt(

@@ -8,10 +8,14 @@ from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Lie, Line, Stamp, accept, sight_by_usage
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
+from coordinator.services.hosts import existing, quarantine
 from coordinator.store.ports import Transaction
 from ledger.entries import capture
 from runtime.evidence import UsageRecord
 from runtime.ids import derived_uuid
+
+# One may be an accident, of a disk or of a new version. It is refused all the same.
+LIES_BEFORE_QUARANTINE = 3
 
 
 def settle(
@@ -62,6 +66,8 @@ def refuse_claim(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Sta
         cause=Cause.HOST,
     )
     tx.append_events([event], now.wall_ms)
+    if tx.lies_of(attempt.host_id) >= LIES_BEFORE_QUARANTINE:
+        quarantine(tx, existing(tx, attempt.host_id), f"claimed what can't be, again: {lie}", now.wall_ms)
     return ask_stop(tx, job, attempt, EndReason.CLAIM_REFUSED, now)
 
 

@@ -19,11 +19,14 @@ from coordinator.domain.states import (
     job_after,
 )
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
+from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC, change_link
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
 
 LOG_READ_CHUNKS = 64
+# The buyer is warned when the money lasts for five more minutes, or for a tenth of what it bought.
+BUDGET_LOW_MS = 300_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Ack:
 def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: Stamp) -> None:
     _seen(tx, host_id, now)
     tx.save_hello(host_id, facts, terms)
-    tx.wake("queue")
+    tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
 
 
 def beat(
@@ -82,12 +85,9 @@ def beat(
 
 
 def desired(tx: Transaction, host_id: str) -> list[Wanted]:
-    wanted = []
-    for attempt in tx.attempts_on_host(host_id):
-        job = tx.job(attempt.job_id)
-        assert job is not None, "an attempt has a job"
-        wanted.append(Wanted(attempt=attempt, spec=job.spec))
-    return wanted
+    attempts = tx.attempts_on_host(host_id)
+    jobs = tx.jobs(sorted({attempt.job_id for attempt in attempts})) if attempts else {}
+    return [Wanted(attempt=attempt, spec=jobs[attempt.job_id].spec) for attempt in attempts]
 
 
 def usage(
@@ -155,9 +155,8 @@ def _seen(tx: Transaction, host_id: str, now: Stamp) -> None:
         # Its certificate is good, but our database is older than it: restored, or another.
         raise Refusal(RefusalCode.UNAUTHENTICATED, f"{host_id} is not known here; enrol it anew")
     tx.save_seen(host_id, now)
-    if host.state is not HostState.ONLINE:
-        tx.save_host_state(host_id, host.state, HostState.ONLINE, "connected", now.wall_ms)
-        tx.wake("queue")
+    if host.link is not HostState.ONLINE:
+        change_link(tx, host, HostState.ONLINE, "connected", now.wall_ms)
 
 
 def _take(
@@ -222,12 +221,33 @@ def _take_running(
         tx.append_events([event], now.wall_ms)
         tx.wake(job.id)
         job = running
+    after = _warn(tx, job, after, now)
     _save(tx, attempt, after)
     meter = after.meter
     if after.run_ms_reported >= meter.run_ms_max:
         ask_stop(tx, job, after, EndReason.TIME_LIMIT, now)
     elif after.run_ms_reported >= meter.run_ms_affordable:
         ask_stop(tx, job, after, EndReason.BUDGET_SPENT, now)
+
+
+def _warn(tx: Transaction, job: Job, attempt: Attempt, now: Stamp) -> Attempt:
+    """Once, while there is still time to extend the job."""
+    meter = attempt.meter
+    left_ms = meter.run_ms_affordable - attempt.run_ms_reported
+    low_ms = min(BUDGET_LOW_MS, meter.run_ms_affordable // 10)
+    if attempt.warned or meter.run_ms_affordable > meter.run_ms_max or left_ms > low_ms:
+        return attempt
+    event = NewEvent(
+        kind=EventKind.BUDGET_LOW,
+        job_id=job.id,
+        attempt_id=attempt.id,
+        text=f"the budget lasts for {max(0, left_ms) // 1000} s more; then the job is stopped",
+        job_state=job.state,
+        cause=Cause.BUYER,
+    )
+    tx.append_events([event], now.wall_ms)
+    tx.wake(job.id)
+    return replace(attempt, warned=True)
 
 
 def _take_end(

@@ -100,6 +100,8 @@ def job_from_row(row: Row) -> Job:
 def job_changes(job: Job) -> Json:
     """The columns of a job that may change."""
     return {
+        "spec": spec_to_json(job.spec),
+        "budget_micro": job.spec.budget_micro,
         "state": str(job.state),
         "cause": _text(job.cause),
         "detail": job.detail,
@@ -124,6 +126,7 @@ def attempt_from_row(row: Row) -> Attempt:
         state=AttemptState(row["state"]),
         meter=_meter(row, frozenset(gpu.uuid for gpu in gpus)),
         paid_through_ms=row["paid_through_ms"],
+        warned=row["warned"],
         run_ms_reported=row["run_ms_reported"],
         stop_reason=_reason(row["stop_reason"]),
         reported_end=_reported_end(row["reported_end"]),
@@ -144,6 +147,7 @@ def attempt_changes(attempt: Attempt) -> Json:
     return {
         "state": str(attempt.state),
         "paid_through_ms": attempt.paid_through_ms,
+        "warned": attempt.warned,
         "run_ms_reported": attempt.run_ms_reported,
         "stop_reason": _text(attempt.stop_reason),
         "reported_end": None if end is None else {**vars(end), "reason": str(end.reason), "at": vars(end.at)},
@@ -171,6 +175,8 @@ def attempt_changes(attempt: Attempt) -> Json:
         "usage_end_ms": meter.usage_end_ms,
         "usage_digest": meter.usage_digest,
         "billed_ms": meter.billed_ms,
+        "run_ms_affordable": meter.run_ms_affordable,
+        "run_ms_max": meter.run_ms_max,
     }
 
 
@@ -187,8 +193,6 @@ def attempt_facts(attempt: Attempt) -> Json:
         "gpus": gpus_to_json(attempt.gpus),
         "hour_price_micro": meter.hour_price_micro,
         "fee_ppm": meter.fee_ppm,
-        "run_ms_affordable": meter.run_ms_affordable,
-        "run_ms_max": meter.run_ms_max,
         "assigned": vars(meter.assigned),
     }
 

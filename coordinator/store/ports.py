@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from coordinator.domain.account import Account, Balances
+from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
-from coordinator.domain.host import Host, HostFacts, HostRoom, HostState, Terms
+from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Terms
 from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
 from ledger.entries import Outcome, Transfer
@@ -60,9 +61,21 @@ class Hosts(Protocol):
 
     def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
 
-    def save_host_state(
-        self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int
-    ) -> bool: ...
+    def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
+        """Whether it is heard."""
+        ...
+
+    def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None: ...
+
+    def save_reliability(self, host_id: str, ppm: int) -> None: ...
+
+    def lies_of(self, host_id: str) -> int:
+        """In how many attempts it claimed what can't be."""
+        ...
+
+    def draining(self) -> Sequence[tuple[Host, int]]:
+        """Hosts whose sellers want them back, and since when."""
+        ...
 
     def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
         """Every host that is not LOST, and when it was last heard."""
@@ -73,6 +86,8 @@ class Jobs(Protocol):
     def insert_job(self, job: Job) -> None: ...
 
     def job(self, job_id: str) -> Job | None: ...
+
+    def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]: ...
 
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
         """Newest first."""
@@ -98,6 +113,10 @@ class Jobs(Protocol):
         """Those which the host must still be told of."""
         ...
 
+    def held_by_buyers(self) -> dict[str, int]:
+        """How many GPUs each buyer's live attempts have."""
+        ...
+
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         """Those not ENDED of which the host has said that they are over."""
         ...
@@ -115,6 +134,12 @@ class Jobs(Protocol):
     def lines_of(
         self, attempt_ids: Sequence[str], number_min: int = 0
     ) -> dict[str, list[tuple[Line, str]]]: ...
+
+    def insert_credit(self, attempt_id: str, credit: Credit, transfer_id: str, reason: str) -> None: ...
+
+    def credits_of(self, attempt_ids: Sequence[str]) -> dict[str, list[tuple[Credit, str, str]]]:
+        """What was given back: each with its transfer's id and its reason."""
+        ...
 
     def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None: ...
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from coordinator.domain.host import Host, HostFacts, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Isolation, Terms
 from coordinator.domain.metering import Stamp
+from coordinator.domain.standing import RELIABILITY_PPM_AT_FIRST, host_state
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
-from coordinator.store.tables import account, attempt_gpu, enrolment_token, host
+from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, host
 
 _NOT_SEEN_YET = HostFacts(
     hostname="",
@@ -52,6 +53,10 @@ class SqlHosts:
                 state=str(HostState.LOST),
                 reason="enrolled, has not connected yet",
                 since_ms=stamp.wall_ms,
+                hold=str(Hold.NONE),
+                hold_reason="",
+                hold_since_ms=stamp.wall_ms,
+                reliability_ppm=RELIABILITY_PPM_AT_FIRST,
                 facts=facts_to_json(_NOT_SEEN_YET),
                 terms=terms_to_json(Terms()),
                 seen_boot_id=stamp.boot_id,
@@ -89,15 +94,31 @@ class SqlHosts:
             .values(seen_boot_id=stamp.boot_id, seen_boot_ms=stamp.boot_ms, seen_wall_ms=stamp.wall_ms)
         )
 
-    def save_host_state(
-        self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int
-    ) -> bool:
+    def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         done = self.connection.execute(
             update(host)
             .where(host.c.id == host_id, host.c.state == str(before))
             .values(state=str(after), reason=reason, since_ms=now_ms)
         )
         return done.rowcount == 1
+
+    def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
+        self.connection.execute(
+            update(host)
+            .where(host.c.id == host_id)
+            .values(hold=str(hold), hold_reason=reason, hold_since_ms=now_ms)
+        )
+
+    def save_reliability(self, host_id: str, ppm: int) -> None:
+        self.connection.execute(update(host).where(host.c.id == host_id).values(reliability_ppm=ppm))
+
+    def lies_of(self, host_id: str) -> int:
+        lied = select(func.count()).where(attempt.c.host_id == host_id, attempt.c.lie != "")
+        return self.connection.execute(lied).scalar_one()
+
+    def draining(self) -> Sequence[tuple[Host, int]]:
+        rows = self.connection.execute(_HOST.where(host.c.hold == str(Hold.DRAINING))).mappings()
+        return [(_host(row), row["hold_since_ms"]) for row in rows]
 
     def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
         rows = self.connection.execute(
@@ -116,13 +137,18 @@ class SqlHosts:
 
 
 def _host(row: Row) -> Host:
+    link, hold = HostState(row["state"]), Hold(row["hold"])
+    held = host_state(link, hold) is not link
     return Host(
         id=row["id"],
         account_id=row["account_id"],
         account_name=row["account_name"],
-        state=HostState(row["state"]),
-        reason=row["reason"],
-        since_ms=row["since_ms"],
+        state=host_state(link, hold),
+        link=link,
+        hold=hold,
+        reason=row["hold_reason"] if held else row["reason"],
+        since_ms=row["hold_since_ms"] if held else row["since_ms"],
+        reliability_ppm=row["reliability_ppm"],
         facts=facts_from_json(row["facts"]),
         terms=terms_from_json(row["terms"]),
     )

@@ -14,7 +14,6 @@ from coordinator.store.codec import (
     attempt_from_row,
     job_changes,
     job_from_row,
-    spec_to_json,
 )
 from coordinator.store.tables import account, attempt, attempt_gpu, counter, event, job
 from coordinator.store.triggers import EVENT_COUNTER
@@ -32,9 +31,7 @@ class SqlJobs:
             insert(job).values(
                 id=new.id,
                 account_id=new.account_id,
-                spec=spec_to_json(new.spec),
                 submitted_ms=new.submitted_ms,
-                budget_micro=new.spec.budget_micro,
                 **job_changes(new),
             )
         )
@@ -42,6 +39,10 @@ class SqlJobs:
     def job(self, job_id: str) -> Job | None:
         row = self.connection.execute(_JOB.where(job.c.id == job_id)).mappings().one_or_none()
         return None if row is None else job_from_row(row)
+
+    def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        rows = self.connection.execute(_JOB.where(job.c.id.in_(job_ids))).mappings()
+        return {row["id"]: job_from_row(row) for row in rows}
 
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
         query = _JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
@@ -101,6 +102,16 @@ class SqlJobs:
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
+    def held_by_buyers(self) -> dict[str, int]:
+        query = (
+            select(job.c.account_id, func.count().label("gpus"))
+            .select_from(attempt_gpu)
+            .join(attempt, attempt.c.id == attempt_gpu.c.attempt_id)
+            .join(job, job.c.id == attempt.c.job_id)
+            .group_by(job.c.account_id)
+        )
+        return {row.account_id: row.gpus for row in self.connection.execute(query)}
+
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         query = select(attempt).where(
             attempt.c.state.in_(_LIVE_ATTEMPTS), attempt.c.reported_end.is_not(None)
@@ -138,12 +149,14 @@ class SqlJobs:
         rows = [
             {
                 "number": last - len(new) + index,
-                "job_id": item.job_id,
+                "job_id": item.job_id or None,
+                "host_id": item.host_id or None,
+                "account_id": item.account_id or None,
                 "attempt_id": item.attempt_id,
                 "kind": str(item.kind),
                 "happened_ms": now_ms,
                 "text": item.text,
-                "job_state": str(item.job_state),
+                "job_state": None if item.job_state is None else str(item.job_state),
                 "cause": None if item.cause is None else str(item.cause),
                 "bill_line_number": item.bill_line_number,
             }
@@ -167,9 +180,11 @@ def _event(row: Row) -> Event:
         happened_ms=row["happened_ms"],
         what=NewEvent(
             kind=EventKind(row["kind"]),
-            job_id=row["job_id"],
+            job_id=row["job_id"] or "",
+            host_id=row["host_id"] or "",
+            account_id=row["account_id"] or "",
             text=row["text"],
-            job_state=JobState(row["job_state"]),
+            job_state=None if row["job_state"] is None else JobState(row["job_state"]),
             attempt_id=row["attempt_id"],
             cause=None if row["cause"] is None else Cause(row["cause"]),
             bill_line_number=row["bill_line_number"],

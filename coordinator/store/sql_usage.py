@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, func, insert, select
 
+from coordinator.domain.credit import Credit
 from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
 from coordinator.store.codec import line_from_row, line_to_row
-from coordinator.store.tables import bill_line, log_chunk
+from coordinator.store.tables import bill_line, credit, log_chunk
 
 
 class SqlUsage:
@@ -26,6 +27,19 @@ class SqlUsage:
         )
         for row in self.connection.execute(query).mappings():
             found[row["attempt_id"]].append(line_from_row(row))
+        return found
+
+    def insert_credit(self, attempt_id: str, new: Credit, transfer_id: str, reason: str) -> None:
+        self.connection.execute(
+            insert(credit).values(attempt_id=attempt_id, **vars(new), transfer_id=transfer_id, reason=reason)
+        )
+
+    def credits_of(self, attempt_ids: Sequence[str]) -> dict[str, list[tuple[Credit, str, str]]]:
+        found: dict[str, list[tuple[Credit, str, str]]] = {attempt_id: [] for attempt_id in attempt_ids}
+        query = select(credit).where(credit.c.attempt_id.in_(attempt_ids)).order_by(credit.c.number)
+        for row in self.connection.execute(query):
+            what = Credit(number=row.number, earning_micro=row.earning_micro, fee_micro=row.fee_micro)
+            found[row.attempt_id].append((what, row.transfer_id, row.reason))
         return found
 
     def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Connection,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -27,7 +29,7 @@ from sqlalchemy import event as event_api
 
 from coordinator.domain.account import Role
 from coordinator.domain.event import EventKind
-from coordinator.domain.host import HostState
+from coordinator.domain.host import Hold, HostState
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
 from coordinator.store.triggers import COUNTERS, POSTGRES, SQLITE
 
@@ -40,6 +42,10 @@ metadata = MetaData(
         "fk": "%(table_name)s_%(column_0_N_name)s_fk",
     }
 )
+
+
+# A host is heard, not heard for a while, or given up.
+LINK_STATES = (HostState.ONLINE, HostState.SUSPECT, HostState.LOST)
 
 
 def _one_of(column: str, values: Iterable[str]) -> str:
@@ -103,11 +109,21 @@ host = Table(
     metadata,
     _id(),
     Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
-    Column("state", String(16), CheckConstraint(_one_of("state", HostState), name="state"), nullable=False),
+    Column("state", String(16), CheckConstraint(_one_of("state", LINK_STATES), name="state"), nullable=False),
     Column("reason", Text, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
     Column("facts", JSON, nullable=False),
     Column("terms", JSON, nullable=False),
+    # Who holds it back from new jobs, why and since when; `state` says only whether it is heard.
+    Column("hold", String(16), CheckConstraint(_one_of("hold", Hold), name="hold"), nullable=False),
+    Column("hold_reason", Text, nullable=False),
+    Column("hold_since_ms", BigInteger, nullable=False),
+    Column(
+        "reliability_ppm",
+        Integer,
+        CheckConstraint("reliability_ppm BETWEEN 0 AND 1000000", name="reliability"),
+        nullable=False,
+    ),
     Column("seen_boot_id", String(64), nullable=False),
     Column("seen_boot_ms", BigInteger, nullable=False),
     Column("seen_wall_ms", BigInteger, nullable=False),
@@ -157,6 +173,7 @@ attempt = Table(
     Column("run_ms_affordable", BigInteger, nullable=False),
     Column("run_ms_max", BigInteger, nullable=False),
     Column("paid_through_ms", BigInteger, nullable=False),
+    Column("warned", Boolean, nullable=False),
     Column("stop_reason", String(32), CheckConstraint(_one_of("stop_reason", EndReason), name="stop_reason")),
     Column("end_reason", String(32), CheckConstraint(_one_of("end_reason", EndReason), name="end_reason")),
     Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
@@ -196,6 +213,8 @@ Index(
 )
 # What a host must still be told of: see `synchronize.desired`.
 _UNRELEASED = "state <> 'ended' OR log_state = 'open'"
+_LIED = "lie <> ''"
+Index("attempt_lie_ix", attempt.c.host_id, postgresql_where=text(_LIED), sqlite_where=text(_LIED))
 Index(
     "attempt_host_ix",
     attempt.c.host_id,
@@ -233,6 +252,20 @@ bill_line = Table(
     CheckConstraint("billed_through_ms <= end_ms AND billed_through_ms <= witnessed_ms", name="witnessed"),
 )
 
+# What went back to the buyer of a bill line, because the host was at fault.
+credit = Table(
+    "credit",
+    metadata,
+    Column("attempt_id", String(64), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("earning_micro", BigInteger, nullable=False),
+    Column("fee_micro", BigInteger, nullable=False),
+    Column("transfer_id", String(36), nullable=False),
+    Column("reason", Text, nullable=False),
+    ForeignKeyConstraint(["attempt_id", "number"], ["bill_line.attempt_id", "bill_line.number"]),
+    CheckConstraint("earning_micro >= 0 AND fee_micro >= 0 AND earning_micro + fee_micro > 0", name="amount"),
+)
+
 log_chunk = Table(
     "log_chunk",
     metadata,
@@ -247,21 +280,27 @@ event = Table(
     "event",
     metadata,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("job_id", ForeignKey("job.id"), nullable=False),
+    # What it tells of: one of the three.
+    Column("job_id", ForeignKey("job.id")),
+    Column("host_id", ForeignKey("host.id")),
+    Column("account_id", ForeignKey("account.id")),
     Column("attempt_id", String(64), nullable=False),
     Column("kind", String(32), CheckConstraint(_one_of("kind", EventKind), name="kind"), nullable=False),
     Column("happened_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
-    Column(
-        "job_state",
-        String(16),
-        CheckConstraint(_one_of("job_state", JobState), name="job_state"),
-        nullable=False,
-    ),
+    Column("job_state", String(16), CheckConstraint(_one_of("job_state", JobState), name="job_state")),
     Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
     Column("bill_line_number", BigInteger),
+    CheckConstraint(
+        "CASE WHEN job_id IS NULL THEN 0 ELSE 1 END + CASE WHEN host_id IS NULL THEN 0 ELSE 1 END"
+        " + CASE WHEN account_id IS NULL THEN 0 ELSE 1 END = 1",
+        name="subject",
+    ),
+    CheckConstraint("(job_id IS NULL) = (job_state IS NULL)", name="state_of_job"),
 )
 Index("event_job_ix", event.c.job_id, event.c.number)
+Index("event_host_ix", event.c.host_id, event.c.number)
+Index("event_account_ix", event.c.account_id, event.c.number)
 
 counter = Table(
     "counter",

@@ -76,6 +76,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_REQUEUED: _EventKind.ValueType  # 8
     EVENT_KIND_ENDED: _EventKind.ValueType  # 9
     EVENT_KIND_REFUSED_CLAIM: _EventKind.ValueType  # 10
+    EVENT_KIND_EXTENDED: _EventKind.ValueType  # 11
+    EVENT_KIND_CREDITED: _EventKind.ValueType  # 12
+    EVENT_KIND_BUDGET_LOW: _EventKind.ValueType  # 13
+    """The money lasts for five more minutes or less."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen to a job."""
@@ -91,6 +95,10 @@ EVENT_KIND_ATTEMPT_ENDED: EventKind.ValueType  # 7
 EVENT_KIND_REQUEUED: EventKind.ValueType  # 8
 EVENT_KIND_ENDED: EventKind.ValueType  # 9
 EVENT_KIND_REFUSED_CLAIM: EventKind.ValueType  # 10
+EVENT_KIND_EXTENDED: EventKind.ValueType  # 11
+EVENT_KIND_CREDITED: EventKind.ValueType  # 12
+EVENT_KIND_BUDGET_LOW: EventKind.ValueType  # 13
+"""The money lasts for five more minutes or less."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -1010,6 +1018,41 @@ class BillLine(_message.Message):
 Global___BillLine: _TypeAlias = BillLine  # noqa: Y015
 
 @_typing.final
+class BillCredit(_message.Message):
+    """What went back to the buyer because the host was at fault, by the published rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EARNING_MICRO_FIELD_NUMBER: _builtins.int
+    FEE_MICRO_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The bill line that it corrects."""
+    earning_micro: _builtins.int
+    """From the seller, and from the platform."""
+    fee_micro: _builtins.int
+    transfer_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        earning_micro: _builtins.int = ...,
+        fee_micro: _builtins.int = ...,
+        transfer_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earning_micro", b"earning_micro", "fee_micro", b"fee_micro", "number", b"number", "reason", b"reason", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BillCredit: _TypeAlias = BillCredit  # noqa: Y015
+
+@_typing.final
 class BillAttempt(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1021,6 +1064,7 @@ class BillAttempt(_message.Message):
     FEE_PPM_FIELD_NUMBER: _builtins.int
     RUN_MS_AFFORDABLE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     epoch: _builtins.int
     host_id: _builtins.str
@@ -1032,6 +1076,8 @@ class BillAttempt(_message.Message):
     def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillLine]: ...
+    @_builtins.property
+    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillCredit]: ...
     def __init__(
         self,
         *,
@@ -1043,10 +1089,11 @@ class BillAttempt(_message.Message):
         fee_ppm: _builtins.int = ...,
         run_ms_affordable: _builtins.int = ...,
         lines: _abc.Iterable[Global___BillLine] | None = ...,
+        credits: _abc.Iterable[Global___BillCredit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "epoch", b"epoch", "fee_ppm", b"fee_ppm", "gpu_uuids", b"gpu_uuids", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "lines", b"lines", "run_ms_affordable", b"run_ms_affordable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "credits", b"credits", "epoch", b"epoch", "fee_ppm", b"fee_ppm", "gpu_uuids", b"gpu_uuids", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "lines", b"lines", "run_ms_affordable", b"run_ms_affordable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1062,12 +1109,17 @@ class Bill(_message.Message):
     CHARGED_MICRO_FIELD_NUMBER: _builtins.int
     RELEASED_MICRO_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    CREDITED_MICRO_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     final: _builtins.bool
     held_micro: _builtins.int
     charged_micro: _builtins.int
     released_micro: _builtins.int
     """Given back to the wallet."""
+    credited_micro: _builtins.int
+    """Given back because a host was at fault: the sum of all credits. What the job cost in the end is
+    charged_micro less this.
+    """
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillAttempt]: ...
     def __init__(
@@ -1079,10 +1131,11 @@ class Bill(_message.Message):
         charged_micro: _builtins.int = ...,
         released_micro: _builtins.int = ...,
         attempts: _abc.Iterable[Global___BillAttempt] | None = ...,
+        credited_micro: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_micro", b"charged_micro", "final", b"final", "held_micro", b"held_micro", "job_id", b"job_id", "released_micro", b"released_micro"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_micro", b"charged_micro", "credited_micro", b"credited_micro", "final", b"final", "held_micro", b"held_micro", "job_id", b"job_id", "released_micro", b"released_micro"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

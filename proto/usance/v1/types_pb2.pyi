@@ -269,6 +269,8 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """The host claimed what can't be: usage that does not follow, another container, foreign GPUs. Cause:
     host.
     """
+    END_REASON_REPLACED: _EndReason.ValueType  # 16
+    """The host fell silent, and the buyer had asked for another one at once. Cause: host."""
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Why an attempt ended. Each has one cause; docs/job-states.md has the table."""
@@ -308,6 +310,8 @@ END_REASON_CLAIM_REFUSED: EndReason.ValueType  # 15
 """The host claimed what can't be: usage that does not follow, another container, foreign GPUs. Cause:
 host.
 """
+END_REASON_REPLACED: EndReason.ValueType  # 16
+"""The host fell silent, and the buyer had asked for another one at once. Cause: host."""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _Policy:
