@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--beat-interval-ms", type=int, help="how often a host says that it is alive")
     run.add_argument("--reconnect-window-ms", type=int, help="how long a silent host is waited for")
     run.add_argument("--fee-ppm", type=int, help="the platform's part of each charge")
+    run.add_argument("--metrics", help="where a Prometheus may read the figures, host:port")
     run.add_argument("--log-json", action="store_true", default=None, help="logs as JSON")
     return parser
 

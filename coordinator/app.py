@@ -9,6 +9,9 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
 from sqlalchemy import Engine
 
 from coordinator import identity
@@ -17,6 +20,7 @@ from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
 from coordinator.api.host import EnrolmentServicer, HostServicer
 from coordinator.api.market import MarketServicer
+from coordinator.api.metrics import Metrics
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
 from coordinator.loops import repeat
@@ -31,7 +35,7 @@ from ledger.engine import make_engine
 from runtime.channel import SERVER_OPTIONS
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
-from usance.v1 import host_pb2_grpc, market_pb2_grpc
+from usance.v1 import host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 OPERATOR_NAME = "operator"
@@ -97,7 +101,8 @@ async def _serve(
         now_ms = clock.wall_ms()
         return await asyncio.wrap_future(database.read(lambda tx: accounts.authenticate(tx, token, now_ms)))
 
-    server = grpc.aio.server(interceptors=[Gate(authenticate)], options=SERVER_OPTIONS)
+    metrics = Metrics()
+    server = grpc.aio.server(interceptors=[Gate(authenticate, metrics, clock)], options=SERVER_OPTIONS)
     market, hosts = _listen(server, settings, who)
     edge = Edge(
         store=database,
@@ -113,6 +118,10 @@ async def _serve(
         ),
     )
     host_servicer = _register(server, edge, who)
+    healthy = _register_grpc_own(server)
+    if settings.metrics:
+        host, port = split_address("metrics", settings.metrics)
+        start_http_server(port, host, metrics.registry)
     await server.start()
     _LOG.info("serves the market at %s and hosts at %s", market, hosts)
     # For whoever started us: from now on we answer, and at these addresses.
@@ -120,6 +129,7 @@ async def _serve(
     loops = [asyncio.create_task(_schedule(edge)), asyncio.create_task(_reap(edge))]
     await stop.wait()
     _LOG.info("stops: agents are asked to come back")
+    await healthy.enter_graceful_shutdown()
     host_servicer.drain(DRAIN_SPREAD_MS)
     for task in loops:
         task.cancel()
@@ -178,6 +188,19 @@ def _register(server: grpc.aio.Server, edge: Edge, who: identity.Identity) -> Ho
     )
     host_pb2_grpc.add_HostServiceServicer_to_server(host_servicer, server)
     return host_servicer
+
+
+def _register_grpc_own(server: grpc.aio.Server) -> health.aio.HealthServicer:
+    """Health and reflection, as every gRPC tool knows them."""
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    names = [
+        service.full_name
+        for file in (market_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+    ]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return healthy
 
 
 def _mint(directory: Path) -> Mint:

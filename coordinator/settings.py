@@ -27,6 +27,8 @@ class Settings:
     beat_interval_ms: int = 5_000
     reconnect_window_ms: int = 600_000
     fee_ppm: int = 50_000
+    # Where a Prometheus may read the figures, host:port; "" for nowhere.
+    metrics: str = ""
     log_json: bool = False
 
     @property
@@ -53,6 +55,9 @@ TEMPLATE = """\
 
 # The platform's part of each charge, in parts per million.
 #fee_ppm = 50000
+
+# Where a Prometheus may read the figures; nowhere, if nothing is named.
+#metrics = "127.0.0.1:7412"
 
 # Logs as JSON, one object a line.
 #log_json = false

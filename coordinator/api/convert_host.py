@@ -1,7 +1,7 @@
 """Messages of `host.proto` to domain values and back."""
 
 from coordinator.api.convert_market import end_reason_to, spec_to
-from coordinator.api.validate import line, whole
+from coordinator.api.validate import labels, line, whole
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
 from coordinator.domain.job import LogChunk, LogTotals
 from coordinator.domain.refusal import invalid
@@ -40,7 +40,17 @@ def facts(message: h.HostFacts) -> HostFacts:
         gpus=gpus,
         driver_version=line("facts.driver_version", message.driver_version, 64),
         region=line("facts.region", message.region, 64),
+        cuda_version=line("facts.cuda_version", message.cuda_version, 32),
+        labels=labels("facts.labels", message.labels),
+        download_bps=_bps("facts.download_bps", message.download_bps)
+        if message.HasField("download_bps")
+        else None,
+        upload_bps=_bps("facts.upload_bps", message.upload_bps) if message.HasField("upload_bps") else None,
     )
+
+
+def _bps(field: str, value: int) -> int:
+    return whole(field, value, 0, INT64_MAX)
 
 
 def _gpu(message: t.Gpu) -> Gpu:
@@ -64,6 +74,7 @@ def terms(message: h.Terms) -> Terms:
             for price in message.prices
         },
         run_ms_max=whole("terms.run_ms_max", message.run_ms_max, 0, INT64_MAX),
+        reclaim_notice_ms=whole("terms.reclaim_notice_ms", message.reclaim_notice_ms, 0, 86_400_000),
         trusted_accounts=frozenset(
             line("terms.trusted_accounts", name, 64) for name in message.trusted_accounts
         ),

@@ -23,7 +23,10 @@ def spec_to(spec: JobSpec) -> t.JobSpec:
         command=spec.command,
         env=spec.env,
         gpus=t.GpuRequest(
-            count=spec.gpus.count, model=spec.gpus.model, vram_bytes_min=spec.gpus.vram_bytes_min
+            count=spec.gpus.count,
+            model=spec.gpus.model,
+            vram_bytes_min=spec.gpus.vram_bytes_min,
+            compute_capability_min=spec.gpus.compute_capability_min,
         ),
         isolation_min=isolation_to(spec.isolation_min),
         gpu_hour_price_micro_max=spec.gpu_hour_price_micro_max,
@@ -34,6 +37,18 @@ def spec_to(spec: JobSpec) -> t.JobSpec:
         queue_ms_max=spec.queue_ms_max,
         memory_bytes=spec.memory_bytes,
         cpu_milli=spec.cpu_milli,
+        host=t.HostRequest(
+            driver_version_min=spec.host.driver_version_min,
+            cuda_version_min=spec.host.cuda_version_min,
+            regions=spec.host.regions,
+            reliability_ppm_min=spec.host.reliability_ppm_min,
+            labels=spec.host.labels,
+        ),
+        policy=t.Policy.Value(f"POLICY_{spec.policy.name}"),
+        priority=spec.priority,
+        on_host_loss=t.OnHostLoss.Value(f"ON_HOST_LOSS_{spec.on_host_loss.name}"),
+        labels=spec.labels,
+        note=spec.note,
     )
 
 
@@ -84,6 +99,11 @@ def offers_to(room: HostRoom, only: Sequence[str] | None = None) -> list[m.Offer
             executor=facts.executor,
             run_ms_max=terms.run_ms_max,
             driver_version=facts.driver_version,
+            cuda_version=facts.cuda_version,
+            reliability_ppm=room.host.reliability_ppm,
+            labels=facts.labels,
+            compute_capability=min(g.compute_capability for g in facts.gpus if g.model == model),
+            reclaim_notice_ms=terms.reclaim_notice_ms,
         )
         for model in models
         if only is None or model in only

@@ -1,18 +1,23 @@
 """Every RPC passes here: who calls is found out, and what goes wrong is told in the contract's words."""
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 
 from coordinator.api.access import ACCESS, Access, allows
-from coordinator.api.status import to_status
+from coordinator.api.metrics import Metrics
+from coordinator.api.status import STATUS, to_status
 from coordinator.domain.account import Account
 from coordinator.domain.refusal import Refusal, RefusalCode
+from runtime.clock import Clock
 from runtime.ids import new_id
 
 _LOG = logging.getLogger(__name__)
@@ -20,6 +25,8 @@ _CALLER: ContextVar[Account] = ContextVar("caller")
 _HOST_ID: ContextVar[str] = ContextVar("host_id")
 _BEARER = "Bearer "
 HOST_PREFIX = "host_"
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Authenticate = Callable[[str], Awaitable[Account]]
@@ -35,9 +42,21 @@ def host_id() -> str:
     return _HOST_ID.get()
 
 
+@dataclass(kw_only=True)
+class _Note:
+    """What is known of one RPC, for its log line and the figures."""
+
+    method: str
+    request_id: str
+    who: str = "nobody"
+    status: str = "OK"
+
+
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported, unused-ignore]
-    def __init__(self, authenticate: Authenticate) -> None:
+    def __init__(self, authenticate: Authenticate, metrics: Metrics, clock: Clock) -> None:
         self._authenticate = authenticate
+        self._metrics = metrics
+        self._clock = clock
 
     async def intercept_service(
         self,
@@ -45,48 +64,77 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's own handler type is not generic over ours
         handler = await continuation(handler_call_details)
-        access = ACCESS.get(handler_call_details.method)
-        if handler is None or access is None:
+        method = handler_call_details.method
+        if handler is None or method not in ACCESS:
             return None  # what nobody has been admitted to is not there
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._one(access, handler.unary_unary), *codecs)
+            return grpc.unary_unary_rpc_method_handler(self._one(method, handler.unary_unary), *codecs)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._many(access, handler.unary_stream), *codecs)
-        return grpc.stream_stream_rpc_method_handler(self._many(access, handler.stream_stream), *codecs)
+            return grpc.unary_stream_rpc_method_handler(self._many(method, handler.unary_stream), *codecs)
+        return grpc.stream_stream_rpc_method_handler(self._many(method, handler.stream_stream), *codecs)
 
-    def _one(self, access: Access, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _one(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: object, context: Context) -> object:
-            try:
-                await self._admit(access, context)
-                return await behaviour(request, context)
-            except Exception as error:  # noqa: BLE001 - the one place where an RPC's failure is told
-                return await _tell(context, error)
+            with self._noted(method, context) as note, self._metrics.rpc_seconds.labels(method).time():
+                try:
+                    await self._admit(note, context)
+                    return await behaviour(request, context)
+                except Exception as error:  # noqa: BLE001 - the one place where an RPC's failure is told
+                    return await _tell(note, context, error)
 
         return answer
 
     def _many(
-        self, access: Access, behaviour: Callable[..., AsyncGenerator[Any, None]]
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any, None]]
     ) -> Callable[..., AsyncIterator[Any]]:
         async def answer(request: object, context: Context) -> AsyncIterator[object]:
-            try:
-                await self._admit(access, context)
-                async with aclosing(behaviour(request, context)) as items:
-                    async for item in items:
-                        yield item
-            except Exception as error:  # noqa: BLE001 - as above
-                await _tell(context, error)
+            with (
+                self._noted(method, context) as note,
+                self._metrics.streams.labels(method).track_inprogress(),
+            ):
+                try:
+                    await self._admit(note, context)
+                    async with aclosing(behaviour(request, context)) as items:
+                        async for item in items:
+                            yield item
+                except Exception as error:  # noqa: BLE001 - as above
+                    await _tell(note, context, error)
 
         return answer
 
-    async def _admit(self, access: Access, context: Context) -> None:
+    @contextmanager
+    def _noted(self, method: str, context: Context) -> Iterator[_Note]:
+        note, began_ms = _Note(method=method, request_id=_request_id(context)), self._clock.boot_ms()
+        try:
+            yield note
+        except (asyncio.CancelledError, GeneratorExit):
+            note.status = "CANCELLED"
+            raise
+        finally:
+            self._metrics.rpcs.labels(method, note.status).inc()
+            took_ms = self._clock.boot_ms() - began_ms
+            _LOG.info("%s %s %s by %s in %d ms", note.request_id, method, note.status, note.who, took_ms)
+
+    async def _admit(self, note: _Note, context: Context) -> None:
+        access = ACCESS[note.method]
         if access is Access.HOST:
-            _HOST_ID.set(_host_of(context))
+            note.who = _host_of(context)
+            _HOST_ID.set(note.who)
         elif access is not Access.ANYBODY:
             account = await self._authenticate(_token_of(context))
+            note.who = account.id
             if not allows(access, account.roles):
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs an account with the role {access}")
             _CALLER.set(account)
+
+
+def _request_id(context: Context) -> str:
+    """The caller's own name for the request where it is fit to be written down, else one of ours."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return new_id("rpc")
 
 
 def _token_of(context: Context) -> str:
@@ -104,12 +152,12 @@ def _host_of(context: Context) -> str:
     raise Refusal(RefusalCode.UNAUTHENTICATED, "no host's certificate: agents use the host port")
 
 
-async def _tell(context: Context, error: Exception) -> NoReturn:
+async def _tell(note: _Note, context: Context, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, Refusal):
-        quote = new_id("err")
-        _LOG.error("%s: an RPC failed", quote, exc_info=error)
-        error = Refusal(RefusalCode.INTERNAL, f"our own fault; quote {quote} to the operator")
+        _LOG.error("%s: an RPC failed", note.request_id, exc_info=error)
+        error = Refusal(RefusalCode.INTERNAL, f"our own fault; quote {note.request_id} to the operator")
+    note.status = STATUS[error.code].name
     await context.abort_with_status(to_status(error))
     raise AssertionError("abort_with_status raises")

@@ -7,13 +7,20 @@ from uuid import UUID
 from coordinator.domain.host import Isolation
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
+    PRIORITY_DEFAULT,
+    PRIORITY_MAX,
     RUN_MS_DEFAULT,
     RUN_MS_MAX,
     STOP_GRACE_MS_DEFAULT,
     GpuRequest,
+    HostRequest,
     JobSpec,
+    OnHostLoss,
+    Policy,
 )
 from coordinator.domain.refusal import invalid
+from coordinator.services.jobs import OfferFilter, OfferOrder
+from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
 PAGE_DEFAULT, PAGE_MAX = 100, 500
@@ -25,6 +32,21 @@ _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _PAGE_START = re.compile(r"[0-9]{0,9}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{0,256}")
 _ENV_RESERVED = ("NVIDIA_", "USANCE_")
+_VERSION = re.compile(r"([0-9]{1,9}(\.[0-9]{1,9}){0,3})?", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9._-]{1,63}")
+_POLICIES = {
+    t.POLICY_CHEAPEST: Policy.CHEAPEST,
+    t.POLICY_FASTEST_START: Policy.FASTEST_START,
+    t.POLICY_MOST_RELIABLE: Policy.MOST_RELIABLE,
+}
+_ON_HOST_LOSS = {t.ON_HOST_LOSS_REPLACE: OnHostLoss.REPLACE, t.ON_HOST_LOSS_FAIL: OnHostLoss.FAIL}
+_ORDERS = {
+    m.OFFER_ORDER_RELIABILITY: OfferOrder.RELIABILITY,
+    m.OFFER_ORDER_VRAM: OfferOrder.VRAM,
+    m.OFFER_ORDER_COUNT: OfferOrder.COUNT,
+}
+LABELS_MAX = 32
+NOTE_BYTES_MAX = 2_048
 KIB_64 = 65_536
 TIB_16 = 16 << 40
 
@@ -99,7 +121,54 @@ def gpu_request(field: str, message: t.GpuRequest, count_min: int = 1) -> GpuReq
         count=whole(f"{field}.count", message.count, count_min, 64),
         model=line(f"{field}.model", message.model, 128),
         vram_bytes_min=whole(f"{field}.vram_bytes_min", message.vram_bytes_min, 0, TIB_16),
+        compute_capability_min=version(f"{field}.compute_capability_min", message.compute_capability_min),
     )
+
+
+def version(field: str, text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        raise invalid(field, "digits and dots, such as 550.54")
+    return text
+
+
+def labels(field: str, items: Mapping[str, str]) -> dict[str, str]:
+    if len(items) > LABELS_MAX:
+        raise invalid(field, f"at most {LABELS_MAX} labels")
+    for label, value in items.items():
+        if not _LABEL.fullmatch(label):
+            raise invalid(field, f"names of 1 to 63 of a-z, 0-9, dot, underscore, dash, not {label[:64]!r}")
+        line(field, value, 128)
+    return dict(items)
+
+
+def host_request(field: str, message: t.HostRequest) -> HostRequest:
+    if len(message.regions) > LABELS_MAX:
+        raise invalid(f"{field}.regions", f"at most {LABELS_MAX} regions")
+    return HostRequest(
+        driver_version_min=version(f"{field}.driver_version_min", message.driver_version_min),
+        cuda_version_min=version(f"{field}.cuda_version_min", message.cuda_version_min),
+        regions=tuple(line(f"{field}.regions", region, 64, empty=False) for region in message.regions),
+        reliability_ppm_min=whole(f"{field}.reliability_ppm_min", message.reliability_ppm_min, 0, 1_000_000),
+        labels=labels(f"{field}.labels", message.labels),
+    )
+
+
+def offer_filter(request: m.ListOffersRequest) -> OfferFilter:
+    return OfferFilter(
+        gpus=gpu_request("gpus", request.gpus, count_min=0),
+        host=host_request("host", request.host),
+        isolation_min=isolation("isolation_min", request.isolation_min, Isolation.PROCESS),
+        gpu_hour_price_micro_max=whole(
+            "gpu_hour_price_micro_max", request.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
+        ),
+        order=_ORDERS.get(request.order, OfferOrder.PRICE),
+    )
+
+
+def note(field: str, text: str) -> str:
+    if len(text.encode()) > NOTE_BYTES_MAX or not all(c.isprintable() or c == "\n" for c in text):
+        raise invalid(field, f"at most {NOTE_BYTES_MAX} bytes of printable text and line feeds")
+    return text
 
 
 def spec(message: t.JobSpec) -> JobSpec:
@@ -124,6 +193,12 @@ def spec(message: t.JobSpec) -> JobSpec:
         retries_max=whole("spec.retries_max", message.retries_max, 0, 10),
         queue_ms_max=whole("spec.queue_ms_max", message.queue_ms_max, 0, RUN_MS_MAX),
         memory_bytes=_zero_or("spec.memory_bytes", message.memory_bytes, 16 << 20, TIB_16),
+        host=host_request("spec.host", message.host),
+        policy=_POLICIES.get(message.policy, Policy.BALANCED),
+        priority=whole("spec.priority", message.priority, 0, PRIORITY_MAX) or PRIORITY_DEFAULT,
+        on_host_loss=_ON_HOST_LOSS.get(message.on_host_loss, OnHostLoss.WAIT),
+        labels=labels("spec.labels", message.labels),
+        note=note("spec.note", message.note),
         cpu_milli=_zero_or("spec.cpu_milli", message.cpu_milli, 100, 1_024_000),
     )
 

@@ -14,6 +14,7 @@ from coordinator.domain.job import (
     RUN_MS_MAX,
     Attempt,
     GpuRequest,
+    HostRequest,
     Job,
     JobSpec,
     LogChunk,
@@ -35,13 +36,12 @@ from coordinator.domain.states import (
     job_after,
 )
 from coordinator.services.attempts import LostRaceError, ask_stop, finish_job
-from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC
+from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 from ledger.entries import Status, hold
 from ledger.money import charge_micro, format_credits
 from runtime.ids import derived_uuid, new_id
-
 
 
 class OfferOrder(StrEnum):
@@ -51,7 +51,6 @@ class OfferOrder(StrEnum):
     RELIABILITY = "reliability"
     VRAM = "vram"
     COUNT = "count"
-
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,18 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
-from coordinator.domain.job import Attempt, GpuRequest, Job, JobSpec, LogState, LogTotals, ReportedEnd
+from coordinator.domain.job import (
+    Attempt,
+    GpuRequest,
+    HostRequest,
+    Job,
+    JobSpec,
+    LogState,
+    LogTotals,
+    OnHostLoss,
+    Policy,
+    ReportedEnd,
+)
 from coordinator.domain.metering import Line, Meter, Stamp
 from coordinator.domain.pricing import Charge
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
@@ -34,21 +45,36 @@ def spec_to_json(spec: JobSpec) -> Json:
         "queue_ms_max": spec.queue_ms_max,
         "memory_bytes": spec.memory_bytes,
         "cpu_milli": spec.cpu_milli,
+        "compute_capability_min": spec.gpus.compute_capability_min,
+        "host": {**vars(spec.host), "regions": list(spec.host.regions), "labels": dict(spec.host.labels)},
+        "policy": str(spec.policy),
+        "priority": spec.priority,
+        "on_host_loss": str(spec.on_host_loss),
+        "labels": dict(spec.labels),
+        "note": spec.note,
     }
+
+
+_READ_APART = frozenset(
+    {"gpu_count", "gpu_model", "vram_bytes_min", "compute_capability_min", "command", "isolation_min"}
+    | {"host", "policy", "on_host_loss"}
+)
 
 
 def spec_from_json(data: Json) -> JobSpec:
-    plain = {
-        key: value
-        for key, value in data.items()
-        if key not in {"gpu_count", "gpu_model", "vram_bytes_min", "command", "isolation_min"}
-    }
+    plain = {key: value for key, value in data.items() if key not in _READ_APART}
     return JobSpec(
         command=tuple(data["command"]),
         gpus=GpuRequest(
-            count=data["gpu_count"], model=data["gpu_model"], vram_bytes_min=data["vram_bytes_min"]
+            count=data["gpu_count"],
+            model=data["gpu_model"],
+            vram_bytes_min=data["vram_bytes_min"],
+            compute_capability_min=data["compute_capability_min"],
         ),
+        host=HostRequest(**{**data["host"], "regions": tuple(data["host"]["regions"])}),
         isolation_min=Isolation(data["isolation_min"]),
+        policy=Policy(data["policy"]),
+        on_host_loss=OnHostLoss(data["on_host_loss"]),
         **plain,
     )
 
@@ -62,7 +88,12 @@ def gpus_from_json(data: Sequence[Json]) -> tuple[Gpu, ...]:
 
 
 def facts_to_json(facts: HostFacts) -> Json:
-    return {**vars(facts), "gpus": gpus_to_json(facts.gpus), "isolation": int(facts.isolation)}
+    return {
+        **vars(facts),
+        "gpus": gpus_to_json(facts.gpus),
+        "isolation": int(facts.isolation),
+        "labels": dict(facts.labels),
+    }
 
 
 def facts_from_json(data: Json) -> HostFacts:

@@ -79,7 +79,7 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_EXTENDED: _EventKind.ValueType  # 11
     EVENT_KIND_CREDITED: _EventKind.ValueType  # 12
     EVENT_KIND_BUDGET_LOW: _EventKind.ValueType  # 13
-    """The money lasts for five more minutes or less."""
+    """The money lasts for five more minutes, or for a tenth of what it bought, whichever is less."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen to a job."""
@@ -98,7 +98,7 @@ EVENT_KIND_REFUSED_CLAIM: EventKind.ValueType  # 10
 EVENT_KIND_EXTENDED: EventKind.ValueType  # 11
 EVENT_KIND_CREDITED: EventKind.ValueType  # 12
 EVENT_KIND_BUDGET_LOW: EventKind.ValueType  # 13
-"""The money lasts for five more minutes or less."""
+"""The money lasts for five more minutes, or for a tenth of what it bought, whichever is less."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

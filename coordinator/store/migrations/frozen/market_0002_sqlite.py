@@ -71,6 +71,10 @@ CREATE TABLE host (
     since_ms BIGINT NOT NULL,
     facts JSON NOT NULL,
     terms JSON NOT NULL,
+    hold VARCHAR(16) NOT NULL CONSTRAINT host_hold_ck CHECK (hold IN ('draining', 'none', 'paused', 'quarantined')),
+    hold_reason TEXT NOT NULL,
+    hold_since_ms BIGINT NOT NULL,
+    reliability_ppm INTEGER NOT NULL CONSTRAINT host_reliability_ck CHECK (reliability_ppm BETWEEN 0 AND 1000000),
     seen_boot_id VARCHAR(64) NOT NULL,
     seen_boot_ms BIGINT NOT NULL,
     seen_wall_ms BIGINT NOT NULL,
@@ -123,8 +127,9 @@ CREATE TABLE attempt (
     run_ms_affordable BIGINT NOT NULL,
     run_ms_max BIGINT NOT NULL,
     paid_through_ms BIGINT NOT NULL,
-    stop_reason VARCHAR(32) CONSTRAINT attempt_stop_reason_ck CHECK (stop_reason IN ('budget_spent', 'cancelled', 'claim_refused', 'command_unstartable', 'exited', 'gpu_lost', 'host_forgot', 'host_lost', 'image_unavailable', 'out_of_memory', 'paid_through', 'reclaimed', 'start_failed', 'superseded', 'time_limit')),
-    end_reason VARCHAR(32) CONSTRAINT attempt_end_reason_ck CHECK (end_reason IN ('budget_spent', 'cancelled', 'claim_refused', 'command_unstartable', 'exited', 'gpu_lost', 'host_forgot', 'host_lost', 'image_unavailable', 'out_of_memory', 'paid_through', 'reclaimed', 'start_failed', 'superseded', 'time_limit')),
+    warned BOOLEAN NOT NULL,
+    stop_reason VARCHAR(32) CONSTRAINT attempt_stop_reason_ck CHECK (stop_reason IN ('budget_spent', 'cancelled', 'claim_refused', 'command_unstartable', 'exited', 'gpu_lost', 'host_forgot', 'host_lost', 'image_unavailable', 'out_of_memory', 'paid_through', 'reclaimed', 'replaced', 'start_failed', 'superseded', 'time_limit')),
+    end_reason VARCHAR(32) CONSTRAINT attempt_end_reason_ck CHECK (end_reason IN ('budget_spent', 'cancelled', 'claim_refused', 'command_unstartable', 'exited', 'gpu_lost', 'host_forgot', 'host_lost', 'image_unavailable', 'out_of_memory', 'paid_through', 'reclaimed', 'replaced', 'start_failed', 'superseded', 'time_limit')),
     cause VARCHAR(16) CONSTRAINT attempt_cause_ck CHECK (cause IN ('buyer', 'host', 'platform', 'unknown')),
     exit_code INTEGER,
     detail TEXT NOT NULL,
@@ -159,22 +164,37 @@ CREATE TABLE attempt (
 CREATE INDEX attempt_host_ix ON attempt (host_id) WHERE state <> 'ended' OR log_state = 'open'
 """,
     """
+CREATE INDEX attempt_lie_ix ON attempt (host_id) WHERE lie <> ''
+""",
+    """
 CREATE UNIQUE INDEX attempt_one_live_per_job_uq ON attempt (job_id) WHERE state IN ('assigned', 'preparing', 'running', 'stopping')
 """,
     """
 CREATE TABLE event (
     number BIGINT NOT NULL,
-    job_id VARCHAR(64) NOT NULL,
+    job_id VARCHAR(64),
+    host_id VARCHAR(64),
+    account_id VARCHAR(64),
     attempt_id VARCHAR(64) NOT NULL,
-    kind VARCHAR(32) NOT NULL CONSTRAINT event_kind_ck CHECK (kind IN ('assigned', 'attempt_ended', 'billed', 'ended', 'preparing', 'refused_claim', 'requeued', 'started', 'stop_asked', 'submitted')),
+    kind VARCHAR(32) NOT NULL CONSTRAINT event_kind_ck CHECK (kind IN ('account_created', 'assigned', 'attempt_ended', 'billed', 'budget_low', 'credited', 'deposited', 'ended', 'extended', 'host_enrolled', 'host_state', 'preparing', 'refused_claim', 'requeued', 'started', 'stop_asked', 'submitted', 'token_created')),
     happened_ms BIGINT NOT NULL,
     text TEXT NOT NULL,
-    job_state VARCHAR(16) NOT NULL CONSTRAINT event_job_state_ck CHECK (job_state IN ('cancelled', 'expired', 'failed', 'queued', 'running', 'starting', 'succeeded')),
+    job_state VARCHAR(16) CONSTRAINT event_job_state_ck CHECK (job_state IN ('cancelled', 'expired', 'failed', 'queued', 'running', 'starting', 'succeeded')),
     cause VARCHAR(16) CONSTRAINT event_cause_ck CHECK (cause IN ('buyer', 'host', 'platform', 'unknown')),
     bill_line_number BIGINT,
     CONSTRAINT event_pk PRIMARY KEY (number),
-    CONSTRAINT event_job_id_fk FOREIGN KEY(job_id) REFERENCES job (id)
+    CONSTRAINT event_subject_ck CHECK (CASE WHEN job_id IS NULL THEN 0 ELSE 1 END + CASE WHEN host_id IS NULL THEN 0 ELSE 1 END + CASE WHEN account_id IS NULL THEN 0 ELSE 1 END = 1),
+    CONSTRAINT event_state_of_job_ck CHECK ((job_id IS NULL) = (job_state IS NULL)),
+    CONSTRAINT event_job_id_fk FOREIGN KEY(job_id) REFERENCES job (id),
+    CONSTRAINT event_host_id_fk FOREIGN KEY(host_id) REFERENCES host (id),
+    CONSTRAINT event_account_id_fk FOREIGN KEY(account_id) REFERENCES account (id)
 )
+""",
+    """
+CREATE INDEX event_account_ix ON event (account_id, number)
+""",
+    """
+CREATE INDEX event_host_ix ON event (host_id, number)
 """,
     """
 CREATE INDEX event_job_ix ON event (job_id, number)
@@ -223,10 +243,29 @@ CREATE TABLE log_chunk (
 )
 """,
     """
+CREATE TABLE credit (
+    attempt_id VARCHAR(64) NOT NULL,
+    number BIGINT NOT NULL,
+    earning_micro BIGINT NOT NULL,
+    fee_micro BIGINT NOT NULL,
+    transfer_id VARCHAR(36) NOT NULL,
+    reason TEXT NOT NULL,
+    CONSTRAINT credit_pk PRIMARY KEY (attempt_id, number),
+    CONSTRAINT credit_attempt_id_number_fk FOREIGN KEY(attempt_id, number) REFERENCES bill_line (attempt_id, number),
+    CONSTRAINT credit_amount_ck CHECK (earning_micro >= 0 AND fee_micro >= 0 AND earning_micro + fee_micro > 0)
+)
+""",
+    """
 CREATE TRIGGER bill_line_no_update BEFORE UPDATE ON bill_line BEGIN SELECT RAISE(ABORT, 'market: bill_line is append-only'); END
 """,
     """
 CREATE TRIGGER bill_line_no_delete BEFORE DELETE ON bill_line BEGIN SELECT RAISE(ABORT, 'market: bill_line is append-only'); END
+""",
+    """
+CREATE TRIGGER credit_no_update BEFORE UPDATE ON credit BEGIN SELECT RAISE(ABORT, 'market: credit is append-only'); END
+""",
+    """
+CREATE TRIGGER credit_no_delete BEFORE DELETE ON credit BEGIN SELECT RAISE(ABORT, 'market: credit is append-only'); END
 """,
     """
 CREATE TRIGGER event_no_update BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'market: event is append-only'); END

@@ -1,0 +1,31 @@
+"""What an operator's Prometheus reads: how the RPCs go, and how the market stands."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry for each program, none for the process: tests make their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.rpcs = Counter(
+            "usance_rpcs_total",
+            "RPCs answered, by method and by the status they ended with.",
+            ("method", "status"),
+            registry=self.registry,
+        )
+        self.rpc_seconds = Histogram(
+            "usance_rpc_seconds",
+            "Time from a unary RPC's arrival to its answer.",
+            ("method",),
+            buckets=_FAST,
+            registry=self.registry,
+        )
+        self.streams = Gauge(
+            "usance_rpc_streams",
+            "Streams that are open now, by method.",
+            ("method",),
+            registry=self.registry,
+        )
