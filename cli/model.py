@@ -81,6 +81,7 @@ class EndReason(StrEnum):
     PAID_THROUGH = "PAID_THROUGH"
     SUPERSEDED = "SUPERSEDED"
     CLAIM_REFUSED = "CLAIM_REFUSED"
+    REPLACED = "REPLACED"
 
 
 class HostState(StrEnum):
@@ -88,6 +89,9 @@ class HostState(StrEnum):
     ONLINE = "ONLINE"
     SUSPECT = "SUSPECT"
     LOST = "LOST"
+    PAUSED = "PAUSED"
+    DRAINING = "DRAINING"
+    QUARANTINED = "QUARANTINED"
 
 
 class Role(StrEnum):
@@ -109,6 +113,9 @@ class EventKind(StrEnum):
     REQUEUED = "REQUEUED"
     ENDED = "ENDED"
     REFUSED_CLAIM = "REFUSED_CLAIM"
+    EXTENDED = "EXTENDED"
+    CREDITED = "CREDITED"
+    BUDGET_LOW = "BUDGET_LOW"
 
 
 class LogStream(StrEnum):
