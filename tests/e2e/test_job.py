@@ -22,6 +22,7 @@ DEPOSIT_MICRO = 100_000_000
 # Starting a program and looking at the clock in a shell take time, which is not the job's own.
 SHELL_MS = 700
 STEPS = 5
+BIG_BYTES = 32_000_000
 # It says when it ran by the clock that suspends and jumps don't move, on stderr; its work is on stdout.
 SCRIPT = f"""
 read now rest < /proc/uptime; echo "from $now" >&2
@@ -180,6 +181,26 @@ def test_a_crash_in_the_middle_changes_neither_output_nor_bill(
             check_outcome(market, *run.end())
         finally:
             run.stop()
+
+
+def test_much_output_comes_whole_through_crashes(tmp_path):
+    """The agent and then the coordinator are killed while it flows."""
+    written = tmp_path / "written"
+    script = f"head -c {BIG_BYTES} /dev/urandom | tee {written}"
+    with running_market(tmp_path / "m") as market:
+        command = ["run", "-y", "--budget", "50", "--isolation", "process", "--", "sh", "-c", script]
+        process = run_as(market, "buyer", *command)
+        assert process.stdout is not None
+        out = process.stdout.read(BIG_BYTES // 8)
+        market.kill_agent("one")
+        market.start_agent("one")
+        out += process.stdout.read(BIG_BYTES // 4)
+        _kill_coordinator(market)
+        rest, err = process.communicate(timeout=90)
+        assert process.returncode == 0, err.decode()
+        assert out + rest == written.read_bytes()
+        job = market.ask("buyer", _last_job)
+        check_books(market, market.ask("buyer", lambda client: client.get_bill(job.job_id)))
 
 
 @pytest.mark.docker

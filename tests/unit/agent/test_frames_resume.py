@@ -15,15 +15,14 @@ FILES, FRAMES, FRAME_BYTES = 3, 12, 65_536
 def output(tmp_path: Path) -> tuple[Path, bytes]:
     """Three files of frames, as a supervisor leaves them, and the bytes they hold."""
     whole = b""
-    for _ in range(FILES):
-        path = tmp_path / f"{len(whole):020d}"
-        with path.open("wb") as file:
+    for number in range(FILES):
+        with (tmp_path / f"{len(whole):020d}").open("wb") as file:
             for _ in range(FRAMES):
                 data = os.urandom(FRAME_BYTES)
                 file.write(supervisor.FRAME.pack(supervisor.STREAM_STDOUT, len(data)) + data)
                 whole += data
-    with path.open("ab") as file:
-        file.write(supervisor.FRAME.pack(supervisor.STREAM_END, 0))
+            if number == FILES - 1:
+                file.write(supervisor.FRAME.pack(supervisor.STREAM_END, 0))
     return tmp_path, whole
 
 
