@@ -182,7 +182,7 @@ def returning(folder: Path, sizes: Sizes) -> list[Figure]:
     return [
         report.at_most(
             f"s until {count} agents are back after SIGKILL", killed_s, bare_s, 2, 1.5,
-            f"with the agents' back-off of 1 to 10 s, doubling; server CPU {cpu_ms:.2f} ms each, start included",
+            f"with the agents' back-off of 1 to 10 s, doubling; server CPU {cpu_ms:.2f} ms each",
         ),
         Figure(
             figure=f"s until {count} agents are back, planned restart", ours=back["all"] - asked,
