@@ -29,7 +29,7 @@ check: lint  ## the fast subset: lint, types, imports, unit tests
 	$(BIN)/pytest tests/unit tests/docs -m "not slow"
 
 test: lint  ## everything: `make check`, contract, integration and end-to-end tests
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -rs
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -rs
 
 demo: setup  ## the main job, end to end, on this machine
 	$(BIN)/python -m tests.e2e.demo

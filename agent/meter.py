@@ -40,7 +40,8 @@ class Meter:
         """Record everything up to `run_ms` of run time."""
         metered_ms = self._journal.end_ms
         if run_ms - metered_ms <= 2 * self._record_ms:
-            pieces = list(slices(metered_ms, run_ms, self._record_ms))
+            # A cut that is a little late gives a record that is a little longer, not a second, tiny one.
+            pieces = list(slices(metered_ms, run_ms, SLICE_MS_MAX))
         else:
             # The agent was dead or the machine asleep: nobody looked at the GPUs for most of this time.
             self._tally.take()
@@ -48,7 +49,7 @@ class Meter:
             await self._journal.append([(start, end, self._tally.unknown()) for start, end in pieces])
             return
         if pieces:
-            # A cut that is a little late gives two pieces; what was seen belongs to the first, the longer.
+            # Longer than a record may be: what was seen belongs to the first piece, the longer.
             uses = [self._tally.take(), *(self._tally.unknown() for _ in pieces[1:])]
             await self._journal.append(
                 [(start, end, use) for (start, end), use in zip(pieces, uses, strict=True)]

@@ -64,11 +64,16 @@ async def _watch_to_end(market: "Market", job_id: str, screen: Screen) -> Job:
         done, _ = await asyncio.wait({output, events}, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
-        if not output.result().complete:
+        if lacks_output(output.result()):
             screen.note(INCOMPLETE)
         return await market.get_job(job_id)
     finally:
         await cancel_and_wait(output, events)
+
+
+def lacks_output(end: LogEnd) -> bool:
+    """A job that never had an attempt wrote nothing, so nothing of it is missing."""
+    return bool(end.attempt_id) and not end.complete
 
 
 async def _tell_events(market: "Market", job_id: str, screen: Screen) -> None:

@@ -90,4 +90,5 @@ def _tell(error: UsanceError, *, as_json: bool) -> None:
         return
     say(safe(str(error)))
     for fault in faults:
-        say(f"  {safe(fault.field)}: {safe(fault.description)}")
+        if fault.description not in str(error):
+            say(f"  {safe(fault.field)}: {safe(fault.description)}")

@@ -127,9 +127,9 @@ def end_line(job: Job) -> str:
     """State, cause, duration, cost, and the next command."""
     code = "" if job.exit_code is None else f", exit code {job.exit_code}"
     cause = "" if job.state is JobState.SUCCEEDED else f" ({words(job.cause)}: {safe(job.detail)})"
-    ran_ms = sum(attempt.billed_ms + attempt.unbilled_ms for attempt in job.attempts)
+    billed_ms = sum(attempt.billed_ms for attempt in job.attempts)
     return (
-        f"{job.job_id} {words(job.state)}{cause}{code}, ran {duration(ran_ms)}, "
+        f"{job.job_id} {words(job.state)}{cause}{code}, {duration(billed_ms)} billed, "
         f"cost {in_credits(job.charged_micro)}; see: usance bill {job.job_id}"
     )
 

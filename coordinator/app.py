@@ -26,7 +26,7 @@ from coordinator.domain.account import Account, Role
 from coordinator.loops import repeat
 from coordinator.services import accounts, audit, reap, schedule
 from coordinator.services.mint import Mint
-from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, split_address
+from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
 from coordinator.store.database import Database
 from coordinator.store.migrate import upgrade
 from coordinator.store.ports import Transaction
@@ -71,6 +71,11 @@ def initialise(settings: Settings) -> Path:
 
 
 def run_audit(settings: Settings) -> tuple[list[str], int]:
+    if not (settings.data_dir / "ca.pem").exists():
+        # An empty database would be made and found to be in order.
+        raise SettingsError(
+            f"{settings.data_dir}: no coordinator was made here; see: usance-coordinator init"
+        )
     database = Database(open_database(settings), lambda _: None)
     try:
         return database.read(audit.run).result()

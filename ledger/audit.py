@@ -8,12 +8,12 @@ up to there. Sealed history is proof against any alteration for whoever kept a s
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from ledger.chart import ASSET, CHART, CodeError, parse_code
 from ledger.entries import TRANSFER_BY_NUMBER, TRANSFERS, FeeRule, Status, TransferKind
 from ledger.seal import GENESIS, Seal, hash_of
-from ledger.tables import SEAL
+from ledger.tables import ACCOUNT, SEAL, TRANSFER
 
 # An audit of a ledger that is wholly wrong says so, and stops counting.
 VIOLATIONS_PER_CHECK_MAX = 100
@@ -115,7 +115,7 @@ def chains(conn: Connection, scope: Scope) -> Found:
             stands, should = f"{row.balance_micro} after {row.seq} legs", f"{row.closing} after {row.last}"
             yield name, f"stands at {stands}; its legs say {should}"
     idle = """
-    SELECT code FROM ledger_account WHERE seq = 0 AND balance_micro <> 0
+    SELECT code FROM ledger_account WHERE (seq = 0 AND balance_micro <> 0) OR seq < 0
     UNION ALL
     SELECT code FROM ledger_account AS a WHERE seq > 0 AND :since = 0
        AND NOT EXISTS (SELECT 1 FROM ledger_transfer WHERE debit = a.id)
@@ -125,8 +125,10 @@ def chains(conn: Connection, scope: Scope) -> Found:
         yield code, "stands at something and has no legs"
 
 
-def _continues(conn: Connection, account: int, first: int, opening: int) -> bool:
+def _continues(conn: Connection, account: int, first: int | None, opening: int | None) -> bool:
     """The first leg of the scope goes on where the account was left before it."""
+    if first is None or opening is None:
+        return False
     if first == 1:
         return opening == 0
     query = """
@@ -186,6 +188,18 @@ def accounts(conn: Connection, _scope: Scope) -> Found:
             yield row.code, str(error)
         else:
             yield str(code), f"is kept as kind {row.kind}, asset {row.asset}, floor {row.floor_micro}"
+
+
+def closed(conn: Connection, _scope: Scope) -> Found:
+    """What is closed is empty, and nothing has touched it since."""
+    query = """
+    SELECT a.code FROM ledger_account AS a WHERE a.closed_ms IS NOT NULL AND (a.balance_micro <> 0
+       OR a.closed_ms < a.opened_ms
+       OR EXISTS (SELECT 1 FROM ledger_transfer WHERE debit = a.id AND posted_ms > a.closed_ms)
+       OR EXISTS (SELECT 1 FROM ledger_transfer WHERE credit = a.id AND posted_ms > a.closed_ms)
+       OR EXISTS (SELECT 1 FROM ledger_transfer WHERE fee_account = a.id AND posted_ms > a.closed_ms))"""
+    for code in conn.scalars(text(query)):
+        yield code, "is closed and not empty, or was touched after"
 
 
 def holds(conn: Connection, scope: Scope) -> Found:
@@ -271,11 +285,14 @@ def answers(conn: Connection, _scope: Scope) -> Found:
 def seals(conn: Connection, scope: Scope) -> Found:
     """Seals follow each other, cover history without a gap, and their hashes are those of what is stored."""
     kept = {seal.no: seal for seal in scope.kept}
+    newest = conn.scalar(select(func.max(TRANSFER.c.seq))) or 0
+    newest_account = conn.scalar(select(func.max(ACCOUNT.c.id))) or 0
     last = Seal(no=0, first_seq=0, last_seq=0, first_account=0, last_account=0, hash=GENESIS)
     for row in conn.execute(select(SEAL).order_by(SEAL.c.no)).all():
         if (
             row.no != last.no + 1
             or row.first_seq != last.last_seq + 1
+            or row.last_seq < row.first_seq
             or row.last_account < last.last_account
         ):
             yield f"seal {row.no}", f"does not follow seal {last.no}, which ends at {last.last_seq}"
@@ -291,6 +308,8 @@ def seals(conn: Connection, scope: Scope) -> Found:
         wanted = kept.pop(row.no, None)
         if wanted is not None and wanted.hash != last.hash:
             yield f"seal {row.no}", "is not the one that was kept"
+        if row.last_seq > newest or row.last_account > newest_account:
+            yield f"seal {row.no}", "covers what does not exist"
         if row.last_seq > scope.since_seq and hash_of(conn, unsealed) != last.hash:
             yield f"seal {row.no}", f"transfers {row.first_seq} to {row.last_seq} are not what was sealed"
     for missing in kept:
@@ -300,7 +319,7 @@ def seals(conn: Connection, scope: Scope) -> Found:
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        conservation, numbering, chains, parties, accounts, holds, windows, corrections, answers,
+        conservation, numbering, chains, parties, accounts, closed, holds, windows, corrections, answers,
         seals,
     )
 }  # fmt: skip

@@ -66,8 +66,18 @@ class OutputReader:
         return False
 
     def _frames(self) -> list[OutputChunk]:
+        """The next frames of which something is wanted; none where the file ends for now."""
         assert self._descriptor is not None
-        self._pending += os.read(self._descriptor, 4 * supervisor.READ_BYTES)
+        chunks: list[OutputChunk] = []
+        while not chunks and not self.ended:
+            more = os.read(self._descriptor, 4 * supervisor.READ_BYTES)
+            if not more:
+                break
+            self._pending += more
+            chunks = self._whole_frames()
+        return chunks
+
+    def _whole_frames(self) -> list[OutputChunk]:
         chunks: list[OutputChunk] = []
         position = 0
         header = supervisor.FRAME.size

@@ -56,7 +56,7 @@ def show(session: Session, job: str) -> None:
 @market_command
 def logs(session: Session, job: str, follow: bool) -> None:
     """Write a job's output: its stdout on stdout and its stderr on stderr, byte for byte."""
-    from cli.follow import INCOMPLETE, OutputCopy
+    from cli.follow import INCOMPLETE, OutputCopy, lacks_output
     from cli.model import LogEnd
 
     async def copy(market: "Market") -> LogEnd:
@@ -65,7 +65,7 @@ def logs(session: Session, job: str, follow: bool) -> None:
     end = session.ask(copy)
     if session.as_json:
         session.note_document(log_end=end)
-    elif follow and not end.complete:
+    elif follow and lacks_output(end):
         session.note(INCOMPLETE)
 
 

@@ -9,7 +9,7 @@ from cli.commands.market import show_quote
 from cli.commands.wanted import job_options
 from cli.errors import NotConfirmed
 from cli.exits import Exit, exit_of_job
-from cli.model import Event, Job, JobSpec, JobState
+from cli.model import Event, Job, JobSpec
 from cli.session import Session, market_command, say
 
 if TYPE_CHECKING:
@@ -81,10 +81,8 @@ def _tell_submitted(session: Session, job: Job) -> None:
     from cli.render import limit_lines
 
     session.note(f"{job.job_id} submitted")
-    if job.state is JobState.QUEUED:
-        for line in [job.detail, *limit_lines(job.limits)]:
-            if line:
-                session.note(line)
+    for line in limit_lines(job.limits):
+        session.note(line)
 
 
 def make_screen(session: Session, *, verbose: bool) -> "Screen":

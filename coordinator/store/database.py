@@ -2,8 +2,9 @@
 
 Writes are functions of a transaction. One thread runs them, and all that queued up while it was busy with
 the last commit share the next: a hundred callers cost little more than one. A function that raises takes
-nobody with it: the others, and it, are run again one by one. So a write must be a function of its
-transaction and its arguments alone, repeatable until it has committed.
+nobody with it: the others are run again without it, and then it alone, for what it said may have come from
+what was rolled back. So a write must be a function of its transaction and its arguments alone, repeatable
+until it has committed.
 """
 
 import queue
@@ -26,7 +27,13 @@ from ledger.engine import reading
 
 T = TypeVar("T")
 SHARE_MAX = 256
+# After so many failures in one share its rest is done one by one: leaving one out costs running the others.
+FAILURES_SHARED_MAX = 8
 READERS = 4
+
+
+class ClosedError(RuntimeError):
+    """Asked to write after the end."""
 
 
 class SqlTransaction(SqlJobs, SqlUsage, SqlHosts, SqlAccounts, SqlMoney, SqlChecks):
@@ -51,6 +58,7 @@ class Database:
         self._engine = engine
         self._on_commit = on_commit
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._closed, self._closing = False, threading.Lock()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._writer = threading.Thread(target=self._run, name="writer")
         self._writer.start()
@@ -58,7 +66,10 @@ class Database:
     def write(self, function: Callable[[Transaction], T]) -> Future[T]:
         """Resolved after the commit: what it answers is durable."""
         write = _Write(function=function)
-        self._writes.put(write)
+        with self._closing:
+            if self._closed:
+                raise ClosedError("the store is closed")
+            self._writes.put(write)
         return write.future
 
     def read(self, function: Callable[[Transaction], T]) -> Future[T]:
@@ -66,7 +77,9 @@ class Database:
 
     def close(self) -> None:
         """What was queued is still committed."""
-        self._writes.put(None)
+        with self._closing:
+            self._closed = True
+            self._writes.put(None)
         self._writer.join()
         self._readers.shutdown()
         self._engine.dispose()
@@ -78,9 +91,7 @@ class Database:
     def _run(self) -> None:
         while True:
             share, more = self._next_share()
-            if share and not self._commit_together(share):
-                for write in share:
-                    self._commit_alone(write)
+            self._serve(share)
             if not more:
                 return
 
@@ -96,7 +107,19 @@ class Database:
             item = self._writes.get()
         return share, False
 
-    def _commit_together(self, share: list[_Write]) -> bool:
+    def _serve(self, share: list[_Write]) -> None:
+        alone: list[_Write] = []
+        while len(share) > 1 and len(alone) < FAILURES_SHARED_MAX:
+            failed = self._commit_together(share)
+            if failed is None:
+                share = []
+            else:
+                alone.append(share.pop(failed))
+        for write in (*share, *alone):
+            self._commit_alone(write)
+
+    def _commit_together(self, share: list[_Write]) -> int | None:
+        """Which of them failed; None when all are committed."""
         answers: list[Any] = []
         topics: set[str] = set()
         try:
@@ -105,12 +128,12 @@ class Database:
                     tx = SqlTransaction(connection)
                     answers.append(write.function(tx))
                     topics |= tx.topics
-        except Exception:  # noqa: BLE001 - whatever it was, each is now tried alone and told its own
-            return False
+        except Exception:  # noqa: BLE001 - whatever it was, it is told to whom it happens when tried alone
+            return min(len(answers), len(share) - 1)
         self._on_commit(topics)
         for write, answer in zip(share, answers, strict=True):
             write.future.set_result(answer)
-        return True
+        return None
 
     def _commit_alone(self, write: _Write) -> None:
         try:

@@ -6,7 +6,7 @@ import pytest
 
 from ledger import book, chart, engine
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE, earnings, hold, wallet
-from ledger.entries import Status, TransferKind, withdraw
+from ledger.entries import Leg, Status, TransferKind, withdraw
 from tests.support import ledger as make
 from tests.support.ledger import BUYER, JOB, SELLER, MemoryLedger, number_id, post, statuses
 
@@ -39,6 +39,7 @@ def test_a_job_is_paid_and_every_credit_is_somewhere(ledger):
         assert book.transfer_count(conn) == 7
         bill = book.bill(conn, JOB)
         paged = book.bill(conn, JOB, limit=2)
+        assert paged.next_after_seq is not None
         rest = book.bill(conn, JOB, limit=100, after_seq=paged.next_after_seq)
     assert [posted.transfer for posted in bill.transfers] == batch[1:6]
     assert (bill.held_micro, bill.captured_micro, bill.fee_micro) == (500, 300, 30)
@@ -146,7 +147,9 @@ def test_pages_of_a_statement_join_without_a_gap(ledger, code):
     batch += [make.capture(number, 10 + number, number % 3, number) for number in range(3, 40)]
     batch += [make.refund(100 + number, number, 5) for number in range(3, 40, 4)]
     assert set(statuses(post(ledger, *batch))) == {"posted"}
-    legs, closing, after = [], 0, 0
+    legs: list[Leg] = []
+    closing = 0
+    after: int | None = 0
     with engine.reading(ledger) as conn:
         while after is not None:
             page = book.statement(conn, code, after_seq=after, limit=7)

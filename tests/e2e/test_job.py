@@ -14,20 +14,21 @@ from cli.model import Bill, Job
 from cli.verify import MS_PER_HOUR, verify_bill
 from tests.rig.images import tiny_image
 from tests.rig.parts import wait_until
-from tests.support.market import OPERATOR, AgentTerms, WholeMarket, program, run_as
+from tests.support.market import OPERATOR, AgentTerms, Running, WholeMarket, program
 
 pytestmark = pytest.mark.slow
 
 DEPOSIT_MICRO = 100_000_000
 # Starting a program and looking at the clock in a shell take time, which is not the job's own.
 SHELL_MS = 700
-STEPS = 5
+STEPS, EXIT_CODE = 5, 3
+BIG_BYTES = 32_000_000
 # It says when it ran by the clock that suspends and jumps don't move, on stderr; its work is on stdout.
 SCRIPT = f"""
 read now rest < /proc/uptime; echo "from $now" >&2
 for step in $(seq {STEPS}); do echo "step $step of {STEPS}"; sleep 1; done
 read now rest < /proc/uptime; echo "to $now" >&2
-exit 3
+exit {EXIT_CODE}
 """
 EXPECTED = "".join(f"step {step} of {STEPS}\n" for step in range(1, STEPS + 1)).encode()
 
@@ -51,40 +52,19 @@ def running_market(
         market.stop()
 
 
-class Run:
-    """`usance run` beside the test: its output so far, and its end."""
-
-    def __init__(self, market: WholeMarket, *how: str) -> None:
-        command = ["run", "-y", "--budget", "50", "--grace", "1s", *how, "--", "sh", "-c", SCRIPT]
-        self._process = run_as(market, "buyer", *command)
-        self._seen = b""
-
-    def until(self, line: str) -> None:
-        assert self._process.stdout is not None
-        for found in self._process.stdout:
-            self._seen += found
-            if found.decode().strip() == line:
-                return
-        raise AssertionError(
-            f"it ended before {line!r}: {self._process.stderr and self._process.stderr.read()!r}"
-        )
-
-    def end(self) -> tuple[bytes, str]:
-        out, err = self._process.communicate(timeout=60)
-        assert self._process.returncode == 3, err.decode()
-        return self._seen + out, err.decode()
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+def start_run(market: WholeMarket, *how: str) -> Running:
+    return Running(
+        market, "buyer", "run", "-y", "--budget", "50", "--grace", "1s", *how, "--", "sh", "-c", SCRIPT
+    )
 
 
-def check_outcome(market: WholeMarket, out: bytes, err: str) -> None:
-    """Output, bill and books are right to the byte and the micro-credit."""
-    assert out == EXPECTED
+def check_outcome(market: WholeMarket, run: Running) -> None:
+    """It ends well; output, bill and books are right to the byte and the micro-credit."""
+    assert run.end() == EXIT_CODE, run.err
+    assert run.out == EXPECTED
     job = market.ask("buyer", _last_job)
     bill = market.ask("buyer", lambda client: client.get_bill(job.job_id))
-    check_bill(job, bill, run_ms=_run_ms(err))
+    check_bill(job, bill, run_ms=_run_ms(run.err))
     check_books(market, bill)
 
 
@@ -131,16 +111,16 @@ def database(request: pytest.FixtureRequest) -> str | None:
 
 def test_a_job_is_run_and_paid(tmp_path, database):
     with running_market(tmp_path / "m", database=database) as market:
-        run = Run(market, "--isolation", "process")
-        check_outcome(market, *run.end())
+        run = start_run(market, "--isolation", "process")
+        check_outcome(market, run)
 
 
 @pytest.mark.docker
 def test_a_job_is_run_in_a_container_and_paid(tmp_path, docker_engine, docker_client):
     terms = AgentTerms(executor="docker", docker_host=docker_engine.base_url)
     with running_market(tmp_path / "m", terms=terms) as market:
-        run = Run(market, "--image", tiny_image(docker_client))
-        check_outcome(market, *run.end())
+        run = start_run(market, "--image", tiny_image(docker_client))
+        check_outcome(market, run)
         wait_until(lambda: not docker_client.containers.list(all=True), "the container is gone")
 
 
@@ -173,26 +153,44 @@ def test_a_crash_in_the_middle_changes_neither_output_nor_bill(
     tmp_path, crash: Callable[[WholeMarket], None]
 ):
     with running_market(tmp_path / "m") as market:
-        run = Run(market, "--isolation", "process")
+        run = start_run(market, "--isolation", "process")
         try:
-            run.until(f"step 2 of {STEPS}")
+            run.until_line(f"step 2 of {STEPS}")
             crash(market)
-            check_outcome(market, *run.end())
+            check_outcome(market, run)
         finally:
-            run.stop()
+            run.kill()
+
+
+def test_much_output_comes_whole_through_crashes(tmp_path):
+    """The agent and then the coordinator are killed while it flows."""
+    written = tmp_path / "written"
+    script = f"head -c {BIG_BYTES} /dev/urandom | tee {written}"
+    with running_market(tmp_path / "m") as market:
+        command = ["run", "-y", "--budget", "50", "--isolation", "process", "--", "sh", "-c", script]
+        run = Running(market, "buyer", *command)
+        run.until_size(BIG_BYTES // 8)
+        market.kill_agent("one")
+        market.start_agent("one")
+        run.until_size(BIG_BYTES // 4)
+        _kill_coordinator(market)
+        assert run.end() == 0, run.err
+        assert run.out == written.read_bytes()
+        job = market.ask("buyer", _last_job)
+        check_books(market, market.ask("buyer", lambda client: client.get_bill(job.job_id)))
 
 
 @pytest.mark.docker
 def test_a_crash_of_the_agent_does_not_touch_its_container(tmp_path, docker_engine, docker_client):
     terms = AgentTerms(executor="docker", docker_host=docker_engine.base_url)
     with running_market(tmp_path / "m", terms=terms) as market:
-        run = Run(market, "--image", tiny_image(docker_client))
+        run = start_run(market, "--image", tiny_image(docker_client))
         try:
-            run.until(f"step 2 of {STEPS}")
+            run.until_line(f"step 2 of {STEPS}")
             _kill_agent(market)
-            check_outcome(market, *run.end())
+            check_outcome(market, run)
         finally:
-            run.stop()
+            run.kill()
 
 
 def test_a_buyer_who_is_not_trusted_or_demands_isolation_gets_no_process(tmp_path):
@@ -211,9 +209,9 @@ def test_a_buyer_who_is_not_trusted_or_demands_isolation_gets_no_process(tmp_pat
 
 def test_stopping_a_market_in_the_middle_of_a_job_leaves_nothing(tmp_path):
     with running_market(tmp_path / "m") as market:
-        run = Run(market, "--isolation", "process")
-        run.until(f"step 1 of {STEPS}")
-        run.stop()
+        run = start_run(market, "--isolation", "process")
+        run.until_line(f"step 1 of {STEPS}")
+        run.kill()
         assert list(market.processes())
     assert not list(market.processes())
     assert not (tmp_path / "m").exists()

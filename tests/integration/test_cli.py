@@ -36,7 +36,7 @@ def test_a_run_gives_back_both_streams_byte_for_byte_and_the_exit_code(market, c
     out, err = capfdbinary.readouterr()
     assert out == b"one\n" + odd
     assert b"no newline" in err
-    assert b"exit code 37, ran 1.500 s, cost 1.50 credits; see: usance bill job_" in err.splitlines()[-1]
+    assert b"exit code 37, 1.500 s billed, cost 1.50 credits; see: usance bill job_" in err.splitlines()[-1]
 
 
 def test_a_run_sends_what_was_asked(market, capfd):

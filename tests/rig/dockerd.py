@@ -16,7 +16,7 @@ import docker
 from tests.rig import leftovers
 from tests.rig.gpus import FOUR_GPUS, Gpu
 from tests.rig.nvidia_hook import HookSettings
-from tests.rig.parts import Folder, MissingError, abandoned_folders, find_program, spawn, stop, wait_until
+from tests.rig.parts import Folder, MissingError, find_program, spawn, stop, sweep, wait_until
 
 _KIND = "docker"
 _HOW = "apt-get install docker.io"
@@ -52,8 +52,7 @@ class Engine:
     def __init__(self, options: EngineOptions) -> None:
         if os.geteuid() != 0:
             raise MissingError("root's rights", "run the tests as root, or leave out `-m docker`")
-        for path in abandoned_folders(_KIND):
-            leftovers.remove(path)
+        sweep(_KIND, leftovers.remove)
         self._folder = Folder(_KIND)
         leftovers.note_host(self.path)
         self.gpus: tuple[Gpu, ...] = ()

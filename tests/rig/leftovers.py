@@ -36,7 +36,9 @@ def remove(folder: Path) -> None:
 
     Of the shared paths, those that the host had before stay; so do those that somebody else uses now.
     """
-    host_had = set((folder / _HOST_HAD).read_text().split())
+    noted = folder / _HOST_HAD
+    # Where the note is missing, nothing was started yet that could have made any of them.
+    had_before = set(noted.read_text().split() if noted.exists() else map(str, _SHARED))
     for pid in processes(folder):
         _kill(pid)
     wait_until(lambda: not processes(folder), f"the processes of {folder} end")
@@ -46,7 +48,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     _remove_dead_sockets()
     for path in _SHARED:
-        if str(path) not in host_had:
+        if str(path) not in had_before:
             _remove_unused(path)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 # Our folders: short, because a unix socket's path may have 107 bytes, and in one place, so that the next
 # run finds what a killed run left.
 FOLDER_PREFIX = "usance-rig-"
+_LOCK = "owner.lock"
 
 # Below 32768, where Linux begins to give ports to outgoing connections: nobody takes one by chance.
 PORTS = range(20_000, 32_000)
@@ -58,10 +59,12 @@ class Folder:
 
     def __init__(self, kind: str) -> None:
         # Not mkdtemp's names: they may hold what is no name for a containerd namespace.
-        self.path = Path(tempfile.gettempdir(), f"{FOLDER_PREFIX}{kind}-{os.urandom(6).hex()}")
-        self.path.mkdir(mode=0o755)  # servers that must not be root get in
-        self._lock = (self.path / "owner.lock").open("w")
+        name = f"{FOLDER_PREFIX}{kind}-{os.urandom(6).hex()}"
+        unlocked = Path(tempfile.gettempdir(), f".{name}")
+        unlocked.mkdir(mode=0o755)  # servers that must not be root get in
+        self._lock = (unlocked / _LOCK).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = unlocked.rename(unlocked.with_name(name))
 
     def remove(self) -> None:
         shutil.rmtree(self.path)
@@ -72,17 +75,20 @@ class Folder:
         self._lock.close()
 
 
-def abandoned_folders(kind: str) -> list[Path]:
-    """Folders of `kind` whose owner is gone."""
-    abandoned = []
+def sweep(kind: str, remove: Callable[[Path], None]) -> None:
+    """Remove the folders of `kind` whose owner is gone; only one of us does it at a time."""
     for path in sorted(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}{kind}-*")):
         try:
-            with (path / "owner.lock").open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # owned, being made, just removed, or another user's
+            lock = (path / _LOCK).open("r+")
+        except OSError:  # just removed, or another user's
             continue
-        abandoned.append(path)
-    return abandoned
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # owned, or being removed
+                continue
+            if path.exists():
+                remove(path)
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float = 20) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.rig.parts import Folder, User, abandoned_folders, find_program, spawn, stop, wait_until
+from tests.rig.parts import Folder, User, find_program, spawn, stop, sweep, wait_until
 
 _KIND = "pg"
 _HOW = "apt-get install postgresql"
@@ -36,8 +36,7 @@ class Postgres:
 
     def __init__(self, *, durable: bool = False) -> None:
         server, initdb = _programs()
-        for path in abandoned_folders(_KIND):
-            shutil.rmtree(path, ignore_errors=True)
+        sweep(_KIND, shutil.rmtree)
         self._folder = Folder(_KIND)
         self._names = itertools.count(1)
         self.socket_folder = self._folder.path / "run"

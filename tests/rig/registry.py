@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.rig.parts import Folder, abandoned_folders, find_program, free_port, spawn, stop, wait_until
+from tests.rig.parts import Folder, find_program, free_port, spawn, stop, sweep, wait_until
 
 _KIND = "registry"
 
@@ -17,8 +17,7 @@ class Registry:
 
     def __init__(self) -> None:
         program = find_program("docker-registry", how="apt-get install docker-registry")
-        for path in abandoned_folders(_KIND):
-            shutil.rmtree(path, ignore_errors=True)
+        sweep(_KIND, shutil.rmtree)
         self._folder = Folder(_KIND)
         self.host = f"127.0.0.1:{free_port()}"
         config = self.path / "config.yml"

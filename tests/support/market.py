@@ -5,6 +5,7 @@ the loopback interface, and one folder; `stop` leaves nothing of it.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 OPERATOR = "operator"
+_NUMBERS = itertools.count(1)
 _PROGRAMS = Path(sys.executable).parent
 # Quick to see that somebody has come back; slow to give up on one whom a test has killed.
 _PACE = ["--beat-interval-ms", "500", "--reconnect-window-ms", "30000"]
@@ -297,12 +299,45 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def run_as(market: WholeMarket, person: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A `usance` command that goes on beside the test."""
-    return subprocess.Popen(
-        [program("usance"), *arguments],
-        env=market.environment(person),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+class Running:
+    """A `usance` command that goes on beside the test. Its stderr goes to a file, so neither can block it."""
+
+    def __init__(self, market: WholeMarket, person: str, *arguments: str) -> None:
+        self._errors = market.folder / f"stderr-{next(_NUMBERS)}"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [program("usance"), *arguments],
+                env=market.environment(person),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        assert self._process.stdout is not None
+        self._stdout = self._process.stdout
+        # Its stdout as far as it was read.
+        self.out = b""
+
+    def until_line(self, line: str) -> None:
+        for found in self._stdout:
+            self.out += found
+            if found.decode().strip() == line:
+                return
+        raise AssertionError(f"it ended before {line!r}: {self.err}")
+
+    def until_size(self, size: int) -> None:
+        self.out += self._stdout.read(size - len(self.out))
+
+    def end(self) -> int:
+        """Its exit code."""
+        self.out += self._stdout.read()
+        self._stdout.close()
+        return self._process.wait(60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stdout.close()
+
+    @property
+    def err(self) -> str:
+        return self._errors.read_text()

@@ -1,0 +1,209 @@
+"""Which host gets which job, and what is said of the others."""
+
+from dataclasses import replace
+
+import pytest
+
+from coordinator.domain.host import HostState, Isolation, Terms, may_run_unisolated
+from coordinator.domain.job import GpuRequest
+from coordinator.domain.matching import (
+    Fit,
+    Limit,
+    LimitCount,
+    Misfit,
+    best,
+    fit,
+    model_matches,
+    place,
+    why_not,
+)
+from tests.support.values import GIB, MODEL, gpu, job, request, room, spec
+
+ROOM = room()
+BIG = gpu("GPU-big", vram_bytes=80 * GIB, model="NVIDIA H100")
+PROCESS = room(isolation=Isolation.PROCESS)
+
+
+def wants(count: int = 1, model: str = "", vram_gib: int = 0) -> GpuRequest:
+    return GpuRequest(count=count, model=model, vram_bytes_min=vram_gib * GIB)
+
+
+# One row for each limit: what fails it, in the words that a buyer reads.
+ROWS = {
+    Limit.AWAY: (request(), room(state=HostState.SUSPECT), "not connected now", ""),
+    Limit.FAILED_BEFORE: (request(hosts_failed={"host_1"}), ROOM, "failed this job before", ""),
+    Limit.ISOLATION: (
+        request(),
+        PROCESS,
+        "gives no container isolation",
+        "isolation 'process' would do, where you are trusted",
+    ),
+    Limit.TRUST: (
+        request(spec=spec(isolation_min=Isolation.PROCESS)),
+        PROCESS,
+        "its seller has not named you as trusted",
+        "",
+    ),
+    Limit.MODEL: (
+        request(spec=spec(gpus=wants(model="H100"))),
+        ROOM,
+        "has no H100 for sale",
+        "another GPU model",
+    ),
+    Limit.VRAM: (
+        request(spec=spec(gpus=wants(vram_gib=48))),
+        ROOM,
+        "has less than 49152 MiB of GPU memory",
+        "24576 MiB would do",
+    ),
+    Limit.COUNT: (request(spec=spec(gpus=wants(count=2))), ROOM, "has fewer than 2 such GPUs", "1 would do"),
+    Limit.PRICE: (
+        request(spec=spec(gpu_hour_price_micro_max=300_000)),
+        ROOM,
+        "asks more than 0.300000 credits per GPU-hour",
+        "0.600000 would do",
+    ),
+    Limit.RUN_TIME: (
+        request(spec=spec(run_ms_max=7_200_000)),
+        room(terms=Terms(prices={MODEL: 1}, run_ms_max=3_600_000)),
+        "takes no job as long as 7200 s",
+        "3600 s would do",
+    ),
+    Limit.BUDGET: (
+        request(budget_left_micro=166),
+        ROOM,
+        "costs more for its first second than the budget holds",
+        "a budget of 0.000167 would do",
+    ),
+    Limit.BUSY: (request(), room(free=()), "has the GPUs, but they are in use", ""),
+}
+
+
+@pytest.mark.parametrize("limit", Limit, ids=lambda limit: limit.name)
+def test_each_limit_is_found_and_said(limit):
+    asked, host, words, remedy = ROWS[limit]
+    found = fit(asked, host)
+    assert isinstance(found, Misfit)
+    assert found.limit is limit
+    assert why_not(asked, [host]) == [LimitCount(limit=words, host_count=1, remedy=remedy)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "changed"),
+    [
+        (Limit.VRAM, {"spec": spec(gpus=wants(vram_gib=24))}),
+        (Limit.COUNT, {"spec": spec(gpus=wants(count=1))}),
+        (Limit.PRICE, {"spec": spec(gpu_hour_price_micro_max=600_000)}),
+        (Limit.RUN_TIME, {"spec": spec(run_ms_max=3_600_000)}),
+        (Limit.BUDGET, {"budget_left_micro": 167}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Limit) else "",
+)
+def test_the_remedy_that_is_named_helps(limit, changed):
+    _, host, _, _ = ROWS[limit]
+    assert isinstance(fit(request(**changed), host), Fit)
+
+
+def test_a_host_counts_at_the_first_limit_that_it_fails():
+    """So the counts add up to the hosts that were looked at."""
+    worst = room(state=HostState.LOST, isolation=Isolation.PROCESS, free=())
+    rooms = [worst, *(host for asked, host, _, _ in ROWS.values() if asked == request())]
+    counts = why_not(request(), rooms)
+    assert sum(count.host_count for count in counts) == len(rooms)
+    assert counts[0] == LimitCount(limit="not connected now", host_count=2, remedy="")
+
+
+def test_of_several_the_easiest_remedy_is_named():
+    asked = request(spec=spec(gpu_hour_price_micro_max=300_000))
+    (count,) = why_not(asked, [room("host_1", price=900_000), room("host_2", price=400_000)])
+    assert (count.host_count, count.remedy) == (2, "0.400000 would do")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ("rtx4090", True),
+        ("RTX 4090", True),
+        ("4090", True),
+        ("geforce-rtx", True),
+        ("", True),
+        ("h100", False),
+        ("40900", False),
+    ],
+)
+def test_a_model_is_found_by_a_part_of_its_name(wanted, matches):
+    assert model_matches(MODEL, wanted) is matches
+
+
+def test_without_isolation_only_for_whom_the_seller_trusts():
+    own = room(isolation=Isolation.PROCESS).host
+    trusting = replace(own, terms=Terms(trusted_accounts=frozenset({"friend"})))
+    assert may_run_unisolated(own, "acct_seller", "seller")
+    assert may_run_unisolated(trusting, "acct_x", "friend")
+    assert not may_run_unisolated(trusting, "acct_x", "stranger")
+    assert not may_run_unisolated(own, "acct_x", "seller"), "a name is no proof of who one is"
+
+
+def test_whoever_demands_isolation_never_lands_without():
+    trusting = room(
+        isolation=Isolation.PROCESS,
+        terms=Terms(prices={MODEL: 1}, trusted_accounts=frozenset({"buyer"})),
+    )
+    assert fit(request(), trusting) == Misfit(limit=Limit.ISOLATION)
+    assert isinstance(fit(request(spec=spec(isolation_min=Isolation.PROCESS)), trusting), Fit)
+
+
+def test_a_model_without_a_price_is_not_for_sale():
+    only_big = room("host_1", gpu(), BIG, terms=Terms(prices={BIG.model: 5}))
+    found = fit(request(), only_big)
+    assert isinstance(found, Fit)
+    assert found.gpus == (BIG,)
+
+
+def test_gpus_of_a_job_are_of_one_model_the_cheapest_with_enough_free():
+    both = room("host_1", gpu("GPU-1"), gpu("GPU-2"), BIG, terms=Terms(prices={MODEL: 5, BIG.model: 3}))
+    assert fit(request(), both) == Fit(gpus=(BIG,), gpu_hour_price_micro=3)
+    pair = fit(request(spec=spec(gpus=wants(count=2))), both)
+    assert isinstance(pair, Fit)
+    assert ({one.uuid for one in pair.gpus}, pair.gpu_hour_price_micro) == ({"GPU-1", "GPU-2"}, 5)
+    assert isinstance(fit(request(spec=spec(gpus=wants(count=3))), both), Misfit)
+
+
+def test_when_the_cheaper_model_is_busy_the_dearer_one_serves_within_the_cap():
+    both = room(
+        "host_1", gpu("GPU-1"), BIG, terms=Terms(prices={MODEL: 5, BIG.model: 3}), free=(gpu("GPU-1"),)
+    )
+    assert fit(request(), both) == Fit(gpus=(gpu("GPU-1"),), gpu_hour_price_micro=5)
+    assert fit(request(spec=spec(gpu_hour_price_micro_max=4)), both) == Misfit(limit=Limit.BUSY)
+
+
+def test_cheapest_first_then_the_fullest_host():
+    cheap, dear = room("host_1", price=2), room("host_2", price=3)
+    assert best(request(), [dear, cheap]) == (cheap, Fit(gpus=cheap.free, gpu_hour_price_micro=2))
+    wide = room("host_0", gpu("GPU-1"), gpu("GPU-2"), price=2)
+    found = best(request(), [wide, cheap])
+    assert found is not None
+    assert found[0] is cheap, "big slots stay whole"
+
+
+def test_a_pass_gives_no_gpu_twice_and_keeps_the_queues_order():
+    queue = [(job(f"job_{n}"), request()) for n in (1, 2, 3)]
+    placements, waiting = place(queue, [room("host_1"), room("host_2")])
+    assert [p.job_id for p in placements] == ["job_1", "job_2"]
+    assert len({one.uuid for p in placements for one in p.gpus}) == 2
+    assert waiting == ["job_3"]
+
+
+def test_a_gpu_that_two_hosts_claim_is_given_once():
+    """A host that claimed another's GPU made every pass fail, and nobody was placed any more."""
+    rooms = [room("host_1", gpu("GPU-same")), room("host_2", gpu("GPU-same"))]
+    placements, waiting = place([(job("job_1"), request()), (job("job_2"), request())], rooms)
+    assert ([p.job_id for p in placements], waiting) == (["job_1"], ["job_2"])
+
+
+def test_the_price_is_for_all_gpus_together():
+    (placement,), _ = place(
+        [(job(), request(spec=spec(gpus=wants(count=2))))],
+        [room("host_1", gpu("GPU-1"), gpu("GPU-2"), price=7)],
+    )
+    assert placement.hour_price_micro == 14
