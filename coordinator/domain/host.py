@@ -1,13 +1,21 @@
 """What a host is and on what terms it sells."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+
+RELIABILITY_PPM_MAX = 1_000_000
+# A host of which nothing is known yet: better than one that fails often, worse than one that never did.
+RELIABILITY_PPM_AT_FIRST = 900_000
 
 
 class HostState(StrEnum):
     ONLINE = "online"
     SUSPECT = "suspect"
     LOST = "lost"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    QUARANTINED = "quarantined"
 
 
 class Hold(StrEnum):
@@ -46,6 +54,11 @@ class HostFacts:
     gpus: tuple[Gpu, ...]
     driver_version: str = ""
     region: str = ""
+    cuda_version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # As the agent measured them; None where it did not.
+    download_bps: int | None = None
+    upload_bps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,7 @@ class Terms:
     prices: dict[str, int] = field(default_factory=dict)
     run_ms_max: int = 0
     trusted_accounts: frozenset[str] = frozenset()
+    reclaim_notice_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +78,13 @@ class Host:
     account_name: str
     # What buyers are told; of the two below it, the one that matters more.
     state: HostState
-    link: HostState
-    hold: Hold
+    link: HostState = HostState.ONLINE
+    hold: Hold = Hold.NONE
     reason: str
     since_ms: int
     facts: HostFacts
     terms: Terms
-    reliability_ppm: int
+    reliability_ppm: int = RELIABILITY_PPM_AT_FIRST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +93,9 @@ class HostRoom:
 
     host: Host
     free: tuple[Gpu, ...]
+    # What the jobs that are on it asked for; those that leave their share to the host count nothing.
+    memory_bytes_taken: int = 0
+    cpu_milli_taken: int = 0
 
 
 def may_run_unisolated(host: Host, account_id: str, account_name: str) -> bool:

@@ -12,6 +12,25 @@ BUDGET_MICRO_MAX = 2**53 - 1
 RUN_MS_DEFAULT = 86_400_000
 RUN_MS_MAX = 2_592_000_000
 STOP_GRACE_MS_DEFAULT = 10_000
+PRIORITY_DEFAULT = 50
+PRIORITY_MAX = 100
+
+
+class Policy(StrEnum):
+    """Which of the hosts that fit gets the job."""
+
+    BALANCED = "balanced"
+    CHEAPEST = "cheapest"
+    FASTEST_START = "fastest_start"
+    MOST_RELIABLE = "most_reliable"
+
+
+class OnHostLoss(StrEnum):
+    """What the buyer wants when the host of a running job falls silent."""
+
+    WAIT = "wait"
+    REPLACE = "replace"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +38,18 @@ class GpuRequest:
     count: int
     model: str = ""
     vram_bytes_min: int = 0
+    compute_capability_min: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostRequest:
+    """What is asked of a host beside its GPUs; what is empty may be anything."""
+
+    driver_version_min: str = ""
+    cuda_version_min: str = ""
+    regions: tuple[str, ...] = ()
+    reliability_ppm_min: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +70,12 @@ class JobSpec:
     queue_ms_max: int = 0
     memory_bytes: int = 0
     cpu_milli: int = 0
+    host: HostRequest = HostRequest()
+    policy: Policy = Policy.BALANCED
+    priority: int = PRIORITY_DEFAULT
+    on_host_loss: OnHostLoss = OnHostLoss.WAIT
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,32 +1,41 @@
-"""Which host gets which job, and why others do not. Pure; the whole of a pass is one call."""
+"""Which host gets which job. Pure but for the index it is given, which it keeps true; a pass is one call."""
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
-from coordinator.domain.host import Gpu, Host, HostRoom, HostState, Isolation, may_run_unisolated
-from coordinator.domain.job import GpuRequest, Job, JobSpec
-from coordinator.domain.pricing import hour_price_micro, run_ms_affordable
+from coordinator.domain.host import Gpu, Host, HostRoom
+from coordinator.domain.index import Index
+from coordinator.domain.job import Job, JobSpec
+from coordinator.domain.limits import Fit, Limit, Misfit, choose, fit
+from coordinator.domain.policy import order_key
+from coordinator.domain.pricing import hour_price_micro
+from coordinator.domain.shelf import Machine, Request, Share, Shelf, model_matches
+from coordinator.domain.turns import Lane, Served, Turns, after_serving
+from coordinator.domain.why import LimitCount, explain, why_not
 
-# A run shorter than this is not worth starting: the budget would be spent before anything is done.
-RUN_MS_WORTH_STARTING = 1_000
+__all__ = [
+    "Fit",
+    "Index",
+    "Limit",
+    "LimitCount",
+    "Misfit",
+    "Pass",
+    "Placement",
+    "Request",
+    "best",
+    "explain",
+    "fit",
+    "model_matches",
+    "place",
+    "run_pass",
+    "share_of",
+    "why_not",
+]
 
-
-class Limit(IntEnum):
-    """Why a host is passed over. A host counts at the first that it fails, in this order."""
-
-    AWAY = 1
-    FAILED_BEFORE = 2
-    ISOLATION = 3
-    TRUST = 4
-    MODEL = 5
-    VRAM = 6
-    COUNT = 7
-    PRICE = 8
-    RUN_TIME = 9
-    BUDGET = 10
-    BUSY = 11
+# A job that needs several things at once may wait for ever while small jobs take each that comes free. After
+# this long a host is kept free for it, one for a buyer, and never more than a part of all hosts.
+KEEP_FREE_AFTER_MS = 600_000
+_KEPT_FREE_PART = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,196 +49,100 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LimitCount:
-    """How many hosts fell to one limit, and what would have kept the easiest of them."""
+class Pass:
+    """What a pass decided. `waiting` are the ids of jobs that must go on waiting, in their order."""
 
-    limit: str
-    host_count: int
-    remedy: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """A host that meets every limit, with the GPUs it would give."""
-
-    gpus: tuple[Gpu, ...]
-    gpu_hour_price_micro: int
+    placements: list[Placement]
+    waiting: list[str]
+    served: Mapping[Lane, Served]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Misfit:
-    limit: Limit
-    # What the host has of the thing that was asked for: a price, bytes, a count, milliseconds.
-    has: int = 0
+def share_of(spec: JobSpec, host_id: str, gpus: Sequence[Gpu]) -> Share:
+    """What a job takes of a host: to be released when its attempt has ended."""
+    return Share(host_id=host_id, gpus=gpus, memory_bytes=spec.memory_bytes, cpu_milli=spec.cpu_milli)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A job as matching sees it: its order, whose it is, and the hosts that failed it before."""
-
-    spec: JobSpec
-    account_id: str
-    account_name: str
-    budget_left_micro: int
-    hosts_failed: AbstractSet[str] = frozenset()
-
-
-def model_matches(model: str, wanted: str) -> bool:
-    """Part of the name, without regard to case, blanks, dashes: "rtx4090" finds "GeForce RTX 4090"."""
-    return _plain(wanted) in _plain(model)
+def best(request: Request, rooms: Index | Sequence[HostRoom]) -> tuple[HostRoom, Fit] | None:
+    """The host that the buyer's policy prefers of all that fit. Given rooms, all of them are looked at."""
+    policy = request.spec.policy
+    if isinstance(rooms, Index):
+        shelf = rooms.best(request.ask, policy)
+        return None if shelf is None else (shelf.machine.room(), _fit(request, shelf))
+    key = order_key(policy)
+    found = [(room, f) for room in rooms if isinstance(f := fit(request, room), Fit)]
+    return min(found, key=lambda choice: key(_shelf(*choice)), default=None)
 
 
-def fit(request: Request, room: HostRoom) -> Fit | Misfit:
-    """The first limit that the host fails, or the GPUs it would give: cheapest model, best fit."""
-    host, spec = room.host, request.spec
-    if host.state is not HostState.ONLINE:
-        return Misfit(limit=Limit.AWAY)
-    if host.id in request.hosts_failed:
-        return Misfit(limit=Limit.FAILED_BEFORE)
-    if host.facts.isolation < spec.isolation_min:
-        return Misfit(limit=Limit.ISOLATION)
-    if host.facts.isolation is Isolation.PROCESS and not may_run_unisolated(
-        host, request.account_id, request.account_name
-    ):
-        return Misfit(limit=Limit.TRUST)
-    return _fit_gpus(request, room)
+def run_pass(
+    waiting: Sequence[tuple[Job, Request]],
+    index: Index,
+    *,
+    held: Mapping[str, int],
+    served: Mapping[Lane, Served],
+    now_ms: int,
+    whole_queue: bool = True,
+) -> Pass:
+    """Give hosts to as many of the jobs as fit, each in its turn. The index is left as the market is then.
 
-
-def _fit_gpus(request: Request, room: HostRoom) -> Fit | Misfit:
-    host, spec, wanted = room.host, request.spec, request.spec.gpus
-    chosen = _of_model(host, wanted)
-    if not chosen:
-        return Misfit(limit=Limit.MODEL)
-    large = [gpu for gpu in chosen if gpu.vram_bytes >= wanted.vram_bytes_min]
-    if not large:
-        return Misfit(limit=Limit.VRAM, has=max(gpu.vram_bytes for gpu in chosen))
-    models = {gpu.model: sum(g.model == gpu.model for g in large) for gpu in large}
-    many = {model: count for model, count in models.items() if count >= wanted.count}
-    if not many:
-        return Misfit(limit=Limit.COUNT, has=max(models.values()))
-    price = min(host.terms.prices[model] for model in many)
-    if spec.gpu_hour_price_micro_max and price > spec.gpu_hour_price_micro_max:
-        return Misfit(limit=Limit.PRICE, has=price)
-    if host.terms.run_ms_max and spec.run_ms_max > host.terms.run_ms_max:
-        return Misfit(limit=Limit.RUN_TIME, has=host.terms.run_ms_max)
-    whole_price = hour_price_micro(price, wanted.count)
-    if run_ms_affordable(whole_price, request.budget_left_micro) < RUN_MS_WORTH_STARTING:
-        return Misfit(limit=Limit.BUDGET, has=-(-whole_price * RUN_MS_WORTH_STARTING // 3_600_000))
-    return _free_gpus(request, room, frozenset(many))
-
-
-def _free_gpus(request: Request, room: HostRoom, models: AbstractSet[str]) -> Fit | Misfit:
-    spec, prices = request.spec, room.host.terms.prices
-    for model in sorted(models, key=lambda m: (prices[m], m)):
-        if spec.gpu_hour_price_micro_max and prices[model] > spec.gpu_hour_price_micro_max:
-            break
-        free = [g for g in room.free if g.model == model and g.vram_bytes >= spec.gpus.vram_bytes_min]
-        if len(free) >= spec.gpus.count:
-            gpus = tuple(sorted(free, key=lambda g: (g.vram_bytes, g.uuid))[: spec.gpus.count])
-            return Fit(gpus=gpus, gpu_hour_price_micro=prices[model])
-    return Misfit(limit=Limit.BUSY)
-
-
-def best(request: Request, rooms: Sequence[HostRoom]) -> tuple[HostRoom, Fit] | None:
-    """Cheapest first; among equals the host with the fewest free GPUs, so that big slots stay whole."""
-    found = [(room, fitting) for room in rooms if isinstance(fitting := fit(request, room), Fit)]
-    if not found:
-        return None
-    return min(found, key=lambda f: (f[1].gpu_hour_price_micro, len(f[0].free), f[0].host.id))
+    `held` counts the GPUs that each account has now. A new job may be tried by itself, without the queue:
+    what it can get then, nobody who waits could use, but for hosts that are kept free, which it can't get.
+    """
+    if whole_queue:
+        index.lift_all()
+    turns = Turns(waiting, held, served, now_ms)
+    placements: list[Placement] = []
+    left: list[str] = []
+    placed: list[Job] = []
+    keepers: set[str] = set()
+    for job, request in turns:
+        shelf = index.best(request.ask, request.spec.policy)
+        if shelf is None:
+            left.append(job.id)
+            if now_ms - job.submitted_ms >= KEEP_FREE_AFTER_MS and job.account_id not in keepers:
+                _keep_free(index, job, request, keepers)
+            continue
+        placement = _placement(job, request, shelf)
+        index.take(share_of(request.spec, shelf.host_id, placement.gpus))
+        turns.given(job.account_id, len(placement.gpus))
+        placements.append(placement)
+        placed.append(job)
+    return Pass(placements=placements, waiting=left, served=after_serving(served, placed, now_ms))
 
 
 def place(
     requests: Sequence[tuple[Job, Request]], rooms: Sequence[HostRoom]
 ) -> tuple[list[Placement], list[str]]:
-    """One pass over the queue, in its order: placements, and the ids of jobs that must go on waiting."""
-    left = list(rooms)
-    placements: list[Placement] = []
-    waiting: list[str] = []
-    for job, request in requests:
-        choice = best(request, left)
-        if choice is None:
-            waiting.append(job.id)
-            continue
-        room, fitting = choice
-        left = _without(left, fitting.gpus)
-        placements.append(
-            Placement(
-                job_id=job.id,
-                host=room.host,
-                gpus=fitting.gpus,
-                hour_price_micro=hour_price_micro(fitting.gpu_hour_price_micro, len(fitting.gpus)),
-            )
-        )
-    return placements, waiting
+    """A pass over a market seen for the first time, where nobody holds anything and nobody has waited."""
+    outcome = run_pass(requests, Index(rooms), held={}, served={}, now_ms=0)
+    return outcome.placements, outcome.waiting
 
 
-def _without(rooms: Sequence[HostRoom], gpus: Sequence[Gpu]) -> list[HostRoom]:
-    """In whichever rooms they are: a second host that claims a GPU of the first must not get it too."""
-    taken = {gpu.uuid for gpu in gpus}
-    return [
-        HostRoom(host=room.host, free=tuple(gpu for gpu in room.free if gpu.uuid not in taken))
-        if any(gpu.uuid in taken for gpu in room.free)
-        else room
-        for room in rooms
-    ]
+def _placement(job: Job, request: Request, shelf: Shelf) -> Placement:
+    gpus = choose(request.ask, shelf)
+    return Placement(
+        job_id=job.id,
+        host=shelf.machine.host,
+        gpus=gpus,
+        hour_price_micro=hour_price_micro(shelf.price, len(gpus)),
+    )
 
 
-def why_not(request: Request, rooms: Sequence[HostRoom]) -> list[LimitCount]:
-    """For a request that has no host: which limit removed how many, in the order they are looked at."""
-    misfits = [m for room in rooms if isinstance(m := fit(request, room), Misfit)]
-    counts = []
-    for limit in Limit:
-        of_limit = [m for m in misfits if m.limit is limit]
-        if of_limit:
-            words, remedy = _words(limit, request.spec, [m.has for m in of_limit])
-            counts.append(LimitCount(limit=words, host_count=len(of_limit), remedy=remedy))
-    return counts
+def _keep_free(index: Index, job: Job, request: Request, keepers: set[str]) -> None:
+    """One GPU and nothing else can't be taken apart: such a job gets the next that comes free in its turn."""
+    ask = request.ask
+    if ask.gpu_count == 1 and not ask.memory_bytes and not ask.cpu_milli:
+        return
+    if index.aside_count * _KEPT_FREE_PART >= len(index):
+        return
+    shelf = index.emptiest(ask, request.spec.policy)
+    if shelf is not None:
+        index.set_aside(shelf.host_id, job.id)
+        keepers.add(job.account_id)
 
 
-def _words(limit: Limit, spec: JobSpec, has: Sequence[int]) -> tuple[str, str]:
-    wanted = spec.gpus
-    table: dict[Limit, tuple[str, str]] = {
-        Limit.AWAY: ("not connected now", ""),
-        Limit.FAILED_BEFORE: ("failed this job before", ""),
-        Limit.ISOLATION: (
-            "gives no container isolation",
-            "isolation 'process' would do, where you are trusted",
-        ),
-        Limit.TRUST: ("its seller has not named you as trusted", ""),
-        Limit.MODEL: (f"has no {wanted.model or 'GPU'} for sale", "another GPU model"),
-        Limit.VRAM: (
-            f"has less than {wanted.vram_bytes_min >> 20} MiB of GPU memory",
-            f"{max(has) >> 20} MiB would do",
-        ),
-        Limit.COUNT: (f"has fewer than {wanted.count} such GPUs", f"{max(has)} would do"),
-        Limit.PRICE: (
-            f"asks more than {_credits(spec.gpu_hour_price_micro_max)} credits per GPU-hour",
-            f"{_credits(min(has))} would do",
-        ),
-        Limit.RUN_TIME: (
-            f"takes no job as long as {spec.run_ms_max // 1000} s",
-            f"{max(has) // 1000} s would do",
-        ),
-        Limit.BUDGET: (
-            "costs more for its first second than the budget holds",
-            f"a budget of {_credits(min(has))} would do",
-        ),
-        Limit.BUSY: ("has the GPUs, but they are in use", ""),
-    }
-    return table[limit]
+def _fit(request: Request, shelf: Shelf) -> Fit:
+    return Fit(gpus=choose(request.ask, shelf), gpu_hour_price_micro=shelf.price)
 
 
-def _of_model(host: Host, wanted: GpuRequest) -> list[Gpu]:
-    return [
-        gpu
-        for gpu in host.facts.gpus
-        if gpu.model in host.terms.prices and model_matches(gpu.model, wanted.model)
-    ]
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
-
-
-def _credits(micro: int) -> str:
-    return f"{micro // 1_000_000}.{micro % 1_000_000:06d}"
+def _shelf(room: HostRoom, fitting: Fit) -> Shelf:
+    return next(shelf for shelf in Machine(room).shelves if shelf.model == fitting.gpus[0].model)

@@ -1,0 +1,231 @@
+"""The two sides that matching brings together, made ready to be compared quickly.
+
+An `Ask` is what a job wants of a host, with every word of the order turned into what is compared. A `Shelf`
+is what one host sells of one GPU model; a job gets all its GPUs from one shelf or none. Shelves of one host
+share their `Machine`. What of a shelf is free changes as jobs come and go; all the rest never does.
+"""
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, may_run_unisolated
+from coordinator.domain.job import JobSpec, Policy
+
+# A run shorter than this is not worth starting: the budget would be spent before anything is done.
+RUN_MS_WORTH_STARTING = 1_000
+_SECONDS_PER_HOUR = 3_600
+_NO_CAP = 2**63
+
+Version = tuple[int, ...]
+
+
+class Ask(NamedTuple):
+    """All that decides which shelves a job fits. Jobs of equal asks fit the same shelves."""
+
+    gpu_count: int
+    model: str
+    vram_bytes: int
+    compute_capability: Version
+    isolation: Isolation
+    account_id: str
+    account_name: str
+    hosts_failed: AbstractSet[str]
+    regions: AbstractSet[str]
+    driver_version: Version
+    cuda_version: Version
+    reliability_ppm: int
+    labels: AbstractSet[tuple[str, str]]
+    memory_bytes: int
+    cpu_milli: int
+    run_ms: int
+    # The most for one GPU for one hour, by the buyer's own cap and by what the budget bears.
+    price_cap: int
+    price_borne: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A job as matching sees it: its order, whose it is, and the hosts that failed it before."""
+
+    spec: JobSpec
+    account_id: str
+    account_name: str
+    budget_left_micro: int
+    hosts_failed: AbstractSet[str] = frozenset()
+
+    @cached_property
+    def ask(self) -> Ask:
+        spec, host, gpus = self.spec, self.spec.host, self.spec.gpus
+        return Ask(
+            gpus.count,
+            plain(gpus.model),
+            gpus.vram_bytes_min,
+            version(gpus.compute_capability_min),
+            spec.isolation_min,
+            self.account_id,
+            self.account_name,
+            frozenset(self.hosts_failed),
+            frozenset(host.regions),
+            version(host.driver_version_min),
+            version(host.cuda_version_min),
+            host.reliability_ppm_min,
+            frozenset(host.labels.items()),
+            spec.memory_bytes,
+            spec.cpu_milli,
+            spec.run_ms_max,
+            spec.gpu_hour_price_micro_max or _NO_CAP,
+            self.budget_left_micro * _SECONDS_PER_HOUR * 1_000 // (RUN_MS_WORTH_STARTING * gpus.count),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a job holds of a host: its GPUs, and of the rest what it asked for."""
+
+    host_id: str
+    gpus: Sequence[Gpu]
+    memory_bytes: int = 0
+    cpu_milli: int = 0
+
+
+class Machine:
+    """What the shelves of one host have in common."""
+
+    __slots__ = (
+        "cpu_milli",
+        "cpu_milli_free",
+        "cuda_version",
+        "driver_version",
+        "host",
+        "host_id",
+        "isolation",
+        "labels",
+        "memory_bytes",
+        "memory_bytes_free",
+        "online",
+        "region",
+        "reliability_ppm",
+        "run_ms_max",
+        "shelves",
+    )
+
+    def __init__(self, room: HostRoom) -> None:
+        host, facts, terms = room.host, room.host.facts, room.host.terms
+        self.host = host
+        self.host_id = host.id
+        self.online = host.state is HostState.ONLINE
+        self.isolation = facts.isolation
+        self.region = facts.region
+        self.driver_version = version(facts.driver_version)
+        self.cuda_version = version(facts.cuda_version)
+        self.reliability_ppm = host.reliability_ppm
+        self.labels = frozenset(facts.labels.items())
+        self.memory_bytes = facts.memory_bytes
+        self.memory_bytes_free = facts.memory_bytes - room.memory_bytes_taken
+        self.cpu_milli = facts.cpu_count * 1_000
+        self.cpu_milli_free = self.cpu_milli - room.cpu_milli_taken
+        self.run_ms_max = terms.run_ms_max or _NO_CAP
+        free = {gpu.uuid for gpu in room.free}
+        models = sorted({gpu.model for gpu in facts.gpus} & terms.prices.keys())
+        self.shelves = tuple(Shelf(self, model, free) for model in models)
+
+    def trusts(self, ask: Ask) -> bool:
+        return may_run_unisolated(self.host, ask.account_id, ask.account_name)
+
+    def take(self, share: Share) -> None:
+        taken = {gpu.uuid for gpu in share.gpus}
+        for shelf in self.shelves:
+            shelf.free = tuple(gpu for gpu in shelf.free if gpu.uuid not in taken)
+        self.memory_bytes_free -= share.memory_bytes
+        self.cpu_milli_free -= share.cpu_milli
+
+    def give_back(self, share: Share) -> None:
+        back = {gpu.uuid for gpu in share.gpus}
+        for shelf in self.shelves:
+            free = back | {gpu.uuid for gpu in shelf.free}
+            shelf.free = tuple(gpu for gpu in shelf.gpus if gpu.uuid in free)
+        self.memory_bytes_free += share.memory_bytes
+        self.cpu_milli_free += share.cpu_milli
+
+    def room(self) -> HostRoom:
+        """What is free now. GPUs that are not for sale are not told."""
+        return HostRoom(
+            host=self.host,
+            free=tuple(gpu for shelf in self.shelves for gpu in shelf.free),
+            memory_bytes_taken=self.memory_bytes - self.memory_bytes_free,
+            cpu_milli_taken=self.cpu_milli - self.cpu_milli_free,
+        )
+
+
+class Shelf:
+    """The GPUs of one model that one host sells, least memory first."""
+
+    __slots__ = (
+        "alike",
+        "compute_capability",
+        "count",
+        "free",
+        "gpus",
+        "host_id",
+        "machine",
+        "model",
+        "model_plain",
+        "price",
+        "scores",
+        "vram_bytes",
+    )
+
+    def __init__(self, machine: Machine, model: str, free: AbstractSet[str]) -> None:
+        gpus = sorted((g for g in machine.host.facts.gpus if g.model == model), key=_least_first)
+        self.machine = machine
+        self.host_id = machine.host_id
+        self.model = model
+        self.model_plain = plain(model)
+        self.price = machine.host.terms.prices[model]
+        self.gpus = tuple(gpus)
+        self.count = len(gpus)
+        self.free = tuple(gpu for gpu in gpus if gpu.uuid in free)
+        # Of the best of them.
+        self.vram_bytes = gpus[-1].vram_bytes
+        self.compute_capability = max(version(gpu.compute_capability) for gpu in gpus)
+        # By policy, kept by who computes them: they never change.
+        self.scores: dict[Policy, int] = {}
+        self.alike = len({(gpu.vram_bytes, gpu.compute_capability) for gpu in gpus}) == 1
+
+    def suiting(self, ask: Ask, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
+        """Those of the given GPUs of this shelf that are good enough."""
+        if self.alike:
+            good = ask.vram_bytes <= self.vram_bytes and ask.compute_capability <= self.compute_capability
+            return gpus if good else ()
+        return [
+            gpu
+            for gpu in gpus
+            if gpu.vram_bytes >= ask.vram_bytes and version(gpu.compute_capability) >= ask.compute_capability
+        ]
+
+
+def model_matches(model: str, wanted: str) -> bool:
+    """Part of the name, without regard to case, blanks, dashes: "rtx4090" finds "GeForce RTX 4090"."""
+    return plain(wanted) in plain(model)
+
+
+@lru_cache(maxsize=4_096)
+def plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+@lru_cache(maxsize=4_096)
+def version(text: str) -> Version:
+    """The numbers of "550.54.15", which compare as versions do; "12.0" is "12", and "" is below all."""
+    numbers = [int(part) for part in re.findall(r"[0-9]{1,9}", text)]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _least_first(gpu: Gpu) -> tuple[int, str]:
+    return gpu.vram_bytes, gpu.uuid

@@ -1,0 +1,50 @@
+"""Amounts in sentences, written so that they can be typed back as they stand."""
+
+_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
+_MIB, _GIB = 1 << 20, 1 << 30
+_SECOND_MS = 1_000
+
+
+def amount(micro: int) -> str:
+    """Credits: at least two decimals, exact."""
+    whole, rest = divmod(micro, 1_000_000)
+    return f"{whole}.{f'{rest:06}'.rstrip('0').ljust(2, '0')}"
+
+
+def size(count: int) -> str:
+    """Whole GiB where it is one, MiB otherwise; the part of a MiB is left out."""
+    return f"{count // _GIB}GiB" if count % _GIB == 0 else f"{count // _MIB}MiB"
+
+
+def size_told(count: int) -> int:
+    """The bytes that `size` says."""
+    return count // _MIB * _MIB
+
+
+def duration(ms: int) -> str:
+    """In the largest unit that says it exactly; the part of a second is left out."""
+    told = duration_told(ms)
+    for unit, unit_ms in _UNITS_MS:
+        if told and told % unit_ms == 0:
+            return f"{told // unit_ms}{unit}"
+    return "0s"
+
+
+def duration_told(ms: int) -> int:
+    """The milliseconds that `duration` says."""
+    return ms // _SECOND_MS * _SECOND_MS
+
+
+def processors(milli: int) -> str:
+    """Thousandths of a processor as processors: 1500 is "1.5"."""
+    whole, rest = divmod(milli, 1_000)
+    return f"{whole}.{rest:03}".rstrip("0").rstrip(".")
+
+
+def share(ppm: int) -> str:
+    """Parts per million as a part of one: 995000 is "0.995"."""
+    return f"0.{ppm:06}".rstrip("0").ljust(3, "0") if ppm < 1_000_000 else "1.0"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
