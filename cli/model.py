@@ -116,6 +116,11 @@ class EventKind(StrEnum):
     EXTENDED = "EXTENDED"
     CREDITED = "CREDITED"
     BUDGET_LOW = "BUDGET_LOW"
+    HOST_ENROLLED = "HOST_ENROLLED"
+    HOST_STATE = "HOST_STATE"
+    ACCOUNT_CREATED = "ACCOUNT_CREATED"
+    TOKEN_CREATED = "TOKEN_CREATED"  # noqa: S105 - a kind of event
+    DEPOSITED = "DEPOSITED"
 
 
 class LogStream(StrEnum):

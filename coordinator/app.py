@@ -23,8 +23,10 @@ from coordinator.api.market import MarketServicer
 from coordinator.api.metrics import Metrics
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
+from coordinator.domain.turns import Lane, Served
 from coordinator.loops import repeat
 from coordinator.services import accounts, audit, reap, schedule
+from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
 from coordinator.store.database import Database
@@ -142,13 +144,17 @@ async def _serve(
 
 
 async def _schedule(edge: Edge) -> None:
-    rules = edge.rules
-    with edge.bell.listen("queue") as rung:
+    rules, served = edge.rules, dict[Lane, Served]()
+    with edge.bell.listen(QUEUE_TOPIC) as rung:
 
         async def one_pass() -> None:
             rung.clear()
             now = edge.now()
-            await edge.write(lambda tx: schedule.pass_once(tx, rules.fee_ppm, rules.reconnect_window_ms, now))
+            served.update(
+                await edge.write(
+                    lambda tx: schedule.pass_once(tx, rules.fee_ppm, rules.reconnect_window_ms, served, now)
+                )
+            )
 
         # Driven by what happens; looked at anyway now and then, for limits that only time reaches.
         await repeat("scheduling", one_pass, partial(wait, rung, PASS_EVERY_MS))

@@ -123,6 +123,7 @@ def quote_to(quote: Quote, spec: JobSpec, fee_ppm: int) -> m.QuoteJobResponse:
         run_ms_affordable=quote.run_ms_affordable,
         hosts_considered=quote.hosts_considered,
         limits=limits_to(quote.limits),
+        cheapest_change=quote.cheapest_change,
         fee_ppm=fee_ppm,
     )
 
@@ -141,6 +142,8 @@ def job_to(view: JobView) -> m.Job:
         attempts=[attempt_to(attempt) for attempt in view.attempts],
         exit_code=job.exit_code,
         limits=limits_to(view.limits),
+        queue_place=view.queue_place,
+        cheapest_change=view.cheapest_change,
     )
 
 

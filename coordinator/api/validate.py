@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from coordinator.domain.host import Isolation
@@ -23,6 +24,7 @@ from coordinator.services.jobs import OfferFilter, OfferOrder
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
+T = TypeVar("T")
 PAGE_DEFAULT, PAGE_MAX = 100, 500
 _JOB_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -34,13 +36,22 @@ _TOKEN = re.compile(r"[A-Za-z0-9_.-]{0,256}")
 _ENV_RESERVED = ("NVIDIA_", "USANCE_")
 _VERSION = re.compile(r"([0-9]{1,9}(\.[0-9]{1,9}){0,3})?", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9._-]{1,63}")
-_POLICIES = {
+_POLICIES: dict[int, Policy] = {
+    t.POLICY_UNSPECIFIED: Policy.BALANCED,
+    t.POLICY_BALANCED: Policy.BALANCED,
     t.POLICY_CHEAPEST: Policy.CHEAPEST,
     t.POLICY_FASTEST_START: Policy.FASTEST_START,
     t.POLICY_MOST_RELIABLE: Policy.MOST_RELIABLE,
 }
-_ON_HOST_LOSS = {t.ON_HOST_LOSS_REPLACE: OnHostLoss.REPLACE, t.ON_HOST_LOSS_FAIL: OnHostLoss.FAIL}
-_ORDERS = {
+_ON_HOST_LOSS: dict[int, OnHostLoss] = {
+    t.ON_HOST_LOSS_UNSPECIFIED: OnHostLoss.WAIT,
+    t.ON_HOST_LOSS_WAIT: OnHostLoss.WAIT,
+    t.ON_HOST_LOSS_REPLACE: OnHostLoss.REPLACE,
+    t.ON_HOST_LOSS_FAIL: OnHostLoss.FAIL,
+}
+_ORDERS: dict[int, OfferOrder] = {
+    m.OFFER_ORDER_UNSPECIFIED: OfferOrder.PRICE,
+    m.OFFER_ORDER_PRICE: OfferOrder.PRICE,
     m.OFFER_ORDER_RELIABILITY: OfferOrder.RELIABILITY,
     m.OFFER_ORDER_VRAM: OfferOrder.VRAM,
     m.OFFER_ORDER_COUNT: OfferOrder.COUNT,
@@ -161,8 +172,15 @@ def offer_filter(request: m.ListOffersRequest) -> OfferFilter:
         gpu_hour_price_micro_max=whole(
             "gpu_hour_price_micro_max", request.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
         ),
-        order=_ORDERS.get(request.order, OfferOrder.PRICE),
+        order=choice("order", request.order, _ORDERS),
     )
+
+
+def choice(field: str, value: int, table: Mapping[int, T]) -> T:
+    """A choice that we do not know is not ours to guess."""
+    if value not in table:
+        raise invalid(field, "one of the choices of the contract that this coordinator speaks")
+    return table[value]
 
 
 def note(field: str, text: str) -> str:
@@ -194,9 +212,9 @@ def spec(message: t.JobSpec) -> JobSpec:
         queue_ms_max=whole("spec.queue_ms_max", message.queue_ms_max, 0, RUN_MS_MAX),
         memory_bytes=_zero_or("spec.memory_bytes", message.memory_bytes, 16 << 20, TIB_16),
         host=host_request("spec.host", message.host),
-        policy=_POLICIES.get(message.policy, Policy.BALANCED),
+        policy=choice("spec.policy", message.policy, _POLICIES),
         priority=whole("spec.priority", message.priority, 0, PRIORITY_MAX) or PRIORITY_DEFAULT,
-        on_host_loss=_ON_HOST_LOSS.get(message.on_host_loss, OnHostLoss.WAIT),
+        on_host_loss=choice("spec.on_host_loss", message.on_host_loss, _ON_HOST_LOSS),
         labels=labels("spec.labels", message.labels),
         note=note("spec.note", message.note),
         cpu_milli=_zero_or("spec.cpu_milli", message.cpu_milli, 100, 1_024_000),

@@ -7,6 +7,7 @@ leaves out shelves that can't be the answer, and says when no better one can fol
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from coordinator.domain.host import HostRoom
 from coordinator.domain.job import Policy
@@ -39,6 +40,9 @@ class Index:
         self._shelves: dict[str, dict[str, Shelf]] = {}
         self._vram_bytes: dict[str, int] = {}
         self._models_of: dict[str, tuple[str, ...]] = {}
+        # Who says to have a GPU: one host, unless somebody lies or a GPU was moved.
+        self._claims: dict[str, tuple[str, ...]] = {}
+        self._claimed_twice: set[str] = set()
         # Made when first asked for: a market where nobody asks by region keeps none by region.
         self._racks: dict[tuple[Policy, str, str | None], Rack] = {}
         self._racks_of_model: dict[str, list[tuple[Policy, str | None, Rack]]] = {}
@@ -59,6 +63,8 @@ class Index:
         self.remove(room.host.id)
         machine = Machine(room)
         self._machines[machine.host_id] = machine
+        for gpu in room.host.facts.gpus:
+            self._claim(gpu.uuid, (*self._claims.get(gpu.uuid, ()), machine.host_id))
         self._never.clear()
         if not machine.online:
             self.away_count += 1
@@ -76,6 +82,8 @@ class Index:
         machine = self._machines.pop(host_id, None)
         if machine is None:
             return
+        for gpu in machine.host.facts.gpus:
+            self._claim(gpu.uuid, tuple(claim for claim in self._claims[gpu.uuid] if claim != host_id))
         if not machine.online:
             self.away_count -= 1
             return
@@ -85,20 +93,39 @@ class Index:
 
     def take(self, share: Share) -> None:
         """A job has got it. A host that has gone meanwhile needs no telling."""
-        machine = self._machines.get(share.host_id)
-        if machine is not None:
+        for machine, part in self._concerned(share):
             self._rack_out(machine)
-            machine.take(share)
+            machine.take(part)
             self._rack_in(machine)
 
     def release(self, share: Share) -> None:
         """A job has left it. What the host no longer has is not given back."""
-        machine = self._machines.get(share.host_id)
-        if machine is not None:
+        for machine, part in self._concerned(share):
             self._rack_out(machine)
-            machine.give_back(share)
+            machine.give_back(part)
             self._rack_in(machine)
             self._new_hope(machine)
+
+    def _concerned(self, share: Share) -> list[tuple[Machine, Share]]:
+        """The host, and any other that claims a GPU of the share: it must not sell it either."""
+        machine = self._machines.get(share.host_id)
+        concerned = [] if machine is None else [(machine, share)]
+        if not self._claimed_twice.isdisjoint(gpu.uuid for gpu in share.gpus):
+            others = {claim for gpu in share.gpus for claim in self._claims.get(gpu.uuid, ())}
+            others.discard(share.host_id)
+            gpus_only = replace(share, memory_bytes=0, cpu_milli=0)
+            concerned += [(self._machines[other], gpus_only) for other in sorted(others)]
+        return concerned
+
+    def _claim(self, uuid: str, claims: tuple[str, ...]) -> None:
+        if claims:
+            self._claims[uuid] = claims
+        else:
+            del self._claims[uuid]
+        if len(claims) > 1:
+            self._claimed_twice.add(uuid)
+        else:
+            self._claimed_twice.discard(uuid)
 
     # What is kept free for a job that has waited long
 

@@ -98,7 +98,7 @@ def run_pass(
         shelf = index.best(request.ask, request.spec.policy)
         if shelf is None:
             left.append(job.id)
-            if now_ms - job.submitted_ms >= KEEP_FREE_AFTER_MS and job.account_id not in keepers:
+            if now_ms - job.queued_ms >= KEEP_FREE_AFTER_MS and job.account_id not in keepers:
                 _keep_free(index, job, request, keepers)
             continue
         placement = _placement(job, request, shelf)

@@ -2,8 +2,6 @@
 
 from coordinator.domain.host import Hold, HostState
 
-# A host of which nothing is known yet: better than one that fails often, worse than one that never did.
-RELIABILITY_PPM_AT_FIRST = 900_000
 _PPM = 1_000_000
 # Each attempt weighs a twentieth of all before it, so a hundred good ones outlive a bad day.
 _WEIGHT = 20

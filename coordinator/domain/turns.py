@@ -73,7 +73,7 @@ def lane_of(job: Job) -> Lane:
 
 
 def effective_priority(job: Job, served: Served | None, now_ms: int) -> int:
-    since_ms = job.submitted_ms
+    since_ms = job.queued_ms
     if served is not None and (job.submitted_ms, job.id) > served.through:
         since_ms = max(since_ms, served.at_ms)
     return job.spec.priority + max(0, now_ms - since_ms) // POINT_MS

@@ -21,7 +21,7 @@ from coordinator.domain.job import (
     LogState,
     LogTotals,
 )
-from coordinator.domain.matching import Fit, LimitCount, Request, best, fit, why_not
+from coordinator.domain.matching import Fit, LimitCount, Request, best, explain, fit
 from coordinator.domain.metering import Line, Stamp
 from coordinator.domain.pricing import hour_price_micro, run_ms_affordable
 from coordinator.domain.refusal import Refusal, RefusalCode, not_found
@@ -35,6 +35,7 @@ from coordinator.domain.states import (
     end_sentence,
     job_after,
 )
+from coordinator.domain.turns import queue_places
 from coordinator.services.attempts import LostRaceError, ask_stop, finish_job
 from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.requests import fingerprint, once
@@ -42,6 +43,8 @@ from coordinator.store.ports import Transaction
 from ledger.entries import Status, hold
 from ledger.money import charge_micro, format_credits
 from runtime.ids import derived_uuid, new_id
+
+QUEUE_LOOK_MAX = 1_000
 
 
 class OfferOrder(StrEnum):
@@ -61,15 +64,18 @@ class Quote:
     run_ms_affordable: int
     hosts_considered: int
     limits: Sequence[LimitCount]
+    cheapest_change: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobView:
-    """A job with its attempts, and in QUEUED why no host has it yet."""
+    """A job with its attempts; in QUEUED also why no host has it, what would help, and its place."""
 
     job: Job
     attempts: Sequence[Attempt]
     limits: Sequence[LimitCount] = ()
+    cheapest_change: str = ""
+    queue_place: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +176,15 @@ def quote(tx: Transaction, buyer: Account, spec: JobSpec) -> Quote:
     rooms = tx.rooms()
     choice = best(request, rooms)
     if choice is None:
+        why = explain(request, rooms)
         return Quote(
             room=None,
             gpus=(),
             gpu_hour_price_micro=0,
             run_ms_affordable=0,
             hosts_considered=len(rooms),
-            limits=why_not(request, rooms),
+            limits=why.limits,
+            cheapest_change=why.change.words if why.change else "",
         )
     room, fitting = choice
     whole = hour_price_micro(fitting.gpu_hour_price_micro, len(fitting.gpus))
@@ -241,7 +249,22 @@ def view(tx: Transaction, buyer: Account, job_id: str) -> JobView:
     attempts = tx.attempts_of_jobs([job.id])[job.id]
     if job.state is not JobState.QUEUED:
         return JobView(job=job, attempts=attempts)
-    return JobView(job=job, attempts=attempts, limits=why_not(request_of(job, attempts), tx.rooms()))
+    why = explain(request_of(job, attempts), tx.rooms())
+    return JobView(
+        job=job,
+        attempts=attempts,
+        limits=why.limits,
+        cheapest_change=why.change.words if why.change else "",
+        queue_place=_queue_place(tx, job),
+    )
+
+
+def _queue_place(tx: Transaction, job: Job) -> int:
+    """As it will be looked at in the next pass; 0 if it is too far back to say."""
+    queue = tx.queue(QUEUE_LOOK_MAX)
+    waiting = [(other, request_of(other, ())) for other in queue]
+    now_ms = max((other.queued_ms for other in queue), default=0)
+    return queue_places(waiting, tx.held_by_buyers(), {}, now_ms).get(job.id, 0)
 
 
 def page(tx: Transaction, buyer: Account, *, live_only: bool, before_id: str, limit: int) -> list[JobView]:

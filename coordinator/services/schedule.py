@@ -1,11 +1,13 @@
 """One pass over the queue: who can be placed gets a host."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host
+from coordinator.domain.index import Index
 from coordinator.domain.job import Attempt, Job
-from coordinator.domain.matching import Placement, place
+from coordinator.domain.matching import Placement, run_pass
 from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.pricing import run_ms_affordable
 from coordinator.domain.states import (
@@ -14,28 +16,34 @@ from coordinator.domain.states import (
     JobStep,
     job_after,
 )
+from coordinator.domain.turns import Lane, Served
 from coordinator.services.attempts import LostRaceError, finish_job
 from coordinator.services.hosts import OFFERS_TOPIC
-from coordinator.services.jobs import request_of
+from coordinator.services.jobs import QUEUE_LOOK_MAX, request_of
 from coordinator.store.ports import Transaction
 from runtime.ids import new_id
 
-QUEUE_LOOK_MAX = 1_000
 
+def pass_once(
+    tx: Transaction, fee_ppm: int, window_ms: int, served: Mapping[Lane, Served], now: Stamp
+) -> Mapping[Lane, Served]:
+    """Place what can be placed; which lanes have been served, for the next pass to know.
 
-def pass_once(tx: Transaction, fee_ppm: int, window_ms: int, now: Stamp) -> int:
-    """How many jobs were placed. Jobs that waited longer than they would are ended first."""
+    Jobs that waited longer than they would are ended first.
+    """
     queue = [job for job in tx.queue(QUEUE_LOOK_MAX) if not _expire(tx, job, now)]
     if not queue:
-        return 0
+        return served
     attempts = tx.attempts_of_jobs([job.id for job in queue])
-    requests = [(job, request_of(job, attempts[job.id])) for job in queue]
-    placements, _ = place(requests, tx.rooms())
+    waiting = [(job, request_of(job, attempts[job.id])) for job in queue]
+    outcome = run_pass(
+        waiting, Index(tx.rooms()), held=tx.held_by_buyers(), served=served, now_ms=now.wall_ms
+    )
     jobs = {job.id: job for job in queue}
-    for placement in placements:
+    for placement in outcome.placements:
         job = jobs[placement.job_id]
         _assign(tx, job, placement, len(attempts[job.id]) + 1, fee_ppm, window_ms, now)
-    return len(placements)
+    return outcome.served
 
 
 def _expire(tx: Transaction, job: Job, now: Stamp) -> bool:

@@ -1,15 +1,27 @@
 """Enrolment, hosts and what of them is free, in SQL."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.host import (
+    RELIABILITY_PPM_AT_FIRST,
+    Hold,
+    Host,
+    HostFacts,
+    HostRoom,
+    HostState,
+    Isolation,
+    Terms,
+)
 from coordinator.domain.metering import Stamp
-from coordinator.domain.standing import RELIABILITY_PPM_AT_FIRST, host_state
+from coordinator.domain.standing import host_state
+from coordinator.domain.states import ATTEMPT_LIVE
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
-from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, host
+from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, host, job
 
+LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 _NOT_SEEN_YET = HostFacts(
     hostname="",
     cpu_count=1,
@@ -75,10 +87,29 @@ class SqlHosts:
 
     def rooms(self) -> Sequence[HostRoom]:
         taken = set(self.connection.execute(select(attempt_gpu.c.gpu_uuid)).scalars())
-        hosts = [_host(row) for row in self.connection.execute(_HOST.order_by(host.c.id)).mappings()]
+        memory, cpu = self._taken()
         return [
-            HostRoom(host=h, free=tuple(gpu for gpu in h.facts.gpus if gpu.uuid not in taken)) for h in hosts
+            HostRoom(
+                host=h,
+                free=tuple(gpu for gpu in h.facts.gpus if gpu.uuid not in taken),
+                memory_bytes_taken=memory[h.id],
+                cpu_milli_taken=cpu[h.id],
+            )
+            for h in map(_host, self.connection.execute(_HOST.order_by(host.c.id)).mappings())
         ]
+
+    def _taken(self) -> tuple[Counter[str], Counter[str]]:
+        """Memory and processors that live attempts have, by host."""
+        memory, cpu = Counter[str](), Counter[str]()
+        query = (
+            select(attempt.c.host_id, job.c.spec)
+            .join(job, job.c.id == attempt.c.job_id)
+            .where(attempt.c.state.in_(LIVE_ATTEMPTS))
+        )
+        for row in self.connection.execute(query):
+            memory[row.host_id] += row.spec["memory_bytes"]
+            cpu[row.host_id] += row.spec["cpu_milli"]
+        return memory, cpu
 
     def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None:
         self.connection.execute(

@@ -80,9 +80,15 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_CREDITED: _EventKind.ValueType  # 12
     EVENT_KIND_BUDGET_LOW: _EventKind.ValueType  # 13
     """The money lasts for five more minutes, or for a tenth of what it bought, whichever is less."""
+    EVENT_KIND_HOST_ENROLLED: _EventKind.ValueType  # 14
+    """Of hosts and of accounts, not of jobs."""
+    EVENT_KIND_HOST_STATE: _EventKind.ValueType  # 15
+    EVENT_KIND_ACCOUNT_CREATED: _EventKind.ValueType  # 16
+    EVENT_KIND_TOKEN_CREATED: _EventKind.ValueType  # 17
+    EVENT_KIND_DEPOSITED: _EventKind.ValueType  # 18
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
-    """What can happen to a job."""
+    """What can happen to a job, a host or an account."""
 
 EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
 EVENT_KIND_SUBMITTED: EventKind.ValueType  # 1
@@ -99,6 +105,12 @@ EVENT_KIND_EXTENDED: EventKind.ValueType  # 11
 EVENT_KIND_CREDITED: EventKind.ValueType  # 12
 EVENT_KIND_BUDGET_LOW: EventKind.ValueType  # 13
 """The money lasts for five more minutes, or for a tenth of what it bought, whichever is less."""
+EVENT_KIND_HOST_ENROLLED: EventKind.ValueType  # 14
+"""Of hosts and of accounts, not of jobs."""
+EVENT_KIND_HOST_STATE: EventKind.ValueType  # 15
+EVENT_KIND_ACCOUNT_CREATED: EventKind.ValueType  # 16
+EVENT_KIND_TOKEN_CREATED: EventKind.ValueType  # 17
+EVENT_KIND_DEPOSITED: EventKind.ValueType  # 18
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

@@ -1,16 +1,18 @@
 """Which host gets which job, and what is said of the others."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from coordinator.domain.host import HostState, Isolation, Terms, may_run_unisolated
-from coordinator.domain.job import GpuRequest
+from coordinator.domain.host import HostRoom, HostState, Isolation, Terms, may_run_unisolated
+from coordinator.domain.job import GpuRequest, HostRequest
 from coordinator.domain.matching import (
     Fit,
     Limit,
     LimitCount,
     Misfit,
+    Request,
     best,
     fit,
     model_matches,
@@ -28,20 +30,20 @@ def wants(count: int = 1, model: str = "", vram_gib: int = 0) -> GpuRequest:
     return GpuRequest(count=count, model=model, vram_bytes_min=vram_gib * GIB)
 
 
+def asks(**changes: Any) -> Request:
+    return request(spec=spec(host=HostRequest(**changes)))
+
+
+def having(**changes: Any) -> HostRoom:
+    return replace(ROOM, host=replace(ROOM.host, facts=replace(ROOM.host.facts, **changes)))
+
+
 # One row for each limit: what fails it, in the words that a buyer reads.
 ROWS = {
-    Limit.AWAY: (request(), room(state=HostState.SUSPECT), "not connected now", ""),
-    Limit.FAILED_BEFORE: (request(hosts_failed={"host_1"}), ROOM, "failed this job before", ""),
-    Limit.ISOLATION: (
+    Limit.AWAY: (
         request(),
-        PROCESS,
-        "gives no container isolation",
-        "isolation 'process' would do, where you are trusted",
-    ),
-    Limit.TRUST: (
-        request(spec=spec(isolation_min=Isolation.PROCESS)),
-        PROCESS,
-        "its seller has not named you as trusted",
+        room(state=HostState.SUSPECT),
+        "takes no new jobs now: it is away, paused or held back",
         "",
     ),
     Limit.MODEL: (
@@ -53,29 +55,90 @@ ROWS = {
     Limit.VRAM: (
         request(spec=spec(gpus=wants(vram_gib=48))),
         ROOM,
-        "has less than 49152 MiB of GPU memory",
-        "24576 MiB would do",
+        "has less than 48GiB of GPU memory",
+        "24GiB would do",
+    ),
+    Limit.COMPUTE_CAPABILITY: (
+        request(spec=spec(gpus=GpuRequest(count=1, compute_capability_min="9.0"))),
+        room("host_1", gpu(compute_capability="8.9")),
+        "has compute capability below 9.0",
+        "8.9 would do",
     ),
     Limit.COUNT: (request(spec=spec(gpus=wants(count=2))), ROOM, "has fewer than 2 such GPUs", "1 would do"),
+    Limit.FAILED_BEFORE: (request(hosts_failed={"host_1"}), ROOM, "failed this job before", ""),
+    Limit.ISOLATION: (
+        request(),
+        PROCESS,
+        "gives no container isolation",
+        "isolation 'process' would do, where you are trusted",
+    ),
+    Limit.TRUST: (
+        request(spec=spec(isolation_min=Isolation.PROCESS)),
+        PROCESS,
+        "runs jobs without isolation, and its seller has not named you as trusted",
+        "",
+    ),
+    Limit.REGION: (
+        asks(regions=("mars", "venus")),
+        having(region="earth"),
+        "is not in mars or venus",
+        "there are hosts in earth",
+    ),
+    Limit.DRIVER: (
+        asks(driver_version_min="550.54"),
+        having(driver_version="535.104.5"),
+        "has a driver older than 550.54",
+        "535.104.5 would do",
+    ),
+    Limit.CUDA: (
+        asks(cuda_version_min="12.4"),
+        having(cuda_version="12.2"),
+        "takes no CUDA as new as 12.4",
+        "12.2 would do",
+    ),
+    Limit.LABELS: (
+        asks(labels={"tier": "gold", "rack": "7"}),
+        having(labels={"rack": "7"}),
+        "lacks a label of rack=7, tier=gold",
+        "",
+    ),
+    Limit.RELIABILITY: (
+        asks(reliability_ppm_min=995_000),
+        replace(ROOM, host=replace(ROOM.host, reliability_ppm=980_000)),
+        "has a reliability below 0.995",
+        "0.98 would do",
+    ),
+    Limit.MEMORY: (
+        request(spec=spec(memory_bytes=65 * GIB)),
+        ROOM,
+        "has less than 65GiB of memory",
+        "64GiB would do",
+    ),
+    Limit.CPU: (
+        request(spec=spec(cpu_milli=8_500)),
+        ROOM,
+        "has fewer than 8.5 processors",
+        "8 would do",
+    ),
     Limit.PRICE: (
         request(spec=spec(gpu_hour_price_micro_max=300_000)),
         ROOM,
-        "asks more than 0.300000 credits per GPU-hour",
-        "0.600000 would do",
+        "asks more than 0.30 credits per GPU-hour",
+        "0.60 would do",
     ),
     Limit.RUN_TIME: (
         request(spec=spec(run_ms_max=7_200_000)),
         room(terms=Terms(prices={MODEL: 1}, run_ms_max=3_600_000)),
-        "takes no job as long as 7200 s",
-        "3600 s would do",
+        "takes no job as long as 2h",
+        "1h would do",
     ),
     Limit.BUDGET: (
         request(budget_left_micro=166),
         ROOM,
         "costs more for its first second than the budget holds",
-        "a budget of 0.000167 would do",
+        "0.000001 more would do",
     ),
-    Limit.BUSY: (request(), room(free=()), "has the GPUs, but they are in use", ""),
+    Limit.BUSY: (request(), room(free=()), "has what is asked for, but it is in use", ""),
 }
 
 
@@ -107,16 +170,17 @@ def test_the_remedy_that_is_named_helps(limit, changed):
 def test_a_host_counts_at_the_first_limit_that_it_fails():
     """So the counts add up to the hosts that were looked at."""
     worst = room(state=HostState.LOST, isolation=Isolation.PROCESS, free=())
-    rooms = [worst, *(host for asked, host, _, _ in ROWS.values() if asked == request())]
+    hosts = [worst, *(host for asked, host, _, _ in ROWS.values() if asked == request())]
+    rooms = [replace(host, host=replace(host.host, id=f"host_{n}")) for n, host in enumerate(hosts)]
     counts = why_not(request(), rooms)
     assert sum(count.host_count for count in counts) == len(rooms)
-    assert counts[0] == LimitCount(limit="not connected now", host_count=2, remedy="")
+    assert (counts[0].limit, counts[0].host_count) == (ROWS[Limit.AWAY][2], 2)
 
 
 def test_of_several_the_easiest_remedy_is_named():
     asked = request(spec=spec(gpu_hour_price_micro_max=300_000))
     (count,) = why_not(asked, [room("host_1", price=900_000), room("host_2", price=400_000)])
-    assert (count.host_count, count.remedy) == (2, "0.400000 would do")
+    assert (count.host_count, count.remedy) == (2, "0.40 would do")
 
 
 @pytest.mark.parametrize(

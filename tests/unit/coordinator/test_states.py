@@ -8,7 +8,8 @@ from sqlalchemy import CheckConstraint
 
 from coordinator.domain.account import Role
 from coordinator.domain.event import EventKind
-from coordinator.domain.host import HostState, Isolation
+from coordinator.domain.host import Hold, HostState, Isolation
+from coordinator.domain.job import OnHostLoss, Policy
 from coordinator.domain.refusal import RefusalCode
 from coordinator.domain.states import (
     ATTEMPT_BILLABLE,
@@ -31,6 +32,7 @@ from coordinator.domain.states import (
     job_after,
     job_step_at_end,
 )
+from coordinator.services.jobs import OfferOrder
 from coordinator.store import tables
 from usance.v1 import market_pb2, types_pb2
 
@@ -85,6 +87,9 @@ def test_every_live_attempt_can_end():
         (RefusalCode, types_pb2.RefusalCode, "REFUSAL_CODE_"),
         (Isolation, types_pb2.Isolation, "ISOLATION_"),
         (EventKind, market_pb2.EventKind, "EVENT_KIND_"),
+        (Policy, types_pb2.Policy, "POLICY_"),
+        (OnHostLoss, types_pb2.OnHostLoss, "ON_HOST_LOSS_"),
+        (OfferOrder, market_pb2.OfferOrder, "OFFER_ORDER_"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -113,7 +118,8 @@ def test_isolation_is_numbered_as_in_the_contract():
         ("event", "kind", EventKind),
         ("event", "job_state", JobState),
         ("event", "cause", Cause),
-        ("host", "state", HostState),
+        ("host", "state", tables.LINK_STATES),
+        ("host", "hold", Hold),
         ("account_role", "role", Role),
     ],
 )
@@ -155,6 +161,7 @@ CAUSES = {
     EndReason.PAID_THROUGH: Cause.UNKNOWN,
     EndReason.SUPERSEDED: Cause.PLATFORM,
     EndReason.CLAIM_REFUSED: Cause.HOST,
+    EndReason.REPLACED: Cause.HOST,
 }
 
 

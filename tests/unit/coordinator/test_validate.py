@@ -69,6 +69,17 @@ GOOD = {
     "cpu_milli": [{"cpu_milli": n} for n in (0, 100, 1_024_000)],
     "gpus.model": [{"gpus": {"model": "x" * 128}}],
     "gpus.vram_bytes_min": [{"gpus": {"vram_bytes_min": n}} for n in (0, TIB_16)],
+    "gpus.compute_capability_min": [{"gpus": {"compute_capability_min": v}} for v in ("", "8.9")],
+    "host.driver_version_min": [{"host": {"driver_version_min": v}} for v in ("", "550", "550.54.15.1")],
+    "host.cuda_version_min": [{"host": {"cuda_version_min": v}} for v in ("", "12.4")],
+    "host.regions": [{"host": {"regions": ["x" * 64] * 32}}],
+    "host.reliability_ppm_min": [{"host": {"reliability_ppm_min": n}} for n in (0, 1_000_000)],
+    "host.labels": [{"host": {"labels": {"a.b_c-9" * 9: "x" * 128}}}],
+    "policy": [{"policy": n} for n in t.Policy.values()],
+    "priority": [{"priority": n} for n in (0, 1, 100)],
+    "on_host_loss": [{"on_host_loss": n} for n in t.OnHostLoss.values()],
+    "labels": [{"labels": {f"n{n}": "" for n in range(32)}}],
+    "note": [{"note": "x" * 2_048}, {"note": "two\nlines"}],
 }
 BAD = {
     "name": [{"name": ""}, {"name": "a" * 65}, {"name": "a b"}, {"name": "ä"}, {"name": "a\n"}],
@@ -102,6 +113,19 @@ BAD = {
     "cpu_milli": [{"cpu_milli": n} for n in (-1, 99, 1_024_001)],
     "gpus.model": [{"gpus": {"model": "x" * 129}}, {"gpus": {"model": "a\tb"}}],
     "gpus.vram_bytes_min": [{"gpus": {"vram_bytes_min": n}} for n in (-1, TIB_16 + 1)],
+    "gpus.compute_capability_min": [
+        {"gpus": {"compute_capability_min": v}} for v in ("8.", "x", "1.2.3.4.5")
+    ],
+    "host.driver_version_min": [{"host": {"driver_version_min": v}} for v in ("550.", "new", "5\n")],
+    "host.cuda_version_min": [{"host": {"cuda_version_min": v}} for v in (".1", "12-4")],
+    "host.regions": [{"host": {"regions": v}} for v in (["x"] * 33, [""], ["x" * 65])],
+    "host.reliability_ppm_min": [{"host": {"reliability_ppm_min": n}} for n in (-1, 1_000_001)],
+    "host.labels": [{"host": {"labels": v}} for v in ({"A": ""}, {"": ""}, {"a": "x" * 129}, {"a": "\t"})],
+    "policy": [{"policy": 9}],
+    "priority": [{"priority": n} for n in (-1, 101)],
+    "on_host_loss": [{"on_host_loss": 9}],
+    "labels": [{"labels": v} for v in ({f"n{n}": "" for n in range(33)}, {"x" * 64: ""})],
+    "note": [{"note": "x" * 2_049}, {"note": "\x1b[31m"}],
 }
 
 
@@ -135,7 +159,8 @@ def test_a_job_without_gpus_or_with_too_many_is_refused(count):
 
 def test_every_field_of_an_order_has_its_bounds_tried():
     of_gpus = {f"gpus.{field.name}" for field in t.GpuRequest.DESCRIPTOR.fields} - {"gpus.count"}
-    every = {field.name for field in t.JobSpec.DESCRIPTOR.fields} - {"gpus"} | of_gpus
+    of_host = {f"host.{field.name}" for field in t.HostRequest.DESCRIPTOR.fields}
+    every = {field.name for field in t.JobSpec.DESCRIPTOR.fields} - {"gpus", "host"} | of_gpus | of_host
     assert set(GOOD) == set(BAD) == every
 
 
