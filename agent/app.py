@@ -97,10 +97,12 @@ async def _until_told(*loops: Coroutine[None, None, None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     tasks = [asyncio.create_task(loop) for loop in loops]
     leave = asyncio.create_task(told.wait())
-    await asyncio.wait([*tasks, leave], return_when=asyncio.FIRST_COMPLETED)
-    for task in (*tasks, leave):
-        task.cancel()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await asyncio.wait([*tasks, leave], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*tasks, leave):
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
