@@ -64,6 +64,9 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         self.beats: list[host_pb2.Beat] = []
         self.faults: list[str] = []
         self.acknowledging = True
+        self.answering = True
+        # Streams that said hello, in order, and those that are open.
+        self.streams_open = 0
         self.market_port = 0
         self.hosts_port = 0
         self._change = asyncio.Condition()
@@ -155,12 +158,16 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
                 )
             )
             self._streams[number] = queue
+            self.streams_open += 1
             yield self._desired_message()
             while (message := await queue.get()) is not None:
                 yield message
         finally:
-            self._streams.pop(number, None)
+            if self._streams.pop(number, None) is not None:
+                self.streams_open -= 1
             reader.cancel()
+            async with self._change:
+                self._change.notify_all()
 
     async def _read(self, requests, queue) -> None:
         began = False
@@ -171,7 +178,8 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
                     self.faults.append(f"the first message is {kind}")
                 began = True
                 for answer in self._take(request):
-                    queue.put_nowait(answer)
+                    if self.answering:
+                        queue.put_nowait(answer)
                 async with self._change:
                     self._change.notify_all()
         finally:
