@@ -59,7 +59,6 @@ async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
     identity = await enroll(state, parse(coordinator.token))
     world = FakeWorld()
     executor = FakeExecutor(world, CLOCK)
-    links: list[Link] = []
     runner = Runner(
         folder=state / "attempts",
         executor=executor,
@@ -67,8 +66,6 @@ async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
         gpu_uuids=[],
         record_ms=200,
         output_waiting_bytes_max=waiting_bytes_max,
-        on_change=lambda: links[0].changed(),
-        on_evidence=lambda: links[0].evidence(),
     )
     facts = HostFacts(
         hostname="here",
@@ -90,7 +87,7 @@ async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
         holder=runner,
         clock=CLOCK,
     )
-    links.append(link)
+    runner.tell(link)
     await runner.restore()
     loops = [asyncio.create_task(link.run()), asyncio.create_task(runner.keep_reconciling())]
     try:
