@@ -79,7 +79,7 @@ def test_sqlite_keeps_all_or_nothing_wherever_it_is_killed(tmp_path: Path):
     def url_of(die_at: int):
         return f"sqlite:///{tmp_path}/{die_at}.db", lambda: None
 
-    assert check_killed_at_every_statement(url_of, tmp_path / "told") > 50
+    assert check_killed_at_every_statement(url_of, tmp_path / "told") > 40
 
 
 @pytest.mark.slow

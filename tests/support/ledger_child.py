@@ -39,11 +39,13 @@ def captures(seed: int, count: int, size: int) -> list[list[Transfer]]:
 def _die_at(countdown: int, conn: Any) -> None:
     """SIGKILL ourselves before the n-th statement that reaches the database, whoever sends it."""
     left = [countdown]
+    last: list[object] = [None]
 
-    def step(statement: object = None) -> None:
-        # SQLite tells of what triggers do as comments: no moment of their own, the file is not touched yet.
-        if isinstance(statement, str) and statement.startswith("--"):
+    def step(statement: str | None = None) -> None:
+        # SQLite tells of a statement again for each that its triggers run.
+        if statement is not None and statement == last[0]:
             return
+        last[0] = statement
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
