@@ -232,7 +232,7 @@ def test_no_match_is_told_by_quote_and_dry_run(market, capfd):
     for command in (["quote"], ["run", "--dry-run"]):
         assert execute([*command, "--image", "i", "--budget", "5", "--", "a"]) == 0
         out = capfd.readouterr().out
-        assert f"host {HOST_ID}: 2 x SIMULATED RTX 4090" in out
+        assert f"{HOST_ID}: 2 x SIMULATED RTX 4090" in out
         assert "price cap 0.30 (0.42 would do)" in out
     market.offers.clear()
     assert execute(["quote", "--image", "i", "--budget", "5", "--", "a"]) == Exit.NO_MATCH

@@ -14,11 +14,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import docker
+import docker.errors
+
+from agent.domain.plan import LABEL_HOST
 from tests.rig.parts import free_port, spawn, wait_until
 from tests.rig.parts import stop as stop_process
 
@@ -34,7 +38,7 @@ _PROGRAMS = Path(sys.executable).parent
 _PACE = ["--beat-interval-ms", "500", "--reconnect-window-ms", "30000"]
 _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
-_LEAVE_S = 8.0
+_LEAVE_S = 15.0
 
 
 def program(name: str) -> str:
@@ -49,7 +53,8 @@ class AgentTerms:
     executor: str = "process"
     docker_host: str = ""
     price: str = "3600"
-    gpu_count: int = 1
+    # 0: the real ones.
+    simulated_gpus: int = 1
     trusted_accounts: tuple[str, ...] = ()
     record_seconds: int = 1
 
@@ -62,7 +67,8 @@ class AgentTerms:
             f"record_seconds = {self.record_seconds}",
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
             f'[prices]\n"*" = "{self.price}"',
-            f'[simulated_gpus]\ncount = {self.gpu_count}\nmodel = "NVIDIA GeForce RTX 4090"\nvram_gib = 24',
+            f"[simulated_gpus]\ncount = {self.simulated_gpus}",
+            'model = "NVIDIA GeForce RTX 4090"\nvram_gib = 24',
         ]
         return "\n".join(lines) + "\n"
 
@@ -71,6 +77,8 @@ class AgentTerms:
 class _Agent:
     seller: str
     folder: Path
+    # Empty where it runs processes.
+    docker_host: str
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -193,7 +201,7 @@ class WholeMarket:
 
     def add_agent(self, name: str, seller: str, terms: AgentTerms) -> None:
         """Enrol a machine for the seller, and start its agent."""
-        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}")
+        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}", docker_host=terms.docker_host)
         agent.folder.mkdir(mode=0o700)
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
@@ -244,6 +252,8 @@ class WholeMarket:
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for agent in self._agents.values():
+            _remove_containers(agent)
         wait_until(lambda: not list(self.processes()), "the last processes are gone")
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -283,6 +293,18 @@ class WholeMarket:
     @property
     def _database_flags(self) -> list[str]:
         return ["--database", self.database] if self.database else []
+
+
+def _remove_containers(agent: _Agent) -> None:
+    """What an agent that was killed has left in the engine."""
+    identity = agent.state / "identity.json"
+    if not agent.docker_host or not identity.exists():
+        return
+    label = f"{LABEL_HOST}={json.loads(identity.read_text())['host_id']}"
+    with closing(docker.DockerClient(base_url=agent.docker_host)) as client:
+        for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+            with suppress(docker.errors.NotFound):
+                container.remove(force=True, v=True)
 
 
 async def _cancel_live_jobs(market: "Market") -> None:
