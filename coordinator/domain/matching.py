@@ -20,13 +20,14 @@ class Limit(IntEnum):
     FAILED_BEFORE = 2
     ISOLATION = 3
     TRUST = 4
-    MODEL = 5
-    VRAM = 6
-    COUNT = 7
-    PRICE = 8
-    RUN_TIME = 9
-    BUDGET = 10
-    BUSY = 11
+    IMAGE = 5
+    MODEL = 6
+    VRAM = 7
+    COUNT = 8
+    PRICE = 9
+    RUN_TIME = 10
+    BUDGET = 11
+    BUSY = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,8 @@ def fit(request: Request, room: HostRoom) -> Fit | Misfit:
         host, request.account_id, request.account_name
     ):
         return Misfit(limit=Limit.TRUST)
+    if host.facts.isolation is Isolation.CONTAINER and not spec.image:
+        return Misfit(limit=Limit.IMAGE)
     return _fit_gpus(request, room)
 
 
@@ -196,6 +199,7 @@ def _words(limit: Limit, spec: JobSpec, has: Sequence[int]) -> tuple[str, str]:
             "isolation 'process' would do, where you are trusted",
         ),
         Limit.TRUST: ("its seller has not named you as trusted", ""),
+        Limit.IMAGE: ("runs containers, and the job names no image", "an image"),
         Limit.MODEL: (f"has no {wanted.model or 'GPU'} for sale", "another GPU model"),
         Limit.VRAM: (
             f"has less than {wanted.vram_bytes_min >> 20} MiB of GPU memory",

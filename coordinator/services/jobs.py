@@ -92,7 +92,7 @@ def offers(
     """Hosts that could take such a job of this buyer now, cheapest first."""
     spec = JobSpec(
         name="any",
-        image="",
+        image="any",
         command=(),
         gpus=replace(gpus, count=max(1, gpus.count)),
         budget_micro=BUDGET_MICRO_MAX,

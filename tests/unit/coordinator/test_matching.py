@@ -44,6 +44,12 @@ ROWS = {
         "its seller has not named you as trusted",
         "",
     ),
+    Limit.IMAGE: (
+        request(spec=spec(image="", isolation_min=Isolation.PROCESS)),
+        ROOM,
+        "runs containers, and the job names no image",
+        "an image",
+    ),
     Limit.MODEL: (
         request(spec=spec(gpus=wants(model="H100"))),
         ROOM,
