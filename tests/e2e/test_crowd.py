@@ -5,6 +5,7 @@ the money must be right to the micro-credit whatever was killed.
 """
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
 JOBS, SEED = 200, 7
 END_WITHIN_S = 240
-DEPOSIT_MICRO = 1_000_000_000
+DEPOSIT_MICRO = 5_000_000_000
 # Clocks are read in milliseconds, on both sides of a process's start and end.
 CLOCK_MS = 50
 
@@ -46,7 +47,7 @@ def crowded_market(folder: Path, database: str | None, docker_host: str) -> Iter
     }
     try:
         market.start()
-        market.open_account("buyer", "buyer", deposit="1000")
+        market.open_account("buyer", "buyer", deposit="5000")
         market.open_account("seller", "seller")
         for name, terms in machines.items():
             market.add_agent(name, "seller", terms)
@@ -176,7 +177,7 @@ def check_gpus(jobs: list[Job], events: dict[str, list[Event]]) -> None:
             lives.setdefault(gpu.uuid, []).append(life)
     for of_gpu in lives.values():
         of_gpu.sort()
-        for (_, ended), (begun, _) in zip(of_gpu, of_gpu[1:], strict=False):
+        for (_, ended), (begun, _) in itertools.pairwise(of_gpu):
             assert ended < begun
 
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ _PACE = ["--beat-interval-ms", "500", "--reconnect-window-ms", "30000"]
 _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
 _LEAVE_S = 15.0
+# Longer than any command of a test may take, also on a busy machine.
+_RUN_S = 150
 
 
 def program(name: str) -> str:
@@ -68,7 +71,7 @@ class AgentTerms:
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
             f'[prices]\n"*" = "{self.price}"',
             f"[simulated_gpus]\ncount = {self.simulated_gpus}",
-            'model = "NVIDIA GeForce RTX 4090"\nvram_gib = 24',
+            'model = "SIMULATED NVIDIA GeForce RTX 4090"\nvram_gib = 24',
         ]
         return "\n".join(lines) + "\n"
 
@@ -206,14 +209,16 @@ class WholeMarket:
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
         token = self.usance(seller, "enroll-token").stdout.strip()
-        subprocess.run(
+        enrolled = subprocess.run(
             [program("usance-agent"), "enroll", "--config", str(agent.config), "-"],
             input=token,
             text=True,
-            check=True,
+            check=False,
             capture_output=True,
             timeout=60,
         )
+        if enrolled.returncode != 0:
+            raise RuntimeError(f"usance-agent enroll exits {enrolled.returncode}: {enrolled.stderr}")
         self.start_agent(name)
 
     def start_agent(self, name: str) -> None:
@@ -334,6 +339,9 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
+        # A test that waits for output in vain ends by this, with what there was to be read.
+        self._watchdog = threading.Timer(_RUN_S, self._process.kill)
+        self._watchdog.start()
         assert self._process.stdout is not None
         self._stdout = self._process.stdout
         # Its stdout as far as it was read.
@@ -353,11 +361,14 @@ class Running:
         """Its exit code."""
         self.out += self._stdout.read()
         self._stdout.close()
-        return self._process.wait(60)
+        code = self._process.wait()
+        self._watchdog.cancel()
+        return code
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._watchdog.cancel()
         self._stdout.close()
 
     @property
