@@ -62,7 +62,6 @@ async def run(settings: Settings, identity: Identity) -> None:
         raise GpuError("there is no GPU to offer on this machine")
     executor = _executor(settings, identity, clock, len(inventory))
     name = await executor.describe()
-    link: Link | None = None
     runner = Runner(
         folder=settings.state_dir / "attempts",
         executor=executor,
@@ -70,8 +69,6 @@ async def run(settings: Settings, identity: Identity) -> None:
         gpu_uuids=[gpu.uuid for gpu in inventory],
         record_ms=settings.record_seconds * 1_000,
         output_waiting_bytes_max=settings.output_waiting_mib << 20,
-        on_change=lambda: link.changed() if link else None,
-        on_evidence=lambda: link.evidence() if link else None,
     )
     link = Link(
         open_channel=lambda: open_channel(
@@ -81,6 +78,7 @@ async def run(settings: Settings, identity: Identity) -> None:
         holder=runner,
         clock=clock,
     )
+    runner.tell(link)
     await runner.restore()
     log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory), name)
     try:
@@ -97,10 +95,12 @@ async def _until_told(*loops: Coroutine[None, None, None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     tasks = [asyncio.create_task(loop) for loop in loops]
     leave = asyncio.create_task(told.wait())
-    await asyncio.wait([*tasks, leave], return_when=asyncio.FIRST_COMPLETED)
-    for task in (*tasks, leave):
-        task.cancel()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await asyncio.wait([*tasks, leave], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*tasks, leave):
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from agent import memory as remembered
 from agent.domain import reducer
@@ -31,6 +31,18 @@ log = logging.getLogger(__name__)
 _AGAIN_MS = 5_000
 
 
+class Listener(Protocol):
+    """Who wants to hear of news."""
+
+    def changed(self) -> None:
+        """An attempt's state has changed."""
+        ...
+
+    def evidence(self) -> None:
+        """There is usage or output to send."""
+        ...
+
+
 class Runner:
     """The attempts of this host, their tasks and their folders."""
 
@@ -43,8 +55,6 @@ class Runner:
         gpu_uuids: Iterable[str],
         record_ms: int,
         output_waiting_bytes_max: int,
-        on_change: Callable[[], None],
-        on_evidence: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._executor = executor
@@ -57,7 +67,7 @@ class Runner:
         self._reconciling = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._gpus_changed = asyncio.Condition()
-        self._on_change = on_change
+        self._listeners: list[Listener] = []
         self._around = Surroundings(
             executor=executor,
             clock=clock,
@@ -65,8 +75,12 @@ class Runner:
             output_waiting_bytes_max=output_waiting_bytes_max,
             gpus_ready=self._gpus_ready,
             on_change=self._changed,
-            on_evidence=on_evidence,
+            on_evidence=self._evidence,
         )
+
+    def tell(self, listener: Listener) -> None:
+        """Have it hear of news from now on."""
+        self._listeners.append(listener)
 
     async def restore(self) -> None:
         """Take up what an agent before us held, and destroy what nobody holds."""
@@ -140,7 +154,12 @@ class Runner:
 
     def _changed(self) -> None:
         self._dirty.set()
-        self._on_change()
+        for listener in self._listeners:
+            listener.changed()
+
+    def _evidence(self) -> None:
+        for listener in self._listeners:
+            listener.evidence()
 
     async def _reconcile(self) -> None:
         async with self._reconciling:
@@ -176,7 +195,7 @@ class Runner:
         memory = Memory(order=action.order, paid_through_ms=action.paid_through_ms)
         await asyncio.to_thread(remembered.save, folder, memory)
         self._hold(folder, memory)
-        self._on_change()
+        self._changed()
 
     def _hold(self, folder: Path, memory: Memory) -> None:
         attempt = Attempt(folder, memory, self._around)

@@ -182,7 +182,12 @@ def parse(text: str) -> Settings:
         prices_micro=_prices(top.table("prices"), faults),
         simulated_gpus=SimulatedSettings(
             count=simulated.number("count", 0, 0, 64),
-            model=simulated.text("model", SimulatedSettings().model, r"[^\x00-\x1f]{1,128}", "a name"),
+            model=simulated.text(
+                "model",
+                SimulatedSettings().model,
+                r"SIMULATED[^\x00-\x1f]{1,100}",
+                "a name that begins with SIMULATED",
+            ),
             vram_gib=simulated.number("vram_gib", SimulatedSettings().vram_gib, 1, 4_096),
         ),
     )

@@ -82,6 +82,23 @@ class Fleet:
         await asyncio.gather(*(one(agent, began + phase) for agent, phase in pairs))
         return {"count": len(times_s), "seconds": time.monotonic() - began, **_percentiles(times_s)}
 
+    async def work(self, count: int, attempts: int) -> Answer:
+        """Take attempts and report them as done at once, until so many have come; when the last one did."""
+        came, last = 0, asyncio.Event()
+
+        def on_attempt() -> None:
+            nonlocal came
+            came += 1
+            if came == attempts:
+                last.set()
+
+        workers = [asyncio.create_task(agent.work(on_attempt)) for agent in self._agents[:count]]
+        await last.wait()
+        moment = time.monotonic()
+        for worker in workers:
+            worker.cancel()
+        return {"moment": moment}
+
     async def storm(self, count: int) -> Answer:
         """Wait until every stream has ended, and come back as agents do. Moments are of the monotonic clock,
         which the one who kills the coordinator shares."""
@@ -137,6 +154,7 @@ async def main(fleet: Fleet) -> None:
         "open": fleet.open,
         "closed": fleet.closed,
         "paced": fleet.paced,
+        "work": fleet.work,
         "storm": fleet.storm,
         "close": fleet.close,
     }

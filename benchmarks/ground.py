@@ -19,6 +19,7 @@ from coordinator.domain.job import RUN_MS_MAX, Attempt, GpuRequest, Job, JobSpec
 from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.states import AttemptState, JobState
 from coordinator.services import accounts
+from coordinator.services.mint import Mint
 from coordinator.settings import Settings
 from coordinator.store.database import Database
 from coordinator.store.ports import Transaction
@@ -48,12 +49,14 @@ class Ground:
     # A PostgreSQL URL; without one SQLite in the folder.
     database: str = ""
     process: "subprocess.Popen[bytes] | None" = None
+    market: str = field(init=False)
     hosts: str = field(init=False)
     seller_id: str = field(init=False)
     buyer_id: str = field(init=False)
+    buyer_token: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._market = f"127.0.0.1:{free_port()}"
+        self.market = f"127.0.0.1:{free_port()}"
         self.hosts = f"127.0.0.1:{free_port()}"
 
     @property
@@ -75,9 +78,9 @@ class Ground:
             self.seller_id = store.write(lambda tx: _account(tx, "seller", Role.SELLER, now)).result()
             self.buyer_id = store.write(lambda tx: _account(tx, "buyer", Role.BUYER, now)).result()
             store.write(lambda tx: _hosts(tx, self.seller_id, names, now)).result()
-            budgets_micro = BUDGET_MICRO * host_count * jobs_per_host
-            if budgets_micro:
-                store.write(lambda tx: _fund(tx, self.buyer_id, budgets_micro, now)).result()
+            budgets_micro = BUDGET_MICRO * (host_count * jobs_per_host + 1)
+            store.write(lambda tx: _fund(tx, self.buyer_id, budgets_micro, now)).result()
+            self.buyer_token = store.write(lambda tx: self._token(tx, now)).result()
             attempts = {name: [f"att_{name}_{i}" for i in range(jobs_per_host)] for name in names}
             for start in range(0, host_count, max(1, _BATCH // max(1, jobs_per_host))):
                 part = names[start : start + max(1, _BATCH // max(1, jobs_per_host))]
@@ -86,6 +89,13 @@ class Ground:
         finally:
             store.close()
         self._certify(names, attempts, clock.wall_ms())
+
+    def _token(self, tx: Transaction, now: Stamp) -> str:
+        mint = Mint(key=(self.data / "token.key").read_bytes())
+        request_id = str(derived_uuid("token"))
+        return accounts.create_token(
+            tx, mint, "benchmark", request_id, "buyer", accounts.TOKEN_MS_DEFAULT, now.wall_ms
+        ).token
 
     def _jobs(self, tx: Transaction, attempts: dict[str, list[str]], now: Stamp) -> None:
         """Jobs that have run for a while already, paid far ahead."""
@@ -143,7 +153,7 @@ class Ground:
         log = self.folder / "coordinator.log"
         before = len(_READY.findall(log.read_text())) if log.exists() else 0
         argv = [sys.executable, "-m", "coordinator", "run", "--data-dir", str(self.data)]
-        argv += ["--market", self._market, "--hosts", self.hosts]
+        argv += ["--market", self.market, "--hosts", self.hosts]
         argv += ["--beat-interval-ms", "60000", "--reconnect-window-ms", "600000"]
         argv += ["--database", self.database] if self.database else []
         process = spawn(argv, log=log)

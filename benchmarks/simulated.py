@@ -1,9 +1,10 @@
 """A simulated agent's side of the conversation, over gRPC or over a bare TLS socket."""
 
 import asyncio
+import hashlib
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ BOOT_ID = "6b2f0000-0000-4000-8000-000000000001"
 MODEL = "NVIDIA H100"
 GPUS_PER_HOST = 8
 RECORD_MS = 1_000
+_NOTHING = hashlib.sha256().digest()
 # Without it gRPC would share connections between agents.
 _OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 
@@ -37,6 +39,10 @@ class Agent(Protocol):
 
     async def use(self, count: int) -> None:
         """The next `count` usage records of the next attempt, and their acknowledgement."""
+        ...
+
+    async def work(self, on_attempt: Callable[[], None]) -> None:
+        """Take whatever comes and report it as done, for as long as the connection lasts."""
         ...
 
     async def wait_for_end(self) -> float | None:
@@ -130,6 +136,21 @@ class _Speaker:
         ]
         return h.SynchronizeRequest(beat=h.Beat(number=self._number, attempts=held))
 
+    def ended_message(self, held: Iterable[tuple[str, int]]) -> h.SynchronizeRequest:
+        self._number += 1
+        ended = [
+            h.AttemptReport(
+                attempt_id=attempt_id,
+                epoch=epoch,
+                state=t.ATTEMPT_STATE_ENDED,
+                exit_code=0,
+                end_reason=t.END_REASON_EXITED,
+                log_totals=t.LogTotals(stdout_sha256=_NOTHING, stderr_sha256=_NOTHING),
+            )
+            for attempt_id, epoch in held
+        ]
+        return h.SynchronizeRequest(beat=h.Beat(number=self._number, attempts=ended))
+
     def usage_message(self, count: int) -> h.SynchronizeRequest:
         chain = self._chains.pop(0)
         self._chains.append(chain)
@@ -162,6 +183,19 @@ class GrpcAgent:
     async def use(self, count: int) -> None:
         await self._call.write(self._speaker.usage_message(count))
         await self._until("acknowledged")
+
+    async def work(self, on_attempt: Callable[[], None]) -> None:
+        seen = set[tuple[str, int]]()
+        while (answer := await self._call.read()) is not grpc.aio.EOF:
+            if not answer.HasField("desired"):
+                continue
+            held = {(attempt.attempt_id, attempt.epoch) for attempt in answer.desired.attempts}
+            fresh = held - seen
+            seen = held
+            for _ in fresh:
+                on_attempt()
+            if fresh:
+                await self._call.write(self._speaker.ended_message(held))
 
     async def wait_for_end(self) -> float | None:
         spread_s = None
@@ -214,6 +248,9 @@ class BareAgent(asyncio.Protocol):
 
     async def use(self, count: int) -> None:
         await self._say(self._speaker.usage_message(count), "acknowledged")
+
+    async def work(self, on_attempt: Callable[[], None]) -> None:
+        raise NotImplementedError("a floor has no jobs")
 
     async def wait_for_end(self) -> float | None:
         raise NotImplementedError("nobody kills a floor")

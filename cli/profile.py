@@ -45,7 +45,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Profile:
     stored = _read_stored(path)
     server = options.server or environment.get("USANCE_SERVER") or stored.get("server")
     token = (
-        _read(options.token_file, "--token-file").decode().strip()
+        _read(options.token_file, "--token-file").decode(errors="replace").strip()
         if options.token_file
         else environment.get("USANCE_TOKEN") or stored.get("token")
     )
@@ -57,6 +57,8 @@ def load(options: Options, environment: Mapping[str, str]) -> Profile:
         raise WrongUse(f"no coordinator named: run `usance login`, or set USANCE_SERVER to {_MARKET_PORT}")
     if not token:
         raise WrongUse("no token: run `usance login`, or set USANCE_TOKEN")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise WrongUse("the token holds characters that no token has; was something else pasted?")
     if not authority_pem:
         raise WrongUse(
             "no authority to check the coordinator by: run `usance login`, or set USANCE_CA to the ca.pem "

@@ -82,7 +82,7 @@ def gpu_names(gpus: Sequence[Gpu]) -> str:
 def offer_text(offer: Offer) -> str:
     place = f", region {safe(offer.region)}" if offer.region else ""
     return (
-        f"host {offer.host_id}: {offer.gpu_count_free} x "
+        f"{offer.host_id}: {offer.gpu_count_free} x "
         f"{gpu_name(offer.gpu_model, simulated=offer.simulated)} ({size(offer.vram_bytes)}) free, "
         f"{words(offer.isolation)} by {safe(offer.executor)}{place}"
     )

@@ -9,6 +9,9 @@ CONFIG_NAME = "coordinator.toml"
 PORT_MAX = 32_767  # above lie the ports that outgoing connections use
 
 
+_KINDS: dict[type, str] = {str: "text", int: "a whole number", bool: "true or false"}
+
+
 class SettingsError(ValueError):
     """A setting can't be used; the message says which, and what would be right."""
 
@@ -85,7 +88,7 @@ def _checked(given: dict[str, Any], path: Path) -> dict[str, Any]:
         if name not in known:
             raise SettingsError(f"{path}: there is no setting {name!r}; there are {', '.join(known)}")
         if type(value) is not known[name]:
-            raise SettingsError(f"{path}: {name} must be a {known[name].__name__}, not {value!r}")
+            raise SettingsError(f"{path}: {name} must be {_KINDS[known[name]]}, not {value!r}")
     return given
 
 
@@ -94,6 +97,9 @@ def _check(settings: Settings) -> None:
         _, port = split_address(name, getattr(settings, name))
         if port > PORT_MAX:
             raise SettingsError(f"{name}: a port up to {PORT_MAX}, not {port}")
+    for name in ("market_public", "hosts_public", "metrics"):
+        if getattr(settings, name):
+            split_address(name, getattr(settings, name))
     if not 500 <= settings.beat_interval_ms <= 60_000:
         raise SettingsError("beat_interval_ms: between 500 and 60000")
     if settings.reconnect_window_ms < 3 * settings.beat_interval_ms:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,18 +19,15 @@ def login(session: Session) -> None:
     from cli.errors import WrongUse
     from cli.profile import Profile, load, profile_path, save
 
-    token = session.options.token_file and session.options.token_file.read_text(encoding="ascii").strip()
-    if not token:
+    environment = dict(os.environ)
+    if session.options.token_file is None:
         hidden = sys.stdin.isatty()
-        token = click.prompt("token", hide_input=True, err=True) if hidden else sys.stdin.readline().strip()
-    if not token:
-        raise WrongUse("no token on standard input; the operator gives you one by: usance admin token NAME")
-    environment = {**os.environ, "USANCE_TOKEN": token}
-    options = replace(session.options, token_file=None)
-    profile: Profile = load(options, environment)
-    account = Session(options=options, as_json=session.as_json).ask(
-        lambda market: market.get_self(), environment
-    )
+        token = click.prompt("token", hide_input=True, err=True) if hidden else sys.stdin.readline()
+        if not token.strip():
+            raise WrongUse("no token on standard input; the operator makes one by: usance admin token NAME")
+        environment["USANCE_TOKEN"] = token.strip()
+    profile: Profile = load(session.options, environment)
+    account = session.ask(lambda market: market.get_self(), environment)
     path: Path = profile_path(os.environ)
     save(path, profile)
     session.answer(

@@ -1,13 +1,15 @@
 """The heart of it: run a command on somebody else's GPU as if it were here."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.commands.market import show_quote
 from cli.commands.wanted import job_options
-from cli.errors import NotConfirmed
+from cli.errors import NotConfirmed, Unreachable
 from cli.exits import Exit, exit_of_job
 from cli.model import Event, Job, JobSpec
 from cli.session import Session, market_command, say
@@ -56,7 +58,20 @@ def _submit(session: Session, spec: JobSpec) -> Job:
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    return session.ask(lambda market: market.submit_job(spec, request_id))
+    with _money_at_stake(session, "the job may have been taken in; see: usance jobs"):
+        return session.ask(lambda market: market.submit_job(spec, request_id))
+
+
+@contextmanager
+def _money_at_stake(session: Session, hint: str) -> Iterator[None]:
+    """Whoever is cut off while credits are held must know where to look."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        session.note(f"interrupted; {hint}")
+        raise
+    except Unreachable as error:
+        raise Unreachable(f"{error}; {hint}") from error
 
 
 def _stay(session: Session, spec: JobSpec, *, verbose: bool) -> int:
@@ -66,9 +81,11 @@ def _stay(session: Session, spec: JobSpec, *, verbose: bool) -> int:
     request_id = str(new_uuid())
 
     async def submit_and_follow(market: "Market") -> "tuple[str, Job | Left]":
-        job = await market.submit_job(spec, request_id)
+        with _money_at_stake(session, "the job may have been taken in; see: usance jobs"):
+            job = await market.submit_job(spec, request_id)
         _tell_submitted(session, job)
-        return job.job_id, await follow_job(market, job.job_id, make_screen(session, verbose=verbose))
+        with _money_at_stake(session, f"{job.job_id} goes on: usance logs -f {job.job_id}"):
+            return job.job_id, await follow_job(market, job.job_id, make_screen(session, verbose=verbose))
 
     job_id, outcome = session.ask(submit_and_follow)
     if isinstance(outcome, Left):

@@ -64,6 +64,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         **others: object,
     ) -> None:
         words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
+        for text in (*words, name, image, gpu.model, *(value for pair in env for value in pair)):
+            _check_text(text)
         isolation_min = Isolation(isolation.upper())
         if isolation_min is Isolation.CONTAINER and not image:
             raise WrongUse("a container needs an image: add --image REFERENCE, or --isolation process")
@@ -86,3 +88,10 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*positional, spec=spec, **others)
 
     return with_spec
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise WrongUse(f"{text!a} is not UTF-8, which is all that a job can be given") from None

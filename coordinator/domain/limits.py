@@ -26,17 +26,18 @@ class Limit(IntEnum):
     FAILED_BEFORE = 6
     ISOLATION = 7
     TRUST = 8
-    REGION = 9
-    DRIVER = 10
-    CUDA = 11
-    LABELS = 12
-    RELIABILITY = 13
-    MEMORY = 14
-    CPU = 15
-    PRICE = 16
-    RUN_TIME = 17
-    BUDGET = 18
-    BUSY = 19
+    IMAGE = 9
+    REGION = 10
+    DRIVER = 11
+    CUDA = 12
+    LABELS = 13
+    RELIABILITY = 14
+    MEMORY = 15
+    CPU = 16
+    PRICE = 17
+    RUN_TIME = 18
+    BUDGET = 19
+    BUSY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,13 @@ TABLE: tuple[Row, ...] = (
         asked=lambda ask: ask.isolation <= Isolation.PROCESS,
         met=lambda ask, shelf: shelf.machine.isolation > Isolation.PROCESS or shelf.machine.trusts(ask),
         words=lambda _: "runs jobs without isolation, and its seller has not named you as trusted",
+    ),
+    Row(
+        limit=Limit.IMAGE,
+        asked=lambda ask: not ask.has_image,
+        met=lambda _ask, shelf: shelf.machine.isolation <= Isolation.PROCESS,
+        words=lambda _: "runs containers, and the job names no image",
+        remedy=lambda _request, _shelves: "an image",
     ),
     Row(
         limit=Limit.REGION,

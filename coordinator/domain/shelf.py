@@ -31,6 +31,7 @@ class Ask(NamedTuple):
     vram_bytes: int
     compute_capability: Version
     isolation: Isolation
+    has_image: bool
     account_id: str
     account_name: str
     hosts_failed: AbstractSet[str]
@@ -66,6 +67,7 @@ class Request:
             gpus.vram_bytes_min,
             version(gpus.compute_capability_min),
             spec.isolation_min,
+            bool(spec.image),
             self.account_id,
             self.account_name,
             frozenset(self.hosts_failed),

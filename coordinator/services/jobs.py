@@ -128,7 +128,7 @@ def offers(tx: Transaction, buyer: Account, wanted: OfferFilter) -> list[tuple[H
     """Hosts that could take such a job of this buyer now."""
     spec = JobSpec(
         name="any",
-        image="",
+        image="any",
         command=(),
         gpus=replace(wanted.gpus, count=max(1, wanted.gpus.count)),
         host=wanted.host,

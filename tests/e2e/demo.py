@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 import docker
+import pynvml
 from docker.errors import DockerException, ImageNotFound
 
 from tests.rig.images import TINY, tiny_image
@@ -27,7 +28,7 @@ PING_S = 2
 DEPOSIT, BUDGET, PRICE = "10", "1", "0.45"
 SCRIPT = """\
 echo "hello from $(hostname)"
-echo "my GPUs: $USANCE_SIMULATED_GPUS"
+echo "my GPU: ${USANCE_SIMULATED_GPUS:-$CUDA_VISIBLE_DEVICES$NVIDIA_VISIBLE_DEVICES}"
 for step in 1 2 3 4; do echo "step $step of 4"; sleep 1; done
 echo "a word on stderr" >&2
 """
@@ -44,14 +45,16 @@ class Engine:
     host: str
     name: str
     image: str
+    has_nvidia: bool
 
 
 class Demo:
     """Says what it shows, and shows it by the commands that a person would type."""
 
-    def __init__(self, market: WholeMarket, engine: Engine | None) -> None:
+    def __init__(self, market: WholeMarket, engine: Engine | None, gpu_count: int) -> None:
         self._market = market
         self._engine = engine
+        self._gpu_count = gpu_count
         self._step = 0
 
     def play(self) -> int:
@@ -91,13 +94,14 @@ class Demo:
             executor="docker" if self._engine else "process",
             docker_host=self._engine.host if self._engine else "",
             price=PRICE,
+            simulated_gpus=0 if self._gpu_count else 1,
             trusted_accounts=("buyer",),
         )
         self._market.add_agent("demo", "seller", terms)
         self._show("seller", "hosts")
 
     def _buyer(self) -> int:
-        wanted = ["--gpu", "rtx4090", "--budget", BUDGET]
+        wanted = ["--gpu", "any:1" if self._gpu_count else "rtx4090:1", "--budget", BUDGET]
         wanted += ["--image", self._engine.image] if self._engine else ["--isolation", "process"]
         self._heading("The buyer looks at what is to be had, and asks for a price")
         self._show("buyer", "offers")
@@ -105,7 +109,7 @@ class Demo:
         self._heading("The buyer runs a job")
         _say("Its own output appears as it is written. Lines that begin with 'usance:' tell how it gets on,")
         _say("with each usage record as it is billed.")
-        code = self._run(*wanted, "--name", "demo", "--verbose", "--yes", "--", "sh", "-c", SCRIPT)
+        code = self._run(*wanted, "--name", "demo", "--grace", "1s", "-v", "-y", "--", "sh", "-c", SCRIPT)
         _say(f"`usance run` exits with the job's own exit code: {code}")
         return code
 
@@ -153,7 +157,7 @@ def main() -> int:
         with docker_engine() as engine:
             market = WholeMarket(Path(tempfile.mkdtemp(prefix="usance-demo-")))
             try:
-                code = Demo(market, engine).play()
+                code = Demo(market, engine, _nvidia_gpus(engine)).play()
             finally:
                 _stop(market, engine)
     except Interrupted:
@@ -178,13 +182,28 @@ def docker_engine() -> Iterator[Engine | None]:
     made = not _has_image(client)
     try:
         image = tiny_image(client)
-        version = client.version()["Version"]
-        yield Engine(host=host, name=f"Docker Engine {version}", image=image)
+        found = client.info()
+        has_nvidia = "nvidia" in found.get("Runtimes", {}) or bool(found.get("DiscoveredDevices"))
+        yield Engine(
+            host=host, name=f"Docker Engine {found['ServerVersion']}", image=image, has_nvidia=has_nvidia
+        )
     finally:
         if made:
             with suppress(ImageNotFound):
                 client.images.remove(TINY, force=True)
         client.close()
+
+
+def _nvidia_gpus(engine: Engine | None) -> int:
+    """How many there are that a job here could be given."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount()) if engine is None or engine.has_nvidia else 0
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _has_image(client: docker.DockerClient) -> bool:

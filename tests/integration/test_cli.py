@@ -3,9 +3,11 @@
 import json
 import os
 import stat
+from functools import partial
 
 import pytest
 
+from cli.client.calls import Patience
 from cli.exits import Exit
 from cli.main import execute
 from tests.support.fake_job import HOST_ID, FakeJob, Script
@@ -111,6 +113,24 @@ def test_a_retried_submit_makes_one_job(market, capfd):
     assert len(market.jobs) == 1
 
 
+def test_who_is_cut_off_is_told_where_to_look(market, capfd, monkeypatch):
+    monkeypatch.setattr("cli.client.market.Patience", partial(Patience, call_ms=0))
+    market.faults = {"SubmitJob": 1}
+    assert execute([*RUN, "--", "a"]) == Exit.UNREACHABLE
+    assert "the job may have been taken in; see: usance jobs" in capfd.readouterr().err
+    market.faults = {"GetJob": 1}
+    assert execute([*RUN, "--", "a"]) == Exit.UNREACHABLE
+    assert f"goes on: usance logs -f {market.jobs[-1].id}" in capfd.readouterr().err
+
+
+def test_a_token_that_can_not_be_one_is_not_sent(market, capfd, monkeypatch):
+    for token in ("two words", "ümlaut", "a\nb"):
+        monkeypatch.setenv("USANCE_TOKEN", token)
+        assert execute(["wallet"]) == 2
+        assert "was something else pasted?" in capfd.readouterr().err
+    assert market.requests == []
+
+
 def test_output_that_is_not_what_the_job_wrote_is_told(market, capfd, monkeypatch):
     market.script = Script(output=[("STDOUT", b"right")])
     monkeypatch.setattr(FakeJob, "pieces", lambda job: [])
@@ -149,6 +169,10 @@ def test_incomplete_output_is_told(market, capfd):
         (["show"], 2, "Missing argument 'JOB'"),
         (["frobnicate"], 2, "No such command"),
         (["offers", "--server", "nowhere"], 2, "is no address"),
+        (["offers", "--token-file", "/nonexistent"], 2, "--token-file: /nonexistent can't be read"),
+        (["login", "--token-file", "/nonexistent"], 2, "can't be read"),
+        ([*RUN, "--", "a\udcff"], 2, "is not UTF-8"),
+        ([*RUN, "--env", "A=\udcff", "--", "a"], 2, "is not UTF-8"),
         (["offers", "--ca", "/nonexistent"], 2, "can't be read"),
         (["admin", "account-create", "x"], 2, "Missing option '--role'"),
     ],
@@ -232,7 +256,7 @@ def test_no_match_is_told_by_quote_and_dry_run(market, capfd):
     for command in (["quote"], ["run", "--dry-run"]):
         assert execute([*command, "--image", "i", "--budget", "5", "--", "a"]) == 0
         out = capfd.readouterr().out
-        assert f"host {HOST_ID}: 2 x SIMULATED RTX 4090" in out
+        assert f"{HOST_ID}: 2 x SIMULATED RTX 4090" in out
         assert "price cap 0.30 (0.42 would do)" in out
     market.offers.clear()
     assert execute(["quote", "--image", "i", "--budget", "5", "--", "a"]) == Exit.NO_MATCH

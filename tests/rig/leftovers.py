@@ -5,11 +5,12 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.rig.parts import wait_until
+from tests.rig.parts import FOLDER_PREFIX, wait_until
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -27,8 +28,13 @@ _HOST_HAD = "host-had"
 
 
 def note_host(folder: Path) -> None:
-    """Write into the engine's folder, before it starts, which of the shared paths are not its own."""
-    (folder / _HOST_HAD).write_text("".join(f"{path}\n" for path in _SHARED if path.exists()))
+    """Write into the engine's folder, before it starts, which of the shared paths are not its own.
+
+    What an engine of ours beside it found is also true for this one; the last of them takes the paths away.
+    """
+    others = [note.read_text() for note in _notes() if note.parent != folder]
+    found = "".join(f"{path}\n" for path in _SHARED if path.exists())
+    (folder / _HOST_HAD).write_text(others[0] if others else found)
 
 
 def remove(folder: Path) -> None:
@@ -36,20 +42,18 @@ def remove(folder: Path) -> None:
 
     Of the shared paths, those that the host had before stay; so do those that somebody else uses now.
     """
-    noted = folder / _HOST_HAD
-    # Where the note is missing, nothing was started yet that could have made any of them.
-    had_before = set(noted.read_text().split() if noted.exists() else map(str, _SHARED))
     for pid in processes(folder):
         _kill(pid)
     wait_until(lambda: not processes(folder), f"the processes of {folder} end")
     for mount in sorted(mounts(folder), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=True)
     wait_until(lambda: all(_removed(cgroup) for cgroup in cgroups(folder)), f"the cgroups of {folder} empty")
+    with suppress(FileNotFoundError):  # nothing was started in it, or we were killed just here
+        host_had = (folder / _HOST_HAD).read_text().split()
+        (folder / _HOST_HAD).unlink()  # before looking at the others', so that of two the later one sees none
+        if not _notes():
+            _remove_shared(host_had)
     shutil.rmtree(folder, ignore_errors=True)
-    _remove_dead_sockets()
-    for path in _SHARED:
-        if str(path) not in had_before:
-            _remove_unused(path)
 
 
 def processes(folder: Path) -> set[int]:
@@ -79,6 +83,11 @@ def mounts(folder: Path) -> list[str]:
 def cgroups(folder: Path) -> list[Path]:
     """The engine's cgroups: one per controller on v1, one on v2."""
     return [path for path in (_CGROUPS / folder.name, *_CGROUPS.glob(f"*/{folder.name}")) if path.is_dir()]
+
+
+def _notes() -> list[Path]:
+    """Of every engine of ours on this machine that was started and is not yet removed."""
+    return list(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/{_HOST_HAD}"))
 
 
 def _members(cgroup: Path) -> Iterator[int]:
@@ -119,9 +128,12 @@ def _remove_dead_sockets() -> None:
                 continue
 
 
-def _remove_unused(path: Path) -> None:
-    with suppress(OSError):  # not empty: somebody else's engine came meanwhile
-        if path.is_dir():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
+def _remove_shared(host_had: Sequence[str]) -> None:
+    _remove_dead_sockets()
+    for path in _SHARED:
+        if str(path) not in host_had:
+            with suppress(OSError):  # not empty: somebody else's engine came meanwhile
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink(missing_ok=True)

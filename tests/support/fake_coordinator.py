@@ -24,8 +24,9 @@ SECRET = "usance_secret_of_a_test"
 
 @dataclass
 class Taken:
-    """What the coordinator has of one attempt."""
+    """What the coordinator has of one attempt under one epoch."""
 
+    epoch: int = 1
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     offset: int = 0
@@ -63,6 +64,9 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         self.beats: list[host_pb2.Beat] = []
         self.faults: list[str] = []
         self.acknowledging = True
+        self.answering = True
+        # Streams that said hello, in order, and those that are open.
+        self.streams_open = 0
         self.market_port = 0
         self.hosts_port = 0
         self._change = asyncio.Condition()
@@ -107,8 +111,11 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
 
     def want(self, attempt: host_pb2.DesiredAttempt) -> Taken:
         self.desired[attempt.attempt_id] = attempt
+        taken = self.taken.get(attempt.attempt_id)
+        if taken is None or taken.epoch < attempt.epoch:
+            taken = self.taken[attempt.attempt_id] = Taken(epoch=attempt.epoch)
         self._send_desired()
-        return self.taken.setdefault(attempt.attempt_id, Taken())
+        return taken
 
     def drop(self, attempt_id: str) -> None:
         del self.desired[attempt_id]
@@ -151,12 +158,16 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
                 )
             )
             self._streams[number] = queue
+            self.streams_open += 1
             yield self._desired_message()
             while (message := await queue.get()) is not None:
                 yield message
         finally:
-            self._streams.pop(number, None)
+            if self._streams.pop(number, None) is not None:
+                self.streams_open -= 1
             reader.cancel()
+            async with self._change:
+                self._change.notify_all()
 
     async def _read(self, requests, queue) -> None:
         began = False
@@ -167,7 +178,8 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
                     self.faults.append(f"the first message is {kind}")
                 began = True
                 for answer in self._take(request):
-                    queue.put_nowait(answer)
+                    if self.answering:
+                        queue.put_nowait(answer)
                 async with self._change:
                     self._change.notify_all()
         finally:
@@ -183,20 +195,26 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             case "beat":
                 self.beats.append(request.beat)
                 for report in request.beat.attempts:
-                    self.taken.setdefault(report.attempt_id, Taken()).reports.append(report)
+                    taken = self._taken(report.attempt_id, report.epoch)
+                    if taken is not None:
+                        taken.reports.append(report)
                 return [self._desired_message()]
             case "usage":
-                self._take_usage(request.usage)
-                return self._acknowledged(request.usage.attempt_id, request.usage.epoch)
+                taken = self._taken(request.usage.attempt_id, request.usage.epoch)
+                return self._take_usage(request.usage, taken) if taken else []
             case "logs":
-                self._take_logs(request.logs)
-                return self._acknowledged(request.logs.attempt_id, request.logs.epoch)
+                taken = self._taken(request.logs.attempt_id, request.logs.epoch)
+                return self._take_logs(request.logs, taken) if taken else []
             case _:
                 self.faults.append("an empty message")
                 return []
 
-    def _take_usage(self, usage: host_pb2.UsageReport) -> None:
-        taken = self.taken.setdefault(usage.attempt_id, Taken())
+    def _taken(self, attempt_id: str, epoch: int) -> Taken | None:
+        """None where the agent speaks for an epoch that is not the newest."""
+        taken = self.taken.setdefault(attempt_id, Taken(epoch=epoch))
+        return taken if taken.epoch == epoch else None
+
+    def _take_usage(self, usage: host_pb2.UsageReport, taken: Taken) -> list[host_pb2.SynchronizeResponse]:
         for record in usage.records:
             if record.number <= len(taken.records):
                 if taken.records[record.number - 1] != record:
@@ -213,9 +231,9 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             if not 0 < record.end_ms - record.start_ms <= 60_000:
                 self.faults.append(f"record {record.number} has {record.end_ms - record.start_ms} ms")
             taken.records.append(record)
+        return self._acknowledged(usage.attempt_id, taken)
 
-    def _take_logs(self, logs: host_pb2.LogReport) -> None:
-        taken = self.taken.setdefault(logs.attempt_id, Taken())
+    def _take_logs(self, logs: host_pb2.LogReport, taken: Taken) -> list[host_pb2.SynchronizeResponse]:
         if not 1 <= len(logs.chunks) <= 64 or sum(len(chunk.data) for chunk in logs.chunks) > 256 << 10:
             self.faults.append("a log report out of its bounds")
         for chunk in logs.chunks:
@@ -226,14 +244,14 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             stream = taken.stdout if chunk.stream == types_pb2.LOG_STREAM_STDOUT else taken.stderr
             stream += data
             taken.offset += len(data)
+        return self._acknowledged(logs.attempt_id, taken)
 
-    def _acknowledged(self, attempt_id: str, epoch: int) -> list[host_pb2.SynchronizeResponse]:
+    def _acknowledged(self, attempt_id: str, taken: Taken) -> list[host_pb2.SynchronizeResponse]:
         if not self.acknowledging:
             return []
-        taken = self.taken[attempt_id]
         acknowledged = host_pb2.Acknowledged(
             attempt_id=attempt_id,
-            epoch=epoch,
+            epoch=taken.epoch,
             usage_number=len(taken.records),
             log_offset=taken.offset,
         )

@@ -13,12 +13,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import docker
+import docker.errors
+
+from agent.domain.plan import LABEL_HOST
 from tests.rig.parts import free_port, spawn, wait_until
 from tests.rig.parts import stop as stop_process
 
@@ -34,7 +39,9 @@ _PROGRAMS = Path(sys.executable).parent
 _PACE = ["--beat-interval-ms", "500", "--reconnect-window-ms", "30000"]
 _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
-_LEAVE_S = 8.0
+_LEAVE_S = 15.0
+# Longer than any command of a test may take, also on a busy machine.
+_RUN_S = 150
 
 
 def program(name: str) -> str:
@@ -49,7 +56,8 @@ class AgentTerms:
     executor: str = "process"
     docker_host: str = ""
     price: str = "3600"
-    gpu_count: int = 1
+    # 0: the real ones.
+    simulated_gpus: int = 1
     trusted_accounts: tuple[str, ...] = ()
     record_seconds: int = 1
 
@@ -62,7 +70,8 @@ class AgentTerms:
             f"record_seconds = {self.record_seconds}",
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
             f'[prices]\n"*" = "{self.price}"',
-            f'[simulated_gpus]\ncount = {self.gpu_count}\nmodel = "NVIDIA GeForce RTX 4090"\nvram_gib = 24',
+            f"[simulated_gpus]\ncount = {self.simulated_gpus}",
+            'model = "SIMULATED NVIDIA GeForce RTX 4090"\nvram_gib = 24',
         ]
         return "\n".join(lines) + "\n"
 
@@ -71,6 +80,8 @@ class AgentTerms:
 class _Agent:
     seller: str
     folder: Path
+    # Empty where it runs processes.
+    docker_host: str
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -193,19 +204,21 @@ class WholeMarket:
 
     def add_agent(self, name: str, seller: str, terms: AgentTerms) -> None:
         """Enrol a machine for the seller, and start its agent."""
-        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}")
+        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}", docker_host=terms.docker_host)
         agent.folder.mkdir(mode=0o700)
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
         token = self.usance(seller, "enroll-token").stdout.strip()
-        subprocess.run(
+        enrolled = subprocess.run(
             [program("usance-agent"), "enroll", "--config", str(agent.config), "-"],
             input=token,
             text=True,
-            check=True,
+            check=False,
             capture_output=True,
             timeout=60,
         )
+        if enrolled.returncode != 0:
+            raise RuntimeError(f"usance-agent enroll exits {enrolled.returncode}: {enrolled.stderr}")
         self.start_agent(name)
 
     def start_agent(self, name: str) -> None:
@@ -244,6 +257,8 @@ class WholeMarket:
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for agent in self._agents.values():
+            _remove_containers(agent)
         wait_until(lambda: not list(self.processes()), "the last processes are gone")
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -285,6 +300,18 @@ class WholeMarket:
         return ["--database", self.database] if self.database else []
 
 
+def _remove_containers(agent: _Agent) -> None:
+    """What an agent that was killed has left in the engine."""
+    identity = agent.state / "identity.json"
+    if not agent.docker_host or not identity.exists():
+        return
+    label = f"{LABEL_HOST}={json.loads(identity.read_text())['host_id']}"
+    with closing(docker.DockerClient(base_url=agent.docker_host)) as client:
+        for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+            with suppress(docker.errors.NotFound):
+                container.remove(force=True, v=True)
+
+
 async def _cancel_live_jobs(market: "Market") -> None:
     from cli.errors import Refused
     from runtime.ids import new_uuid
@@ -312,6 +339,9 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
+        # A test that waits for output in vain ends by this, with what there was to be read.
+        self._watchdog = threading.Timer(_RUN_S, self._process.kill)
+        self._watchdog.start()
         assert self._process.stdout is not None
         self._stdout = self._process.stdout
         # Its stdout as far as it was read.
@@ -331,11 +361,14 @@ class Running:
         """Its exit code."""
         self.out += self._stdout.read()
         self._stdout.close()
-        return self._process.wait(60)
+        code = self._process.wait()
+        self._watchdog.cancel()
+        return code
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._watchdog.cancel()
         self._stdout.close()
 
     @property

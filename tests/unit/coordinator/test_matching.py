@@ -46,6 +46,12 @@ ROWS = {
         "takes no new jobs now: it is away, paused or held back",
         "",
     ),
+    Limit.IMAGE: (
+        request(spec=spec(image="", isolation_min=Isolation.PROCESS)),
+        ROOM,
+        "runs containers, and the job names no image",
+        "an image",
+    ),
     Limit.MODEL: (
         request(spec=spec(gpus=wants(model="H100"))),
         ROOM,

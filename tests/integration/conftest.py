@@ -1,0 +1,39 @@
+"""A coordinator of its own for each script of a test."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator.settings import Settings
+from tests.support.running_coordinator import copy_of, prepare, running
+from tests.support.scripts import Play, Script
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return prepare(tmp_path_factory.mktemp("template") / "data")
+
+
+@pytest.fixture
+def play(template: Settings, tmp_path: Path) -> Play:
+    """Run a script against a market of its own, on SQLite."""
+    return lambda script: _play(script, copy_of(template, tmp_path / "data"))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def play_on_both(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
+    """The same script on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        play: Play = request.getfixturevalue("play")
+        return play
+    url = request.getfixturevalue("postgres_url")
+    return lambda script: _play(script, prepare(tmp_path / "data", url))
+
+
+def _play(script: Script, settings: Settings) -> None:
+    async def whole() -> None:
+        async with running(settings) as market:
+            await script(market)
+
+    asyncio.run(whole())

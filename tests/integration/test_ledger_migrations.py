@@ -1,0 +1,78 @@
+"""What the migrations give is what the metadata says, to the letter of every guard."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from coordinator.store import migrate
+from ledger import tables
+from ledger.engine import make_engine
+from tests.rig.postgres import Postgres
+
+_SQLITE = (
+    "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name"
+)
+_POSTGRES = {
+    "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default, ordinal_position"
+    " FROM information_schema.columns WHERE table_schema = 'public'",
+    "constraints": "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE connamespace = 'public'::regnamespace",
+    "indices": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "triggers": "SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger"
+    " WHERE NOT tgisinternal",
+    "functions": "SELECT proname, pg_get_functiondef(oid) FROM pg_proc"
+    " WHERE pronamespace = 'public'::regnamespace",
+    "views": "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'",
+    "settings": "SELECT relname, array_to_string(reloptions, ',') FROM pg_class"
+    " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
+}
+
+
+def schema_of(engine: Engine) -> dict[str, set[tuple[object, ...]]]:
+    with engine.connect() as conn:
+        if conn.dialect.name == "sqlite":
+            rows = conn.execute(text(_SQLITE)).all()
+            found = {(r.type, r.name, r.tbl_name, " ".join((r.sql or "").split())) for r in rows}
+            return {"everything": {(*row[:3], row[3].replace("( ", "(").replace(" )", ")")) for row in found}}
+        return {what: {tuple(row) for row in conn.execute(text(query))} for what, query in _POSTGRES.items()}
+
+
+def of_the_ledger(schema: dict[str, set[tuple[object, ...]]]) -> dict[str, set[tuple[object, ...]]]:
+    return {
+        what: {row for row in rows if any(str(name).startswith("ledger_") for name in row[:3])}
+        for what, rows in schema.items()
+    }
+
+
+def test_migrations_and_metadata_give_the_same_ledger_on_sqlite(tmp_path: Path):
+    migrated, created = (make_engine(f"sqlite:///{tmp_path}/{name}.db") for name in ("migrated", "created"))
+    migrate.upgrade(migrated)
+    tables.create_all(created)
+    schema = schema_of(created)
+    assert sum(len(rows) for rows in schema.values()) > 25
+    assert of_the_ledger(schema_of(migrated)) == of_the_ledger(schema)
+
+
+@pytest.mark.postgres
+def test_migrations_and_metadata_give_the_same_ledger_on_postgresql(postgres_server: Postgres):
+    with postgres_server.database() as first, postgres_server.database() as second:
+        migrated, created = make_engine(first), make_engine(second)
+        migrate.upgrade(migrated)
+        tables.create_all(created)
+        schema = schema_of(created)
+        assert all(schema.values())
+        assert of_the_ledger(schema_of(migrated)) == of_the_ledger(schema)
+        migrated.dispose()
+        created.dispose()
+
+
+def test_upgrading_again_changes_nothing_and_the_head_is_known(ledger_url: str):
+    engine = make_engine(ledger_url)
+    assert migrate.current(engine) is None
+    migrate.upgrade(engine)
+    schema = schema_of(engine)
+    migrate.upgrade(engine)
+    assert schema_of(engine) == schema
+    assert migrate.current(engine) == migrate.head() is not None
+    engine.dispose()

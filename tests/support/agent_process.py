@@ -1,0 +1,98 @@
+"""A real agent as a process of its own, and what it leaves running."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PROCESS_FLAGS = (
+    *("--executor", "process", "--allow-process-executor"),
+    *("--price", "0.50", "--simulated-gpus", "2"),
+)
+
+
+class AgentProcess:
+    """`usance-agent` with one state folder; it can be killed and started again."""
+
+    def __init__(
+        self, state_dir: Path, flags: Sequence[str] = PROCESS_FLAGS, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.state_dir = state_dir
+        self._flags = flags
+        self._env = dict(env or os.environ)
+        self._process: asyncio.subprocess.Process | None = None
+        self.log = state_dir.with_suffix(".log")
+
+    def command(self, *arguments: str, flags: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run another of its commands to its end."""
+        argv = [sys.executable, "-m", "agent", *arguments, "--state-dir", str(self.state_dir), *flags]
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=self._env, timeout=60
+        )
+
+    async def enroll(self, token: str) -> None:
+        done = await asyncio.to_thread(self.command, "enroll", token)
+        assert done.returncode == 0, done.stderr
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "agent", "run", "--state-dir", str(self.state_dir), *self._flags),
+                cwd=REPOSITORY,
+                env=self._env,
+                stderr=log,
+            )
+
+    async def kill(self) -> None:
+        """As a crash would."""
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        return await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        async with asyncio.timeout(20):
+            code = await self._process.wait()
+        self._process = None
+        return code
+
+    async def clear_up(self) -> None:
+        """Stop the agent and kill what it has left running."""
+        if self._process is not None:
+            await self._end(signal.SIGKILL)
+        for pid in supervisors(self.state_dir):
+            os.kill(pid, signal.SIGKILL)
+
+    def log_text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def supervisors(state_dir: Path) -> list[int]:
+    """Processes that name the folder on their command line, as supervisors do."""
+    return _processes("cmdline", str(state_dir / "runs"))
+
+
+def job_processes(attempt: str) -> list[int]:
+    """Processes of a job that runs without a container."""
+    return _processes("environ", f"USANCE_ATTEMPT={attempt}")
+
+
+def _processes(file: str, text: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            raw = (entry / file).read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if text.encode() in raw:
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,181 @@
+"""Every protection of the container plan, one by one: each test fails when its line is removed."""
+
+from dataclasses import fields
+
+import pytest
+
+from agent.domain.attempt import JobOrder
+from agent.domain.plan import ContainerPlan, HostPolicy, plan
+from tests.support.orders import order
+
+GIB = 1 << 30
+POLICY = HostPolicy(
+    host_id="host_1",
+    boot_id="boot",
+    cpu_count=16,
+    memory_bytes=64 * GIB,
+    gpu_count=4,
+    workspace_bytes=8 * GIB,
+    tmp_bytes=GIB,
+    pids_max=512,
+    nofile_max=20_000,
+)
+REAL = "GPU-00000000-0000-4000-8000-000000000000"
+SIMULATED = "SIMULATED-1"
+
+
+def planned(job: JobOrder | None = None, volumes: tuple[str, ...] = ()) -> ContainerPlan:
+    return plan(job or order(), POLICY, volumes)
+
+
+def test_the_runtime_is_named_so_that_no_default_of_the_host_counts():
+    assert planned().runtime == "runc"
+
+
+def test_every_capability_is_dropped():
+    assert planned().cap_drop == ("ALL",)
+
+
+def test_no_program_can_gain_rights():
+    assert "no-new-privileges:true" in planned().security_options
+
+
+def test_the_root_is_read_only():
+    assert planned().read_only
+
+
+def test_there_is_no_network():
+    assert planned().network_mode == "none"
+
+
+def test_the_user_is_not_root():
+    assert planned().user == "10001:10001"
+
+
+def test_memory_is_limited_and_swap_is_not_more_of_it():
+    job = planned(order(memory_bytes=3 * GIB))
+    assert (job.memory_bytes, job.memory_swap_bytes) == (3 * GIB, 3 * GIB)
+
+
+def test_shared_memory_is_part_of_the_memory():
+    assert planned(order(memory_bytes=3 * GIB)).shm_bytes == 3 * GIB // 2
+
+
+def test_processors_are_limited():
+    assert planned(order(cpu_milli=1_500)).nano_cpus == 1_500_000_000
+
+
+def test_processes_are_limited():
+    assert planned().pids_max == 512
+
+
+def test_open_files_are_limited_and_no_core_is_dumped():
+    assert {limit.name: limit.value for limit in planned().limits} == {"nofile": 20_000, "core": 0}
+
+
+def test_the_job_goes_before_the_host_when_memory_is_short():
+    assert planned().oom_score_adj == 500
+
+
+def test_zombies_are_reaped():
+    assert planned().init
+
+
+def test_the_images_health_check_does_not_run():
+    assert planned().healthcheck == ("NONE",)
+
+
+def test_ipc_is_its_own():
+    assert planned().ipc_mode == "private"
+
+
+def test_output_goes_through_the_supervisor_alone():
+    assert planned().log_driver == "none"
+
+
+@pytest.mark.parametrize("path", ["/tmp", "/workspace"])
+def test_what_can_be_written_is_small_and_harmless(path):
+    options = planned(order(memory_bytes=2 * GIB)).tmpfs[path].split(",")
+    assert {"nosuid", "nodev"} <= set(options)
+    sizes = [int(option.removeprefix("size=")) for option in options if option.startswith("size=")]
+    assert len(sizes) == 1
+    assert sizes[0] <= GIB
+
+
+def test_a_volume_of_the_image_is_no_disk_without_a_limit():
+    job = planned(volumes=("/scratch", "/workspace"))
+    assert set(job.tmpfs) == {"/tmp", "/workspace", "/scratch"}
+    assert "size=" in job.tmpfs["/scratch"]
+    assert job.tmpfs["/workspace"] == planned().tmpfs["/workspace"]
+
+
+def test_gpus_are_asked_for_by_their_uuids():
+    job = planned(order(gpu_uuids=(REAL,)))
+    assert job.gpu_uuids == (REAL,)
+    assert job.gpu_capabilities == ("gpu", "compute", "utility")
+
+
+def test_a_job_without_gpus_gets_none():
+    assert planned().gpu_uuids == ()
+    assert planned().gpu_capabilities == ()
+
+
+def test_a_simulated_gpu_is_no_device_and_is_told():
+    job = planned(order(gpu_uuids=(SIMULATED, "SIMULATED-2")))
+    assert job.gpu_uuids == ()
+    assert job.environment["USANCE_SIMULATED_GPUS"] == "SIMULATED-1,SIMULATED-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NVIDIA_VISIBLE_DEVICES", "void"),
+        ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility"),
+        ("NVIDIA_DISABLE_REQUIRE", ""),
+        ("NVIDIA_GDRCOPY", ""),
+        ("NVIDIA_GDS", ""),
+        ("NVIDIA_IMEX_CHANNELS", ""),
+        ("NVIDIA_MIG_CONFIG_DEVICES", ""),
+        ("NVIDIA_MIG_MONITOR_DEVICES", ""),
+        ("NVIDIA_MOFED", ""),
+        ("NVIDIA_NVSWITCH", ""),
+        ("DOCKER_RESOURCE_GPU", ""),
+        ("LD_PRELOAD", ""),
+    ],
+)
+def test_neither_image_nor_buyer_speaks_to_the_gpu_toolkit_or_the_loader(name, value):
+    assert planned(order(env={name: "all"})).environment[name] == value
+
+
+def test_the_buyers_own_environment_is_there():
+    assert planned(order(env={"MINE": "yes", "HOME": "/tmp"})).environment["MINE"] == "yes"
+    assert planned(order(env={"HOME": "/tmp"})).environment["HOME"] == "/tmp"
+
+
+def test_labels_let_it_be_found_again():
+    assert planned(order("x", 3)).labels == {
+        "usance.attempt": "x",
+        "usance.epoch": "3",
+        "usance.boot": "boot",
+        "usance.host": "host_1",
+    }
+    assert planned(order("x", 3)).name == "usance-x.3"
+
+
+def test_without_wishes_a_job_gets_its_gpus_share_and_the_host_keeps_some():
+    one = planned(order(gpu_uuids=(REAL,)))
+    assert one.nano_cpus == 4_000_000_000
+    assert one.memory_bytes == 64 * GIB * 9 // 10 // 4
+    both = planned(order(gpu_uuids=(REAL, "GPU-2", "GPU-3", "GPU-4")))
+    assert both.nano_cpus == 16_000_000_000
+    assert both.memory_bytes < 64 * GIB
+
+
+def test_nothing_can_be_asked_of_the_engine_that_is_not_in_this_list():
+    """Mounts, devices, privileges, host namespaces: there is no field to ask for them with."""
+    assert {field.name for field in fields(ContainerPlan)} == {
+        *("name", "image", "command", "environment", "labels", "user", "working_dir", "runtime"),
+        *("network_mode", "cap_drop", "security_options", "read_only", "tmpfs", "memory_bytes"),
+        *("memory_swap_bytes", "nano_cpus", "pids_max", "shm_bytes", "limits", "oom_score_adj", "init"),
+        *("healthcheck", "ipc_mode", "log_driver", "gpu_uuids", "gpu_capabilities"),
+    }

@@ -1,0 +1,213 @@
+"""The agent's small pure parts: tokens, settings, image references, pull progress, GPU tallies, prices."""
+
+import base64
+import json
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from agent import settings
+from agent.domain import pull, token
+from agent.domain.attempt import EndReason
+from agent.domain.gpu import GpuInfo, GpuSample, GpuTally
+from agent.domain.host import prices_of
+from agent.settings import ExecutorKind, Settings, SettingsError
+
+
+def make_token(**fields: object) -> str:
+    encoded = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+    return token.PREFIX + encoded
+
+
+WHOLE = {"market": "m:1", "hosts": "h:2", "authority": "PEM", "secret": "s3cret"}
+
+
+class TestToken:
+    def test_a_whole_one(self):
+        found = token.parse(make_token(**WHOLE) + "\n")
+        assert (found.market, found.hosts, found.authority_pem, found.secret) == (
+            "m:1",
+            "h:2",
+            "PEM",
+            "s3cret",
+        )
+
+    def test_its_secret_is_not_shown(self):
+        assert "s3cret" not in repr(token.parse(make_token(**WHOLE)))
+
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            ("", "begins with"),
+            ("usance_market_abc", "begins with"),
+            (token.PREFIX + "%%%", "damaged"),
+            (token.PREFIX + "abc", "damaged"),
+            (make_token(**WHOLE)[:-20], "damaged"),
+            (token.PREFIX + base64.urlsafe_b64encode(b"[]").decode(), "something else"),
+            (make_token(**{**WHOLE, "secret": ""}), "lacks secret"),
+            (make_token(market="m:1"), "lacks hosts, authority, secret"),
+            (make_token(**{**WHOLE, "hosts": 5}), "lacks hosts"),
+        ],
+    )
+    def test_a_bad_one_is_named_and_not_repeated(self, text, word):
+        with pytest.raises(token.TokenError, match=word) as caught:
+            token.parse(text)
+        assert "s3cret" not in str(caught.value)
+
+
+class TestSettings:
+    def test_defaults(self):
+        assert settings.parse("") == Settings()
+
+    def test_everything(self):
+        found = settings.parse(
+            'state_dir = "/srv/u"\nexecutor = "process"\nallow_process_executor = true\n'
+            'trusted_accounts = ["ann"]\nregion = "eu-1"\nrun_seconds_max = 60\nrecord_seconds = 5\n'
+            '[prices]\n"RTX" = "0.5"\n"*" = 2\n[simulated_gpus]\ncount = 2\nmodel = "SIMULATED X"\n'
+        )
+        assert found.state_dir == Path("/srv/u")
+        assert found.executor is ExecutorKind.PROCESS
+        assert found.prices_micro == {"RTX": 500_000, "*": 2_000_000}
+        assert (found.simulated_gpus.count, found.simulated_gpus.model) == (2, "SIMULATED X")
+        settings.check(found)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("executor = ", ["not TOML"]),
+            ('executor = "podman"', ["executor", "docker"]),
+            ("record_seconds = 61", ["record_seconds", "from 1 to 60"]),
+            ("record_seconds = true", ["record_seconds"]),
+            ('state_dir = "here"', ["state_dir", "absolute"]),
+            ('docker_host = "tcp://1.2.3.4"', ["docker_host", "unix"]),
+            ('region = "EU"', ["region", "a-z"]),
+            ('trusted_accounts = "ann"', ["trusted_accounts", "list"]),
+            ("colour = 1\nsize = 2", ["colour: there is no such setting", "size: there is no such setting"]),
+            ("simulated_gpus = 4", ["simulated_gpus", "table"]),
+            ("[simulated_gpus]\ncount = 65", ["simulated_gpus.count", "from 0 to 64"]),
+            ('[simulated_gpus]\nmodel = "Any GPU"', ["simulated_gpus.model", "SIMULATED"]),
+            ('[prices]\n"*" = 0.5', ["prices", "in quotes"]),
+            ('[prices]\n"*" = "0"', ["prices", "above 0"]),
+            ('[prices]\n"*" = "0.0000001"', ["six decimals"]),
+            ('[prices]\n"*" = "NaN"', ["prices"]),
+            ('[prices]\n"*" = "-1"', ["prices"]),
+        ],
+    )
+    def test_every_fault_is_named_with_what_would_be_right(self, text, words):
+        with pytest.raises(SettingsError) as caught:
+            settings.parse(text)
+        assert [word for word in words if word not in str(caught.value)] == []
+
+    def test_all_faults_at_once_and_the_files_name(self, tmp_path):
+        path = tmp_path / "agent.toml"
+        path.write_text('executor = "podman"\nrecord_seconds = 0\n')
+        with pytest.raises(SettingsError) as caught:
+            settings.load(path)
+        assert [line.split(": ")[:2] for line in str(caught.value).splitlines()] == [
+            [str(path), "executor"],
+            [str(path), "record_seconds"],
+        ]
+
+    def test_a_file_that_is_not_there_is_named(self, tmp_path):
+        with pytest.raises(SettingsError, match=r"none\.toml can't be read"):
+            settings.load(tmp_path / "none.toml")
+
+    def test_no_isolation_must_be_allowed_in_so_many_words(self):
+        with pytest.raises(SettingsError, match="allow_process_executor"):
+            settings.check(settings.parse('executor = "process"\n[prices]\n"*" = "1"'))
+
+    def test_something_must_be_for_sale(self):
+        with pytest.raises(SettingsError, match="no price"):
+            settings.check(settings.parse(""))
+
+
+@pytest.mark.parametrize(
+    ("image", "parts"),
+    [
+        ("tiny", ("tiny", "latest")),
+        ("tiny:1", ("tiny", "1")),
+        ("host:5000/a/tiny", ("host:5000/a/tiny", "latest")),
+        ("host:5000/a/tiny:2", ("host:5000/a/tiny", "2")),
+        ("host:5000/tiny@sha256:abc", ("host:5000/tiny", "sha256:abc")),
+    ],
+)
+def test_references_fall_apart_rightly(image, parts):
+    assert pull.split_reference(image) == parts
+
+
+def test_progress_adds_up_layers():
+    progress = pull.PullProgress()
+    lines: list[dict[str, object]] = [
+        {"status": "Pulling from a", "id": "1"},
+        {"status": "Downloading", "id": "x", "progressDetail": {"current": 2_000_000, "total": 10_000_000}},
+        {"status": "Downloading", "id": "y", "progressDetail": {"current": 1_000_000, "total": 5_000_000}},
+        {"status": "Download complete", "id": "x", "progressDetail": {}},
+        {"status": "Extracting", "id": "x", "progressDetail": {"current": 1, "total": 10_000_000}},
+    ]
+    told = [progress.add(pull.event_of(line)) for line in lines]
+    assert told == [
+        "pulling image",
+        "pulling image, 2 of 10 MB",
+        "pulling image, 3 of 15 MB",
+        "pulling image, 11 of 15 MB",
+        "pulling image, 11 of 15 MB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("manifest for x:nope not found: manifest unknown", EndReason.IMAGE_UNAVAILABLE),
+        ("pull access denied for x", EndReason.IMAGE_UNAVAILABLE),
+        ("invalid reference format", EndReason.IMAGE_UNAVAILABLE),
+        ("write /var/lib/x: no space left on device", EndReason.START_FAILED),
+        ("dial tcp: connection refused", EndReason.START_FAILED),
+    ],
+)
+def test_whose_fault_a_missing_image_is(message, reason):
+    assert pull.why_no_image(message) is reason
+
+
+def sample(uuid: str, percent: int | None = None, memory: int | None = None, energy: int | None = None):
+    return GpuSample(uuid=uuid, utilization_percent=percent, memory_used_bytes=memory, energy_mj_total=energy)
+
+
+class TestTally:
+    def test_mean_peak_and_growth(self):
+        tally = GpuTally(["b", "a"])
+        tally.add([sample("a", 10, 5, 100), sample("b", 1), sample("stranger", 99)])
+        tally.add([sample("a", 21, 9, 150), sample("b", 2)])
+        second, first = tally.take()
+        assert (first.gpu_uuid, first.utilization_percent, first.memory_used_bytes, first.energy_mj) == (
+            *("a", 16, 9, 50),
+        )
+        assert (second.gpu_uuid, second.utilization_percent, second.energy_mj) == ("b", 2, None)
+
+    def test_energy_is_counted_across_records_and_nothing_else_is(self):
+        tally = GpuTally(["a"])
+        tally.add([sample("a", 80, 7, 100)])
+        assert tally.take()[0].energy_mj is None
+        tally.add([sample("a", 20, 3, 160)])
+        (use,) = tally.take()
+        assert (use.utilization_percent, use.memory_used_bytes, use.energy_mj) == (20, 3, 60)
+        (nothing,) = tally.take()
+        assert (nothing.utilization_percent, nothing.memory_used_bytes, nothing.energy_mj) == (
+            None,
+            None,
+            None,
+        )
+
+    def test_a_counter_that_began_anew_tells_nothing(self):
+        tally = GpuTally(["a"])
+        tally.add(chain([sample("a", energy=100)], [sample("a", energy=5)]))
+        assert tally.take()[0].energy_mj is None
+
+
+def test_what_has_no_price_is_not_for_sale():
+    gpus = [
+        GpuInfo(uuid=model, model=model, vram_bytes=1, simulated=False, compute_capability="")
+        for model in ("x", "y", "y")
+    ]
+    assert prices_of(gpus, {"x": 1}) == {"x": 1}
+    assert prices_of(gpus, {"x": 1, "*": 2, "z": 3}) == {"x": 1, "y": 2}
