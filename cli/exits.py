@@ -145,6 +145,7 @@ def _exit_of_failure(job: Job, reason: EndReason) -> int:
             | EndReason.PAID_THROUGH
             | EndReason.SUPERSEDED
             | EndReason.CLAIM_REFUSED
+            | EndReason.REPLACED
             | EndReason.UNSPECIFIED
         ):
             return Exit.HOST_LOST

@@ -10,7 +10,9 @@ from coordinator.domain.matching import LimitCount
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import charge_between
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
-from coordinator.services.jobs import BillPart, BillView, JobView, Quote
+from coordinator.services.jobs import JobView
+from coordinator.services.offers import Quote
+from coordinator.services.reading import BillPart, BillView
 from runtime.evidence import UsageRecord
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t

@@ -12,7 +12,7 @@ from coordinator.domain.event import Event, EventKind
 from coordinator.domain.job import BUDGET_MICRO_MAX, RUN_MS_MAX, LogChunk
 from coordinator.domain.metering import Line
 from coordinator.domain.refusal import invalid
-from coordinator.services import jobs
+from coordinator.services import jobs, offers, reading
 from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.store.ports import Transaction
 from usance.v1 import market_pb2 as m
@@ -34,9 +34,9 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def ListOffers(self, request: m.ListOffersRequest, context: Context) -> m.ListOffersResponse:  # noqa: N802, ARG002
         size, first = validate.page_size(request.page_size), validate.page_start(request.page_token)
-        offers = await self._edge.read(_offers(caller(), validate.offer_filter(request)))
-        more = str(first + size) if len(offers) > first + size else ""
-        return m.ListOffersResponse(offers=offers[first : first + size], next_page_token=more)
+        found = await self._edge.read(_offers(caller(), validate.offer_filter(request)))
+        more = str(first + size) if len(found) > first + size else ""
+        return m.ListOffersResponse(offers=found[first : first + size], next_page_token=more)
 
     async def WatchOffers(  # noqa: N802
         self,
@@ -48,15 +48,15 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         with self._edge.bell.listen(OFFERS_TOPIC) as rung:
             while True:
                 rung.clear()
-                offers = (await self._edge.read(look))[:OFFERS_WATCHED_MAX]
-                if offers != told:
-                    told = offers
-                    yield m.WatchOffersResponse(offers=offers)
+                found = (await self._edge.read(look))[:OFFERS_WATCHED_MAX]
+                if found != told:
+                    told = found
+                    yield m.WatchOffersResponse(offers=found)
                 await wait(rung, LOOK_AGAIN_MS)
 
     async def QuoteJob(self, request: m.QuoteJobRequest, context: Context) -> m.QuoteJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
-        quote = await self._edge.read(lambda tx: jobs.quote(tx, buyer, spec))
+        quote = await self._edge.read(lambda tx: offers.quote(tx, buyer, spec))
         return render.quote_to(quote, spec, self._edge.rules.fee_ppm)
 
     async def SubmitJob(self, request: m.SubmitJobRequest, context: Context) -> m.SubmitJobResponse:  # noqa: N802, ARG002
@@ -101,7 +101,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def GetBill(self, request: m.GetBillRequest, context: Context) -> m.GetBillResponse:  # noqa: N802, ARG002
         buyer, job_id = caller(), validate.name("job_id", request.job_id)
-        bill = await self._edge.read(lambda tx: jobs.bill(tx, buyer, job_id))
+        bill = await self._edge.read(lambda tx: reading.bill(tx, buyer, job_id))
         return m.GetBillResponse(bill=render.bill_to(bill))
 
     async def WatchJob(  # noqa: N802
@@ -135,7 +135,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         offset = validate.whole("offset", request.offset, 0, 2**62)
         tail = validate.whole("tail_bytes", request.tail_bytes, 0, 2**62)
         if tail and not attempt_id:
-            attempt_id, offset = await self._edge.read(lambda tx: jobs.log_tail(tx, buyer, job_id, tail))
+            attempt_id, offset = await self._edge.read(lambda tx: reading.log_tail(tx, buyer, job_id, tail))
         with self._edge.bell.listen(job_id) as rung:
             while True:
                 rung.clear()
@@ -154,11 +154,11 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
                     await wait(rung, LOOK_AGAIN_MS)
 
 
-def _offers(buyer: Account, wanted: jobs.OfferFilter) -> Callable[[Transaction], list[m.Offer]]:
+def _offers(buyer: Account, wanted: offers.OfferFilter) -> Callable[[Transaction], list[m.Offer]]:
     def look(tx: Transaction) -> list[m.Offer]:
         return [
             offer
-            for room, fitting in jobs.offers(tx, buyer, wanted)
+            for room, fitting in offers.offers(tx, buyer, wanted)
             for offer in render.offers_to(room, [fitting.gpus[0].model])
         ]
 
@@ -171,7 +171,7 @@ def _events(
     """A page of a job's events, the bill lines that they tell of, and whether no more will come."""
 
     def look(tx: Transaction) -> tuple[Sequence[Event], Lines, bool]:
-        events, over = jobs.events(tx, buyer, job_id, after, EVENTS_A_LOOK)
+        events, over = reading.events(tx, buyer, job_id, after, EVENTS_A_LOOK)
         billed = [e.what for e in events if e.what.bill_line_number is not None]
         least = min((what.bill_line_number or 0 for what in billed), default=0)
         found = tx.lines_of(sorted({what.attempt_id for what in billed}), least) if billed else {}
@@ -183,8 +183,8 @@ def _events(
 
 def _log_page(
     buyer: Account, job_id: str, attempt_id: str, offset: int
-) -> Callable[[Transaction], jobs.LogPage]:
-    return lambda tx: jobs.log_page(tx, buyer, job_id, attempt_id, offset, CHUNKS_A_LOOK)
+) -> Callable[[Transaction], reading.LogPage]:
+    return lambda tx: reading.log_page(tx, buyer, job_id, attempt_id, offset, CHUNKS_A_LOOK)
 
 
 def _chunk(attempt_id: str, chunk: LogChunk) -> m.ReadLogsResponse:
@@ -192,7 +192,7 @@ def _chunk(attempt_id: str, chunk: LogChunk) -> m.ReadLogsResponse:
     return m.ReadLogsResponse(chunk=m.AttemptLog(attempt_id=attempt_id, chunk=message))
 
 
-def _end(page: jobs.LogPage, offset: int) -> m.ReadLogsResponse:
+def _end(page: reading.LogPage, offset: int) -> m.ReadLogsResponse:
     end = m.LogEnd(
         attempt_id=page.attempt_id,
         complete=page.complete,

@@ -20,7 +20,7 @@ from coordinator.domain.job import (
     Policy,
 )
 from coordinator.domain.refusal import invalid
-from coordinator.services.jobs import OfferFilter, OfferOrder
+from coordinator.services.offers import OfferFilter, OfferOrder
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 

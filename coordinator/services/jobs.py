@@ -1,33 +1,24 @@
-"""What a buyer does: quote, submit, look, cancel, read the bill."""
+"""What a buyer does with a job: submit, look, cancel, extend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from uuid import UUID
 
 from coordinator.domain.account import Account
-from coordinator.domain.credit import Credit
-from coordinator.domain.event import Event, EventKind, NewEvent
-from coordinator.domain.host import Gpu, HostRoom, Isolation
+from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
     RUN_MS_MAX,
     Attempt,
-    GpuRequest,
-    HostRequest,
     Job,
     JobSpec,
-    LogChunk,
-    LogState,
-    LogTotals,
 )
-from coordinator.domain.matching import Fit, LimitCount, Request, best, explain, fit
-from coordinator.domain.metering import Line, Stamp
-from coordinator.domain.pricing import hour_price_micro, run_ms_affordable
+from coordinator.domain.matching import LimitCount, Request, explain
+from coordinator.domain.metering import Stamp
+from coordinator.domain.pricing import run_ms_affordable
 from coordinator.domain.refusal import Refusal, RefusalCode, not_found
 from coordinator.domain.states import (
     JOB_LIVE,
-    JOB_TERMINAL,
     Cause,
     EndReason,
     JobState,
@@ -47,26 +38,6 @@ from runtime.ids import derived_uuid, new_id
 QUEUE_LOOK_MAX = 1_000
 
 
-class OfferOrder(StrEnum):
-    """In what order offers come."""
-
-    PRICE = "price"
-    RELIABILITY = "reliability"
-    VRAM = "vram"
-    COUNT = "count"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quote:
-    room: HostRoom | None
-    gpus: tuple[Gpu, ...]
-    gpu_hour_price_micro: int
-    run_ms_affordable: int
-    hosts_considered: int
-    limits: Sequence[LimitCount]
-    cheapest_change: str = ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class JobView:
     """A job with its attempts; in QUEUED also why no host has it, what would help, and its place."""
@@ -76,126 +47,6 @@ class JobView:
     limits: Sequence[LimitCount] = ()
     cheapest_change: str = ""
     queue_place: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class BillPart:
-    """What one attempt cost, and what of it went back; each with its ledger transfer."""
-
-    attempt: Attempt
-    lines: Sequence[tuple[Line, str]]
-    credits: Sequence[tuple[Credit, str, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BillView:
-    job: Job
-    attempts: Sequence[BillPart]
-
-    @property
-    def final(self) -> bool:
-        return self.job.state in JOB_TERMINAL
-
-    @property
-    def released_micro(self) -> int:
-        return self.job.spec.budget_micro - self.job.charged_micro if self.final else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogPage:
-    """Output from one place on, and what comes after it."""
-
-    attempt_id: str = ""
-    chunks: Sequence[LogChunk] = ()
-    totals: LogTotals | None = None
-    complete: bool = False
-    # The attempt's output ends here, and the job has a later attempt.
-    next_attempt_id: str = ""
-    # Nothing will ever come after this.
-    finished: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfferFilter:
-    gpus: GpuRequest
-    host: HostRequest
-    isolation_min: Isolation
-    gpu_hour_price_micro_max: int
-    order: OfferOrder
-
-
-def offers(tx: Transaction, buyer: Account, wanted: OfferFilter) -> list[tuple[HostRoom, Fit]]:
-    """Hosts that could take such a job of this buyer now."""
-    spec = JobSpec(
-        name="any",
-        image="any",
-        command=(),
-        gpus=replace(wanted.gpus, count=max(1, wanted.gpus.count)),
-        host=wanted.host,
-        budget_micro=BUDGET_MICRO_MAX,
-        isolation_min=wanted.isolation_min,
-        gpu_hour_price_micro_max=wanted.gpu_hour_price_micro_max,
-        run_ms_max=0,
-    )
-    request = Request(
-        spec=spec, account_id=buyer.id, account_name=buyer.name, budget_left_micro=BUDGET_MICRO_MAX
-    )
-    found = [
-        (room, fitting)
-        for room in tx.rooms()
-        for model in sorted(room.host.terms.prices)
-        if isinstance(fitting := fit(request, _only(room, model)), Fit)
-    ]
-    return sorted(found, key=lambda offer: _ORDERS[wanted.order](*offer))
-
-
-# Ties go to the cheaper, then by id, so that the order is the same each time.
-_ORDERS: dict[OfferOrder, Callable[[HostRoom, Fit], tuple[int, int, str]]] = {
-    OfferOrder.PRICE: lambda room, f: (f.gpu_hour_price_micro, 0, room.host.id),
-    OfferOrder.RELIABILITY: lambda room, f: (
-        -room.host.reliability_ppm,
-        f.gpu_hour_price_micro,
-        room.host.id,
-    ),
-    OfferOrder.VRAM: lambda room, f: (-f.gpus[0].vram_bytes, f.gpu_hour_price_micro, room.host.id),
-    OfferOrder.COUNT: lambda room, f: (-len(room.free), f.gpu_hour_price_micro, room.host.id),
-}
-
-
-def _only(room: HostRoom, model: str) -> HostRoom:
-    """The host as if it sold this model alone: each model is an offer of its own."""
-    terms = room.host.terms
-    only = replace(terms, prices={model: terms.prices[model]})
-    return replace(room, host=replace(room.host, terms=only))
-
-
-def quote(tx: Transaction, buyer: Account, spec: JobSpec) -> Quote:
-    request = Request(
-        spec=spec, account_id=buyer.id, account_name=buyer.name, budget_left_micro=spec.budget_micro
-    )
-    rooms = tx.rooms()
-    choice = best(request, rooms)
-    if choice is None:
-        why = explain(request, rooms)
-        return Quote(
-            room=None,
-            gpus=(),
-            gpu_hour_price_micro=0,
-            run_ms_affordable=0,
-            hosts_considered=len(rooms),
-            limits=why.limits,
-            cheapest_change=why.change.words if why.change else "",
-        )
-    room, fitting = choice
-    whole = hour_price_micro(fitting.gpu_hour_price_micro, len(fitting.gpus))
-    return Quote(
-        room=room,
-        gpus=fitting.gpus,
-        gpu_hour_price_micro=fitting.gpu_hour_price_micro,
-        run_ms_affordable=min(run_ms_affordable(whole, spec.budget_micro), spec.run_ms_max),
-        hosts_considered=len(rooms),
-        limits=(),
-    )
 
 
 def submit(tx: Transaction, buyer: Account, request_id: str, spec: JobSpec, now_ms: int) -> JobView:
@@ -407,61 +258,9 @@ def _hold(
     assert outcome.status is Status.POSTED, outcome
 
 
-def bill(tx: Transaction, buyer: Account, job_id: str) -> BillView:
-    job = owned_job(tx, buyer, job_id)
-    attempts = tx.attempts_of_jobs([job_id])[job_id]
-    ids = [attempt.id for attempt in attempts]
-    lines, credits_ = tx.lines_of(ids), tx.credits_of(ids)
-    return BillView(
-        job=job,
-        attempts=[
-            BillPart(attempt=attempt, lines=lines[attempt.id], credits=credits_[attempt.id])
-            for attempt in attempts
-        ],
-    )
-
-
-def events(
-    tx: Transaction, buyer: Account, job_id: str, after: int, limit: int
-) -> tuple[Sequence[Event], bool]:
-    """Those after the given one, and whether the job has ended: then no others will follow."""
-    job = owned_job(tx, buyer, job_id)
-    return tx.events_after(job.id, after, limit), job.state in JOB_TERMINAL
-
-
-def log_tail(tx: Transaction, buyer: Account, job_id: str, tail_bytes: int) -> tuple[str, int]:
-    """Where the last so many bytes of the latest attempt begin."""
-    attempts = tx.attempts_of_jobs([owned_job(tx, buyer, job_id).id])[job_id]
-    if not attempts:
-        return "", 0
-    return attempts[-1].id, max(0, attempts[-1].log_offset - tail_bytes)
-
-
-def log_page(
-    tx: Transaction, buyer: Account, job_id: str, attempt_id: str, offset: int, limit: int
-) -> LogPage:
-    """What an attempt wrote from `offset` on; of the first attempt if none is named."""
-    job = owned_job(tx, buyer, job_id)
-    attempts = tx.attempts_of_jobs([job_id])[job_id]
-    if not attempts and not attempt_id:
-        return LogPage(finished=job.state in JOB_TERMINAL)
-    places = [i for i, attempt in enumerate(attempts) if attempt.id == (attempt_id or attempts[0].id)]
-    if not places:
-        raise not_found("attempt", attempt_id)
-    attempt, later = attempts[places[0]], attempts[places[0] + 1 :]
-    chunks = tx.log_after(attempt.id, offset, limit)
-    ended = attempt.is_over and not chunks
-    return LogPage(
-        attempt_id=attempt.id,
-        chunks=chunks,
-        totals=attempt.log_totals,
-        complete=attempt.log_state is LogState.COMPLETE,
-        next_attempt_id=later[0].id if ended and later else "",
-        finished=ended and not later and job.state in JOB_TERMINAL,
-    )
-
-
 def _parts(spec: JobSpec) -> list[object]:
+    """Every field of the order, so that no two orders look the same. A test holds it to the fields."""
+    host = replace(spec.host, labels={})
     return [
         spec.name,
         spec.image,
@@ -478,4 +277,11 @@ def _parts(spec: JobSpec) -> list[object]:
         spec.queue_ms_max,
         spec.memory_bytes,
         spec.cpu_milli,
+        host,
+        *sorted(spec.host.labels.items()),
+        spec.policy,
+        spec.priority,
+        spec.on_host_loss,
+        *sorted(spec.labels.items()),
+        spec.note,
     ]

@@ -32,7 +32,7 @@ from coordinator.domain.states import (
     job_after,
     job_step_at_end,
 )
-from coordinator.services.jobs import OfferOrder
+from coordinator.services.offers import OfferOrder
 from coordinator.store import tables
 from usance.v1 import market_pb2, types_pb2
 

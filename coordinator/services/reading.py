@@ -1,0 +1,113 @@
+"""What a buyer reads of a job: its bill, its events, its output."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.domain.account import Account
+from coordinator.domain.credit import Credit
+from coordinator.domain.event import Event
+from coordinator.domain.job import (
+    Attempt,
+    Job,
+    LogChunk,
+    LogState,
+    LogTotals,
+)
+from coordinator.domain.metering import Line
+from coordinator.domain.refusal import not_found
+from coordinator.domain.states import (
+    JOB_TERMINAL,
+)
+from coordinator.services.jobs import owned_job
+from coordinator.store.ports import Transaction
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillPart:
+    """What one attempt cost, and what of it went back; each with its ledger transfer."""
+
+    attempt: Attempt
+    lines: Sequence[tuple[Line, str]]
+    credits: Sequence[tuple[Credit, str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillView:
+    job: Job
+    attempts: Sequence[BillPart]
+
+    @property
+    def final(self) -> bool:
+        return self.job.state in JOB_TERMINAL
+
+    @property
+    def released_micro(self) -> int:
+        return self.job.spec.budget_micro - self.job.charged_micro if self.final else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPage:
+    """Output from one place on, and what comes after it."""
+
+    attempt_id: str = ""
+    chunks: Sequence[LogChunk] = ()
+    totals: LogTotals | None = None
+    complete: bool = False
+    # The attempt's output ends here, and the job has a later attempt.
+    next_attempt_id: str = ""
+    # Nothing will ever come after this.
+    finished: bool = False
+
+
+def bill(tx: Transaction, buyer: Account, job_id: str) -> BillView:
+    job = owned_job(tx, buyer, job_id)
+    attempts = tx.attempts_of_jobs([job_id])[job_id]
+    ids = [attempt.id for attempt in attempts]
+    lines, credits_ = tx.lines_of(ids), tx.credits_of(ids)
+    return BillView(
+        job=job,
+        attempts=[
+            BillPart(attempt=attempt, lines=lines[attempt.id], credits=credits_[attempt.id])
+            for attempt in attempts
+        ],
+    )
+
+
+def events(
+    tx: Transaction, buyer: Account, job_id: str, after: int, limit: int
+) -> tuple[Sequence[Event], bool]:
+    """Those after the given one, and whether the job has ended: then no others will follow."""
+    job = owned_job(tx, buyer, job_id)
+    return tx.events_after(job.id, after, limit), job.state in JOB_TERMINAL
+
+
+def log_tail(tx: Transaction, buyer: Account, job_id: str, tail_bytes: int) -> tuple[str, int]:
+    """Where the last so many bytes of the latest attempt begin."""
+    attempts = tx.attempts_of_jobs([owned_job(tx, buyer, job_id).id])[job_id]
+    if not attempts:
+        return "", 0
+    return attempts[-1].id, max(0, attempts[-1].log_offset - tail_bytes)
+
+
+def log_page(
+    tx: Transaction, buyer: Account, job_id: str, attempt_id: str, offset: int, limit: int
+) -> LogPage:
+    """What an attempt wrote from `offset` on; of the first attempt if none is named."""
+    job = owned_job(tx, buyer, job_id)
+    attempts = tx.attempts_of_jobs([job_id])[job_id]
+    if not attempts and not attempt_id:
+        return LogPage(finished=job.state in JOB_TERMINAL)
+    places = [i for i, attempt in enumerate(attempts) if attempt.id == (attempt_id or attempts[0].id)]
+    if not places:
+        raise not_found("attempt", attempt_id)
+    attempt, later = attempts[places[0]], attempts[places[0] + 1 :]
+    chunks = tx.log_after(attempt.id, offset, limit)
+    ended = attempt.is_over and not chunks
+    return LogPage(
+        attempt_id=attempt.id,
+        chunks=chunks,
+        totals=attempt.log_totals,
+        complete=attempt.log_state is LogState.COMPLETE,
+        next_attempt_id=later[0].id if ended and later else "",
+        finished=ended and not later and job.state in JOB_TERMINAL,
+    )
