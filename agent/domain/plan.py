@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.domain.attempt import JobOrder
 from agent.domain.gpu import is_simulated
 
-JOB_USER = "10001:10001"
+JOB_UID = 10_001
 WORKSPACE = "/workspace"
 MEMORY_BYTES_MIN = 64 << 20
 # Above what people use by far, below what hurts a host.
@@ -118,7 +118,7 @@ def plan(order: JobOrder, policy: HostPolicy, image_volumes: Sequence[str] = ())
             LABEL_BOOT: policy.boot_id,
             LABEL_HOST: policy.host_id,
         },
-        user=JOB_USER,
+        user=f"{JOB_UID}:{JOB_UID}",
         working_dir=WORKSPACE,
         # By name: a host whose default is the GPU vendor's runtime would let the image choose its GPUs.
         runtime="runc",
@@ -157,7 +157,8 @@ def _environment(order: JobOrder, simulated: tuple[str, ...]) -> dict[str, str]:
 
 
 def _tmpfs(size_bytes: int) -> str:
-    return f"rw,exec,nosuid,nodev,size={size_bytes},mode=1777"
+    # Some versions of runc set the mode to that of the folder below, so the owner has to be the job.
+    return f"rw,exec,nosuid,nodev,size={size_bytes},mode=1777,uid={JOB_UID},gid={JOB_UID}"
 
 
 def _memory_share(order: JobOrder, policy: HostPolicy) -> int:

@@ -152,8 +152,10 @@ class DockerExecutor:
     def _is_image_here(self, image: str) -> bool:
         try:
             self._client.images.get(image)
-        except docker.errors.ImageNotFound:
-            return False
+        except docker.errors.APIError as error:
+            if error.is_client_error():
+                return False  # not here, or no name of an image; the pull will say which
+            raise
         return True
 
     def _create(self, order: JobOrder) -> str:

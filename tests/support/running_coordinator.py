@@ -1,6 +1,8 @@
 """The real coordinator, served in this process over TLS, with a clock that the test moves."""
 
 import asyncio
+import base64
+import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -178,7 +180,7 @@ class Running:
         """The secret part of a fresh enrolment token."""
         request = m.CreateEnrolmentTokenRequest(request_id=str(new_uuid()))
         token = (await self.seller.ask(self.seller.sells.CreateEnrolmentToken, request)).token
-        return secret_of(token)
+        return content_of(token)["secret"]
 
     async def identity(self) -> Identity:
         return await enrol(self.settings.market, self.authority_pem, await self.secret())
@@ -232,15 +234,12 @@ async def eventually(look: Callable[[], Awaitable[bool]], what: str) -> None:
         raise AssertionError(f"waited in vain until {what}") from None
 
 
-def secret_of(token: str) -> str:
-    import base64
-    import json
-
+def content_of(token: str) -> dict[str, str]:
+    """What an enrolment token carries."""
     raw = token.removeprefix("usance_enroll_")
     content = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
-    secret = content["secret"]
-    assert isinstance(secret, str)
-    return secret
+    assert isinstance(content, dict)
+    return content
 
 
 def prepare(folder: Path, database: str = "") -> Settings:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from runtime.channel import open_channel
@@ -24,7 +24,7 @@ MODEL = "NVIDIA GeForce RTX 4090"
 PRICE_MICRO = 3_600_000
 
 
-def signing_request(key: ec.EllipticCurvePrivateKey) -> bytes:
+def signing_request(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
