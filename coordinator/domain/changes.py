@@ -259,7 +259,3 @@ KINDS: tuple[Kind, ...] = (
         ),
     ),
 )
-MODEL_KIND = next(kind for kind in KINDS if Limit.MODEL in kind.mends)
-KINDS_MENDING: dict[Limit, tuple[Kind, ...]] = {
-    limit: tuple(kind for kind in KINDS if limit in kind.mends) for limit in Limit
-}

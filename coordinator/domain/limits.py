@@ -6,10 +6,11 @@ The order of the rows is the order in which limits are looked at, and in which "
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from coordinator.domain.host import Gpu, HostRoom, Isolation
 from coordinator.domain.policy import order_key
-from coordinator.domain.shelf import Ask, Machine, Request, Shelf, version
+from coordinator.domain.shelf import NO_CAP, Ask, Machine, Request, Shelf, version
 from coordinator.domain.words import amount, duration, plural, processors, share, size
 
 _REGIONS_TOLD_MAX = 5
@@ -64,6 +65,44 @@ class Row:
     met: Callable[[Ask, Shelf], bool]
     words: Callable[[Request], str]
     remedy: Callable[[Request, Sequence[Shelf]], str] = lambda _request, _shelves: ""
+    # The fields of the ask that decide, together with what never changes of a shelf; none where something
+    # that changes does. `loosen` takes a value to a near one that shuts out no more, so that there are few.
+    fields: tuple[str, ...] = ()
+    loosen: Callable[[int], int] | None = None
+
+    def part(self, ask: Ask) -> tuple[object, ...]:
+        """The values of the fields, loosened."""
+        loosen = self.loosen
+        if loosen is not None:
+            return (loosen(getattr(ask, self.fields[0])),)
+        return tuple([getattr(ask, field) for field in self.fields])
+
+    def loosened(self, ask: Ask) -> Ask:
+        values: dict[str, Any] = dict(zip(self.fields, self.part(ask), strict=True))
+        return ask._replace(**values)
+
+    def is_exact(self, ask: Ask) -> bool:
+        """Whether all that meet the loosened ask meet the ask itself."""
+        if self.loosen is None:
+            return bool(self.fields)
+        value = getattr(ask, self.fields[0])
+        return bool(self.loosen(value) == value)
+
+
+def _up(value: int) -> int:
+    """Eight steps to the doubling, for what is asked to be at most the value."""
+    shift = max(0, value.bit_length() - 4)
+    return -(-value >> shift) << shift
+
+
+def _down(value: int) -> int:
+    """As `_up`, for what is asked to be at least the value."""
+    shift = max(0, value.bit_length() - 4)
+    return value >> shift << shift
+
+
+def _down_to_half_percent(ppm: int) -> int:
+    return ppm // 5_000 * 5_000
 
 
 def _always(_ask: Ask) -> bool:
@@ -119,6 +158,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.MODEL,
+        fields=("model",),
         asked=lambda ask: ask.model,
         met=lambda ask, shelf: ask.model in shelf.model_plain,
         words=lambda request: f"has no {request.spec.gpus.model or 'GPU'} for sale",
@@ -126,6 +166,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.VRAM,
+        fields=("vram_bytes",),
         asked=lambda ask: ask.vram_bytes,
         met=lambda ask, shelf: ask.vram_bytes <= shelf.vram_bytes,
         words=lambda request: f"has less than {size(request.spec.gpus.vram_bytes_min)} of GPU memory",
@@ -133,6 +174,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.COMPUTE_CAPABILITY,
+        fields=("compute_capability",),
         asked=lambda ask: ask.compute_capability,
         met=lambda ask, shelf: ask.compute_capability <= shelf.compute_capability,
         words=lambda request: f"has compute capability below {request.spec.gpus.compute_capability_min}",
@@ -142,6 +184,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.COUNT,
+        fields=("gpu_count", "vram_bytes", "compute_capability"),
         asked=_always,
         met=_enough,
         words=lambda request: f"has fewer than {plural(request.spec.gpus.count, 'such GPU')}",
@@ -157,6 +200,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.ISOLATION,
+        fields=("isolation",),
         asked=lambda ask: ask.isolation > Isolation.PROCESS,
         met=lambda ask, shelf: shelf.machine.isolation >= ask.isolation,
         words=lambda _: "gives no container isolation",
@@ -164,6 +208,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.TRUST,
+        fields=("account_id", "account_name"),
         asked=lambda ask: ask.isolation <= Isolation.PROCESS,
         met=lambda ask, shelf: shelf.machine.isolation > Isolation.PROCESS or shelf.machine.trusts(ask),
         words=lambda _: "runs jobs without isolation, and its seller has not named you as trusted",
@@ -177,6 +222,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.REGION,
+        fields=("regions",),
         asked=lambda ask: ask.regions,
         met=lambda ask, shelf: shelf.machine.region in ask.regions,
         words=lambda request: f"is not in {' or '.join(request.spec.host.regions)}",
@@ -184,6 +230,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.DRIVER,
+        fields=("driver_version",),
         asked=lambda ask: ask.driver_version,
         met=lambda ask, shelf: ask.driver_version <= shelf.machine.driver_version,
         words=lambda request: f"has a driver older than {request.spec.host.driver_version_min}",
@@ -193,6 +240,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.CUDA,
+        fields=("cuda_version",),
         asked=lambda ask: ask.cuda_version,
         met=lambda ask, shelf: ask.cuda_version <= shelf.machine.cuda_version,
         words=lambda request: f"takes no CUDA as new as {request.spec.host.cuda_version_min}",
@@ -202,6 +250,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.LABELS,
+        fields=("labels",),
         asked=lambda ask: ask.labels,
         met=lambda ask, shelf: ask.labels <= shelf.machine.labels,
         words=lambda request: (
@@ -211,6 +260,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.RELIABILITY,
+        fields=("reliability_ppm",),
+        loosen=_down_to_half_percent,
         asked=lambda ask: ask.reliability_ppm,
         met=lambda ask, shelf: ask.reliability_ppm <= shelf.machine.reliability_ppm,
         words=lambda request: f"has a reliability below {share(request.spec.host.reliability_ppm_min)}",
@@ -220,6 +271,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.MEMORY,
+        fields=("memory_bytes",),
+        loosen=_down,
         asked=lambda ask: ask.memory_bytes,
         met=lambda ask, shelf: ask.memory_bytes <= shelf.machine.memory_bytes,
         words=lambda request: f"has less than {size(request.spec.memory_bytes)} of memory",
@@ -227,6 +280,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.CPU,
+        fields=("cpu_milli",),
+        loosen=_down,
         asked=lambda ask: ask.cpu_milli,
         met=lambda ask, shelf: ask.cpu_milli <= shelf.machine.cpu_milli,
         words=lambda request: f"has fewer than {processors(request.spec.cpu_milli)} processors",
@@ -234,7 +289,9 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.PRICE,
-        asked=_always,
+        fields=("price_cap",),
+        loosen=_up,
+        asked=lambda ask: ask.price_cap < NO_CAP,
         met=lambda ask, shelf: shelf.price <= ask.price_cap,
         words=lambda request: (
             f"asks more than {amount(request.spec.gpu_hour_price_micro_max)} credits per GPU-hour"
@@ -243,6 +300,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.RUN_TIME,
+        fields=("run_ms",),
+        loosen=_down,
         asked=_always,
         met=lambda ask, shelf: ask.run_ms <= shelf.machine.run_ms_max,
         words=lambda request: f"takes no job as long as {duration(request.spec.run_ms_max)}",
@@ -250,6 +309,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.BUDGET,
+        fields=("price_borne",),
+        loosen=_up,
         asked=_always,
         met=lambda ask, shelf: shelf.price <= ask.price_borne,
         words=lambda _: "costs more for its first second than the budget holds",

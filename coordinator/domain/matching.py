@@ -132,11 +132,11 @@ def _keep_free(index: Index, job: Job, request: Request, keepers: set[str]) -> N
     ask = request.ask
     if ask.gpu_count == 1 and not ask.memory_bytes and not ask.cpu_milli:
         return
-    if index.aside_count * _KEPT_FREE_PART >= len(index):
+    if index.kept_free_count * _KEPT_FREE_PART >= len(index):
         return
     shelf = index.emptiest(ask, request.spec.policy)
     if shelf is not None:
-        index.set_aside(shelf.host_id, job.id)
+        index.keep_free(shelf.host_id, job.id)
         keepers.add(job.account_id)
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, may_run_unisolated
+from coordinator.domain.host import Gpu, Host, HostRoom, HostState, Isolation, may_run_unisolated
 from coordinator.domain.job import JobSpec, Policy
 
 # A run shorter than this is not worth starting: the budget would be spent before anything is done.
 RUN_MS_WORTH_STARTING = 1_000
 _SECONDS_PER_HOUR = 3_600
-_NO_CAP = 2**63
+NO_CAP = 2**63
 
 Version = tuple[int, ...]
 
@@ -79,7 +79,7 @@ class Request:
             spec.memory_bytes,
             spec.cpu_milli,
             spec.run_ms_max,
-            spec.gpu_hour_price_micro_max or _NO_CAP,
+            spec.gpu_hour_price_micro_max or NO_CAP,
             self.budget_left_micro * _SECONDS_PER_HOUR * 1_000 // (RUN_MS_WORTH_STARTING * gpus.count),
         )
 
@@ -95,7 +95,7 @@ class Share:
 
 
 class Machine:
-    """What the shelves of one host have in common."""
+    """What the shelves of one host have in common. Its `update` comes after what never changes."""
 
     __slots__ = (
         "cpu_milli",
@@ -105,6 +105,7 @@ class Machine:
         "host",
         "host_id",
         "isolation",
+        "kept_free",
         "labels",
         "memory_bytes",
         "memory_bytes_free",
@@ -117,9 +118,9 @@ class Machine:
 
     def __init__(self, room: HostRoom) -> None:
         host, facts, terms = room.host, room.host.facts, room.host.terms
-        self.host = host
         self.host_id = host.id
-        self.online = host.state is HostState.ONLINE
+        # Whatever is free is not on offer: it is for a job that has waited long.
+        self.kept_free = False
         self.isolation = facts.isolation
         self.region = facts.region
         self.driver_version = version(facts.driver_version)
@@ -127,13 +128,31 @@ class Machine:
         self.reliability_ppm = host.reliability_ppm
         self.labels = frozenset(facts.labels.items())
         self.memory_bytes = facts.memory_bytes
-        self.memory_bytes_free = facts.memory_bytes - room.memory_bytes_taken
         self.cpu_milli = facts.cpu_count * 1_000
-        self.cpu_milli_free = self.cpu_milli - room.cpu_milli_taken
-        self.run_ms_max = terms.run_ms_max or _NO_CAP
-        free = {gpu.uuid for gpu in room.free}
+        self.run_ms_max = terms.run_ms_max or NO_CAP
         models = sorted({gpu.model for gpu in facts.gpus} & terms.prices.keys())
-        self.shelves = tuple(Shelf(self, model, free) for model in models)
+        self.shelves = tuple(Shelf(self, model, host) for model in models)
+        self.update(room)
+
+    def update(self, room: HostRoom) -> None:
+        """The same host with the same things for sale, in another state or with other things free."""
+        self.host = room.host
+        self.online = room.host.state is HostState.ONLINE
+        self.memory_bytes_free = self.memory_bytes - room.memory_bytes_taken
+        self.cpu_milli_free = self.cpu_milli - room.cpu_milli_taken
+        free = {gpu.uuid for gpu in room.free}
+        for shelf in self.shelves:
+            shelf.free = tuple(gpu for gpu in shelf.gpus if gpu.uuid in free)
+
+    def sells_as(self, host: Host) -> bool:
+        """It sells the same as before, on the same terms."""
+        known = self.host
+        return (
+            host.facts == known.facts
+            and host.terms == known.terms
+            and host.reliability_ppm == known.reliability_ppm
+            and host.account_id == known.account_id
+        )
 
     def trusts(self, ask: Ask) -> bool:
         return may_run_unisolated(self.host, ask.account_id, ask.account_name)
@@ -181,22 +200,26 @@ class Shelf:
         "vram_bytes",
     )
 
-    def __init__(self, machine: Machine, model: str, free: AbstractSet[str]) -> None:
-        gpus = sorted((g for g in machine.host.facts.gpus if g.model == model), key=_least_first)
+    def __init__(self, machine: Machine, model: str, host: Host) -> None:
+        gpus = sorted((g for g in host.facts.gpus if g.model == model), key=_least_first)
         self.machine = machine
         self.host_id = machine.host_id
         self.model = model
         self.model_plain = plain(model)
-        self.price = machine.host.terms.prices[model]
+        self.price = host.terms.prices[model]
         self.gpus = tuple(gpus)
         self.count = len(gpus)
-        self.free = tuple(gpu for gpu in gpus if gpu.uuid in free)
+        self.free: tuple[Gpu, ...] = ()
         # Of the best of them.
         self.vram_bytes = gpus[-1].vram_bytes
         self.compute_capability = max(version(gpu.compute_capability) for gpu in gpus)
         # By policy, kept by who computes them: they never change.
         self.scores: dict[Policy, int] = {}
         self.alike = len({(gpu.vram_bytes, gpu.compute_capability) for gpu in gpus}) == 1
+
+    @property
+    def count_offered(self) -> int:
+        return len(self.free) if self.machine.online and not self.machine.kept_free else 0
 
     def suiting(self, ask: Ask, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
         """Those of the given GPUs of this shelf that are good enough."""
