@@ -91,14 +91,15 @@ class OutputCopy:
         self._stdout = hashlib.sha256()
         self._stderr = hashlib.sha256()
 
-    async def run(self, *, follow: bool) -> LogEnd:
+    async def run(self, *, follow: bool, tail_bytes: int = 0) -> LogEnd:
         """Raises Broken when all is said to be here but what came has another digest."""
-        async for item in self._market.read_logs(self._job_id, follow=follow):
+        async for item in self._market.read_logs(self._job_id, follow=follow, tail_bytes=tail_bytes):
             match item:
                 case LogPiece():
                     await self._take(item)
                 case LogEnd():
-                    self._check(item)
+                    if not tail_bytes:  # a part has no digest to hold it to
+                        self._check(item)
                     return item
         raise AssertionError("a log ends with its end")
 

@@ -8,10 +8,10 @@ import click
 
 from cli.commands.account import login, wallet, whoami
 from cli.commands.admin import admin
-from cli.commands.jobs import bill, cancel, jobs, logs, show, wait
+from cli.commands.jobs import bill, cancel, extend, jobs, logs, show, wait, why
 from cli.commands.market import offers, quote
 from cli.commands.run import run
-from cli.commands.seller import enroll_token, hosts
+from cli.commands.seller import enroll_token, hosts, pause, reclaim, resume
 from cli.errors import Refused, UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
@@ -35,12 +35,17 @@ for _command in (
     run,
     jobs,
     show,
+    why,
     logs,
     wait,
     cancel,
+    extend,
     bill,
     wallet,
     hosts,
+    pause,
+    resume,
+    reclaim,
     enroll_token,
     admin,
 ):

@@ -6,6 +6,7 @@ Names, units and bounds are those of proto/usance/v1; a test holds the enumerati
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cli.wishes import ANY_HOST, HostRequest, OfferOrder, OnHostLoss, Policy
 from runtime.evidence import UsageRecord
 
 
@@ -142,6 +143,7 @@ class GpuRequest:
     count: int = 1
     model: str = ""
     vram_bytes_min: int = 0
+    compute_capability_min: str = ""
 
 
 RUN_MS_MAX_DEFAULT = 86_400_000
@@ -161,6 +163,12 @@ class JobSpec:
     stop_grace_ms: int | None
     retries_max: int
     queue_ms_max: int = 0
+    host: HostRequest = ANY_HOST
+    policy: Policy = Policy.UNSPECIFIED
+    priority: int = 0
+    on_host_loss: OnHostLoss = OnHostLoss.UNSPECIFIED
+    labels: tuple[tuple[str, str], ...] = ()
+    note: str = ""
 
     @property
     def time_limit_ms(self) -> int:
@@ -172,6 +180,8 @@ class OfferFilter:
     gpus: GpuRequest
     isolation_min: Isolation
     gpu_hour_price_micro_max: int
+    host: HostRequest = ANY_HOST
+    order: OfferOrder = OfferOrder.UNSPECIFIED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +197,11 @@ class Offer:
     executor: str
     run_ms_max: int
     driver_version: str
+    cuda_version: str = ""
+    reliability_ppm: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+    compute_capability: str = ""
+    reclaim_notice_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +220,7 @@ class Quote:
     hosts_considered: int
     limits: tuple[LimitCount, ...]
     fee_ppm: int
+    cheapest_change: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +254,8 @@ class Job:
     attempts: tuple[Attempt, ...]
     exit_code: int | None
     limits: tuple[LimitCount, ...]
+    queue_place: int = 0
+    cheapest_change: str = ""
 
     @property
     def ended(self) -> bool:
@@ -257,6 +275,17 @@ class BillLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BillCredit:
+    """What went back of a bill line because the host was at fault."""
+
+    number: int
+    earning_micro: int
+    fee_micro: int
+    transfer_id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class BillAttempt:
     attempt_id: str
     epoch: int
@@ -266,6 +295,7 @@ class BillAttempt:
     fee_ppm: int
     run_ms_affordable: int
     lines: tuple[BillLine, ...]
+    credits: tuple[BillCredit, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +306,7 @@ class Bill:
     charged_micro: int
     released_micro: int
     attempts: tuple[BillAttempt, ...]
+    credited_micro: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

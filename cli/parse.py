@@ -24,6 +24,9 @@ _SIZE_UNIT = {
 }
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", re.ASCII)
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%?", re.ASCII)
 GPU_COUNT_MAX = 64
 
 
@@ -79,6 +82,30 @@ def parse_env(text: str) -> tuple[str, str]:
     if not equals or _ENV_NAME.fullmatch(name) is None:
         raise ValueError(f"{text!r} is no variable; write it like NAME=value")
     return name, value
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or _LABEL_NAME.fullmatch(name) is None:
+        raise ValueError(f"{text!r} is no label; write it like rack=b7, the name in small letters")
+    return name, value
+
+
+def parse_version(text: str) -> str:
+    if _VERSION.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no version; write digits and dots, like 550.54")
+    return text
+
+
+def parse_reliability(text: str) -> int:
+    """Parts per million of "99%" or "99.5"."""
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no reliability; write it like 99% or 99.5%")
+    ppm = int(found.group(1)) * 10_000 + int((found.group(2) or "").ljust(4, "0"))
+    if ppm > 1_000_000:
+        raise ValueError(f"{text!r} is more than 100%")
+    return ppm
 
 
 def name_from_command(command: tuple[str, ...]) -> str:

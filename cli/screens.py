@@ -7,6 +7,7 @@ from cli.model import (
     Attempt,
     Bill,
     BillLine,
+    Cause,
     Event,
     EventKind,
     Host,
@@ -14,6 +15,7 @@ from cli.model import (
     Job,
     JobSpec,
     JobState,
+    LimitCount,
     Offer,
     Quote,
 )
@@ -33,6 +35,7 @@ from cli.render import (
     words,
 )
 from cli.verify import Verdict
+from cli.wishes import OnHostLoss
 
 _INDENT = 12
 
@@ -57,13 +60,16 @@ def offers_screen(offers: Sequence[Offer]) -> list[str]:
             f"{offer.gpu_count_free} x {gpu_name(offer.gpu_model, simulated=offer.simulated)}",
             size(offer.vram_bytes),
             amount(offer.gpu_hour_price_micro),
+            percent(offer.reliability_ppm),
             words(offer.isolation),
             safe(offer.region) or "-",
             safe(offer.executor),
         )
         for offer in offers
     ]
-    return table(("HOST", "FREE", "MEMORY", "CREDITS/GPU-HOUR", "ISOLATION", "REGION", "EXECUTOR"), rows)
+    return table(
+        ("HOST", "FREE", "MEMORY", "CREDITS/GPU-HOUR", "RELIABLE", "ISOLATION", "REGION", "EXECUTOR"), rows
+    )
 
 
 def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
@@ -93,12 +99,46 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
         pairs.append(
             ("warning", "no isolation on this host: the job runs as a plain process of the seller's")
         )
-    return facts(pairs) + [" " * _INDENT + line for line in limit_lines(quote.limits)]
+    return facts(pairs) + [" " * _INDENT + line for line in why_lines(quote.limits, quote.cheapest_change)]
+
+
+def why_lines(limits: Sequence[LimitCount], cheapest_change: str) -> list[str]:
+    """What keeps hosts away, and what would help."""
+    helps = [f"what would help: {safe(cheapest_change)}"] if cheapest_change else []
+    return [*limit_lines(limits), *helps]
+
+
+def why_screen(job: Job) -> list[str]:
+    """Why it waits, or why it ended so and what that means for the bill."""
+    lines = facts([("job", job.job_id), ("state", words(job.state)), ("detail", safe(job.detail) or "-")])
+    if job.state is JobState.QUEUED:
+        place = f"place {job.queue_place} in the queue" if job.queue_place else "far back in the queue"
+        return [*lines, *facts([("waits", place)]), *why_lines(job.limits, job.cheapest_change)]
+    if job.ended:
+        lines += facts([("cause", f"{words(job.cause)}: {_PAYS[job.cause]}")])
+    return lines
+
+
+_PAYS = {
+    Cause.BUYER: "what ran was paid for, the rest of the budget came back",
+    Cause.HOST: "the time that the host's fault made worthless was given back; see the bill",
+    Cause.PLATFORM: "only witnessed run time was paid for",
+    Cause.UNKNOWN: "only witnessed run time was paid for",
+    Cause.UNSPECIFIED: "see the bill",
+}
 
 
 def _lost_host(spec: JobSpec) -> str:
-    then = f"placed anew, up to {plural(spec.retries_max, 'time')}" if spec.retries_max else "ended as failed"
-    return f"waited for while it may come back, then the job is {then}; only witnessed run time is paid"
+    retries = spec.retries_max
+    anew = f"placed anew, up to {plural(retries, 'time')}" if retries else "ended as failed"
+    match spec.on_host_loss:
+        case OnHostLoss.FAIL:
+            then = "waited for while it may come back, then the job is ended as failed"
+        case OnHostLoss.REPLACE if retries:
+            then = f"not waited for: the job is {anew}"
+        case _:
+            then = f"waited for while it may come back, then the job is {anew}"
+    return f"{then}; only witnessed run time is paid"
 
 
 def event_text(event: Event) -> str:
@@ -167,7 +207,9 @@ def job_screen(job: Job) -> list[str]:
             ("cost", f"{in_credits(job.charged_micro)} of at most {in_credits(spec.budget_micro)}"),
         ]
     )
-    lines += [" " * _INDENT + line for line in limit_lines(job.limits)]
+    if job.queue_place:
+        lines += facts([("queue", f"place {job.queue_place}")])
+    lines += [" " * _INDENT + line for line in why_lines(job.limits, job.cheapest_change)]
     for attempt in job.attempts:
         lines += ["", *_attempt_lines(attempt)]
     return lines
@@ -199,6 +241,11 @@ def bill_screen(bill: Bill, verdict: Verdict | None) -> list[str]:
             ("held", in_credits(bill.held_micro)),
             ("charged", in_credits(bill.charged_micro)),
             ("given back", in_credits(bill.released_micro)),
+            *(
+                [("credited", f"{in_credits(bill.credited_micro)}, because a host was at fault")]
+                if bill.credited_micro
+                else []
+            ),
         ]
     )
     for attempt in bill.attempts:
@@ -215,6 +262,11 @@ def bill_screen(bill: Bill, verdict: Verdict | None) -> list[str]:
                 ]
             ),
             *_bill_table(attempt.lines),
+            *(
+                f"credited of line {credit.number}: {amount(credit.earning_micro + credit.fee_micro)} "
+                f"({safe(credit.reason)})"
+                for credit in attempt.credits
+            ),
         ]
     if verdict is not None:
         lines += ["", *verdict_lines(verdict)]

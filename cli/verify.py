@@ -11,6 +11,8 @@ from runtime.evidence import chain_start, is_genuine
 
 MS_PER_HOUR = 3_600_000
 PPM = 1_000_000
+# What a host's fault makes worthless, at the most.
+WORTHLESS_MS = 600_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ def verify_bill(bill: Bill, run_ms_max: int) -> Verdict:
                 f"{left_micro} micro-credits that were left"
             )
         problems += _attempt_problems(attempt, run_ms_max)
+        problems += _credit_problems(attempt)
         charged_micro += sum(line.charge_micro for line in attempt.lines)
     if charged_micro != bill.charged_micro:
         problems.append(
@@ -41,6 +44,11 @@ def verify_bill(bill: Bill, run_ms_max: int) -> Verdict:
         )
     if charged_micro > bill.held_micro:
         problems.append(f"{charged_micro} micro-credits are more than the {bill.held_micro} held")
+    credited_micro = sum(c.earning_micro + c.fee_micro for a in bill.attempts for c in a.credits)
+    if credited_micro != bill.credited_micro:
+        problems.append(
+            f"the credits add up to {credited_micro} micro-credits, the bill says {bill.credited_micro}"
+        )
     if bill.final and bill.released_micro != bill.held_micro - charged_micro:
         problems.append(
             f"{bill.held_micro - charged_micro} micro-credits were to be given back, the bill says "
@@ -73,6 +81,21 @@ def _attempt_problems(attempt: BillAttempt, run_ms_max: int) -> list[str]:
         fees_micro = total_micro * attempt.fee_ppm // PPM
         problems += [f"{where}: {problem}" for problem in found]
     return problems
+
+
+def _credit_problems(attempt: BillAttempt) -> list[str]:
+    """By the published rule: all of it when less than ten minutes were paid, else the last ten minutes."""
+    if not attempt.credits:
+        return []
+    paid_ms = attempt.lines[-1].billed_through_ms if attempt.lines else 0
+    kept_ms = paid_ms - WORTHLESS_MS if paid_ms >= WORTHLESS_MS else 0
+    due_micro = (
+        attempt.hour_price_micro * paid_ms // MS_PER_HOUR - attempt.hour_price_micro * kept_ms // MS_PER_HOUR
+    )
+    given_micro = sum(credit.earning_micro + credit.fee_micro for credit in attempt.credits)
+    if given_micro == due_micro:
+        return []
+    return [f"{attempt.attempt_id}: {due_micro} micro-credits were to be credited, {given_micro} were"]
 
 
 def _record_problems(

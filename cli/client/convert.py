@@ -10,6 +10,7 @@ from cli.model import (
     AttemptState,
     Bill,
     BillAttempt,
+    BillCredit,
     BillLine,
     Cause,
     EndReason,
@@ -29,9 +30,11 @@ from cli.model import (
     LogStream,
     LogTotals,
     Offer,
+    OfferFilter,
     Quote,
     Role,
 )
+from cli.wishes import HostRequest, OnHostLoss, Policy
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import market_pb2, types_pb2
 
@@ -55,6 +58,8 @@ _END_REASONS = _numbers(EndReason, "END_REASON_", dict(types_pb2.EndReason.items
 _HOST_STATES = _numbers(HostState, "HOST_STATE_", dict(types_pb2.HostState.items()))
 _ROLES = _numbers(Role, "ROLE_", dict(types_pb2.Role.items()))
 _EVENT_KINDS = _numbers(EventKind, "EVENT_KIND_", dict(market_pb2.EventKind.items()))
+_POLICIES = _numbers(Policy, "POLICY_", dict(types_pb2.Policy.items()))
+_ON_HOST_LOSS = _numbers(OnHostLoss, "ON_HOST_LOSS_", dict(types_pb2.OnHostLoss.items()))
 _LOG_STREAMS = _numbers(LogStream, "LOG_STREAM_", dict(types_pb2.LogStream.items()))
 
 
@@ -68,7 +73,41 @@ def role_to(role: Role) -> types_pb2.Role.ValueType:
 
 def gpu_request_to(request: GpuRequest) -> types_pb2.GpuRequest:
     return types_pb2.GpuRequest(
-        count=request.count, model=request.model, vram_bytes_min=request.vram_bytes_min
+        count=request.count,
+        model=request.model,
+        vram_bytes_min=request.vram_bytes_min,
+        compute_capability_min=request.compute_capability_min,
+    )
+
+
+def host_request_to(request: HostRequest) -> types_pb2.HostRequest:
+    return types_pb2.HostRequest(
+        driver_version_min=request.driver_version_min,
+        cuda_version_min=request.cuda_version_min,
+        regions=request.regions,
+        reliability_ppm_min=request.reliability_ppm_min,
+        labels=dict(request.labels),
+    )
+
+
+def host_request_of(message: types_pb2.HostRequest) -> HostRequest:
+    return HostRequest(
+        driver_version_min=message.driver_version_min,
+        cuda_version_min=message.cuda_version_min,
+        regions=tuple(message.regions),
+        reliability_ppm_min=message.reliability_ppm_min,
+        labels=tuple(sorted(message.labels.items())),
+    )
+
+
+def offer_filter_to(wanted: OfferFilter, page_size: int) -> market_pb2.ListOffersRequest:
+    return market_pb2.ListOffersRequest(
+        gpus=gpu_request_to(wanted.gpus),
+        isolation_min=isolation_to(wanted.isolation_min),
+        gpu_hour_price_micro_max=wanted.gpu_hour_price_micro_max,
+        host=host_request_to(wanted.host),
+        order=market_pb2.OfferOrder.Value(f"OFFER_ORDER_{wanted.order}"),
+        page_size=page_size,
     )
 
 
@@ -86,6 +125,12 @@ def spec_to(spec: JobSpec) -> types_pb2.JobSpec:
         stop_grace_ms=spec.stop_grace_ms,
         retries_max=spec.retries_max,
         queue_ms_max=spec.queue_ms_max,
+        host=host_request_to(spec.host),
+        policy=types_pb2.Policy.Value(f"POLICY_{spec.policy}"),
+        priority=spec.priority,
+        on_host_loss=types_pb2.OnHostLoss.Value(f"ON_HOST_LOSS_{spec.on_host_loss}"),
+        labels=dict(spec.labels),
+        note=spec.note,
     )
 
 
@@ -96,7 +141,10 @@ def spec_of(message: types_pb2.JobSpec) -> JobSpec:
         command=tuple(message.command),
         env=tuple(sorted(message.env.items())),
         gpus=GpuRequest(
-            count=message.gpus.count, model=message.gpus.model, vram_bytes_min=message.gpus.vram_bytes_min
+            count=message.gpus.count,
+            model=message.gpus.model,
+            vram_bytes_min=message.gpus.vram_bytes_min,
+            compute_capability_min=message.gpus.compute_capability_min,
         ),
         isolation_min=_choice(Isolation, _ISOLATIONS, message.isolation_min),
         gpu_hour_price_micro_max=message.gpu_hour_price_micro_max,
@@ -105,6 +153,12 @@ def spec_of(message: types_pb2.JobSpec) -> JobSpec:
         stop_grace_ms=message.stop_grace_ms if message.HasField("stop_grace_ms") else None,
         retries_max=message.retries_max,
         queue_ms_max=message.queue_ms_max,
+        host=host_request_of(message.host),
+        policy=_choice(Policy, _POLICIES, message.policy),
+        priority=message.priority,
+        on_host_loss=_choice(OnHostLoss, _ON_HOST_LOSS, message.on_host_loss),
+        labels=tuple(sorted(message.labels.items())),
+        note=message.note,
     )
 
 
@@ -121,6 +175,11 @@ def offer_of(message: market_pb2.Offer) -> Offer:
         executor=message.executor,
         run_ms_max=message.run_ms_max,
         driver_version=message.driver_version,
+        cuda_version=message.cuda_version,
+        reliability_ppm=message.reliability_ppm,
+        labels=tuple(sorted(message.labels.items())),
+        compute_capability=message.compute_capability,
+        reclaim_notice_ms=message.reclaim_notice_ms,
     )
 
 
@@ -137,6 +196,7 @@ def quote_of(message: market_pb2.QuoteJobResponse) -> Quote:
         hosts_considered=message.hosts_considered,
         limits=tuple(map(limit_of, message.limits)),
         fee_ppm=message.fee_ppm,
+        cheapest_change=message.cheapest_change,
     )
 
 
@@ -175,6 +235,8 @@ def job_of(message: market_pb2.Job) -> Job:
         attempts=tuple(map(attempt_of, message.attempts)),
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         limits=tuple(map(limit_of, message.limits)),
+        queue_place=message.queue_place,
+        cheapest_change=message.cheapest_change,
     )
 
 
@@ -229,9 +291,21 @@ def bill_of(message: market_pb2.Bill) -> Bill:
                 fee_ppm=attempt.fee_ppm,
                 run_ms_affordable=attempt.run_ms_affordable,
                 lines=tuple(map(bill_line_of, attempt.lines)),
+                credits=tuple(map(_bill_credit_of, attempt.credits)),
             )
             for attempt in message.attempts
         ),
+        credited_micro=message.credited_micro,
+    )
+
+
+def _bill_credit_of(message: market_pb2.BillCredit) -> BillCredit:
+    return BillCredit(
+        number=message.number,
+        earning_micro=message.earning_micro,
+        fee_micro=message.fee_micro,
+        transfer_id=message.transfer_id,
+        reason=message.reason,
     )
 
 

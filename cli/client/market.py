@@ -51,22 +51,21 @@ class Market:
         )
 
     async def list_offers(self, wanted: model.OfferFilter) -> list[model.Offer]:
-        """All pages, cheapest first."""
+        """All pages, in the order wanted."""
         offers: list[model.Offer] = []
-        page_token = ""
+        request = convert.offer_filter_to(wanted, PAGE_SIZE)
         while True:
-            request = pb.ListOffersRequest(
-                gpus=convert.gpu_request_to(wanted.gpus),
-                isolation_min=convert.isolation_to(wanted.isolation_min),
-                gpu_hour_price_micro_max=wanted.gpu_hour_price_micro_max,
-                page_size=PAGE_SIZE,
-                page_token=page_token,
-            )
             answer = await self._caller.call(self._buyer.ListOffers, request)
             offers += map(convert.offer_of, answer.offers)
-            page_token = answer.next_page_token
-            if not page_token:
+            request.page_token = answer.next_page_token
+            if not request.page_token:
                 return offers
+
+    async def watch_offers(self, wanted: model.OfferFilter) -> AsyncIterator[list[model.Offer]]:
+        """All offers, now and again whenever they change; it never ends by itself."""
+        request = pb.WatchOffersRequest(filter=convert.offer_filter_to(wanted, 0))
+        async for answer in self._caller.stream(self._buyer.WatchOffers, lambda: request, lambda _: False):
+            yield [convert.offer_of(offer) for offer in answer.offers]
 
     async def quote_job(self, spec: model.JobSpec) -> model.Quote:
         answer = await self._caller.call(self._buyer.QuoteJob, pb.QuoteJobRequest(spec=convert.spec_to(spec)))
@@ -108,12 +107,16 @@ class Market:
                 seen = answer.event.number
                 yield convert.event_of(answer.event)
 
-    async def read_logs(self, job_id: str, *, follow: bool) -> AsyncIterator[LogPiece | LogEnd]:
+    async def read_logs(
+        self, job_id: str, *, follow: bool, tail_bytes: int = 0
+    ) -> AsyncIterator[LogPiece | LogEnd]:
         """Every byte once and in order, across any number of dropped connections; then the end."""
         attempt_id, offset = "", 0
 
         def request() -> pb.ReadLogsRequest:
-            return pb.ReadLogsRequest(job_id=job_id, attempt_id=attempt_id, offset=offset, follow=follow)
+            return pb.ReadLogsRequest(
+                job_id=job_id, attempt_id=attempt_id, offset=offset, follow=follow, tail_bytes=tail_bytes
+            )
 
         def is_last(answer: pb.ReadLogsResponse) -> bool:
             return answer.WhichOneof("item") == "end"
@@ -124,7 +127,8 @@ class Market:
                 continue
             piece = convert.log_piece_of(answer.chunk)
             if piece.attempt_id != attempt_id:
-                attempt_id, offset = piece.attempt_id, 0
+                # A tail begins where it begins; after it, nothing may lack.
+                attempt_id, offset = piece.attempt_id, 0 if attempt_id or not tail_bytes else piece.offset
             if piece.offset > offset:
                 raise Broken(f"output of {attempt_id} lacks bytes {offset} to {piece.offset}")
             fresh = piece.data[offset - piece.offset :]
@@ -139,6 +143,18 @@ class Market:
         answer = await self._caller.call(self._buyer.CancelJob, request)
         return convert.job_of(answer.job)
 
+    async def extend_job(
+        self, job_id: str, budget_micro_more: int, run_ms_more: int, request_id: str
+    ) -> model.Job:
+        request = pb.ExtendJobRequest(
+            request_id=request_id,
+            job_id=job_id,
+            budget_micro_more=budget_micro_more,
+            run_ms_more=run_ms_more,
+        )
+        answer = await self._caller.call(self._buyer.ExtendJob, request)
+        return convert.job_of(answer.job)
+
     async def get_bill(self, job_id: str) -> model.Bill:
         answer = await self._caller.call(self._buyer.GetBill, pb.GetBillRequest(job_id=job_id))
         return convert.bill_of(answer.bill)
@@ -151,6 +167,26 @@ class Market:
     async def list_hosts(self) -> list[model.Host]:
         answer = await self._caller.call(self._seller.ListHosts, pb.ListHostsRequest())
         return list(map(convert.host_of, answer.hosts))
+
+    async def pause_host(self, host_id: str, request_id: str) -> model.Host:
+        request = pb.PauseHostRequest(request_id=request_id, host_id=host_id)
+        return convert.host_of((await self._caller.call(self._seller.PauseHost, request)).host)
+
+    async def resume_host(self, host_id: str, request_id: str) -> model.Host:
+        request = pb.ResumeHostRequest(request_id=request_id, host_id=host_id)
+        return convert.host_of((await self._caller.call(self._seller.ResumeHost, request)).host)
+
+    async def reclaim_host(self, host_id: str, request_id: str) -> model.Host:
+        request = pb.ReclaimHostRequest(request_id=request_id, host_id=host_id)
+        return convert.host_of((await self._caller.call(self._seller.ReclaimHost, request)).host)
+
+    async def quarantine_host(self, host_id: str, reason: str, request_id: str) -> model.Host:
+        request = pb.QuarantineHostRequest(request_id=request_id, host_id=host_id, reason=reason)
+        return convert.host_of((await self._caller.call(self._admin.QuarantineHost, request)).host)
+
+    async def unquarantine_host(self, host_id: str, request_id: str) -> model.Host:
+        request = pb.UnquarantineHostRequest(request_id=request_id, host_id=host_id)
+        return convert.host_of((await self._caller.call(self._admin.UnquarantineHost, request)).host)
 
     async def create_account(
         self, name: str, roles: tuple[model.Role, ...], request_id: str

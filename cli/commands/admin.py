@@ -125,3 +125,30 @@ def audit(session: Session) -> None:
     )
     if found.violations:
         sys.exit(Exit.BROKEN)
+
+
+@admin.command()
+@click.argument("host")
+@click.option("--reason", required=True, help="For the seller and the books: why.")
+@market_command
+def quarantine(session: Session, host: str, reason: str) -> None:
+    """Give a host no new jobs until you trust it again; what runs goes on."""
+    from cli.screens import hosts_screen
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    changed = session.ask(lambda market: market.quarantine_host(host, reason, request_id))
+    session.answer(lambda: hosts_screen([changed]), host=changed)
+
+
+@admin.command()
+@click.argument("host")
+@market_command
+def unquarantine(session: Session, host: str) -> None:
+    """Give a host jobs again."""
+    from cli.screens import hosts_screen
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    changed = session.ask(lambda market: market.unquarantine_host(host, request_id))
+    session.answer(lambda: hosts_screen([changed]), host=changed)

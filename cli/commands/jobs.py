@@ -1,4 +1,4 @@
-"""What became of a job: jobs, show, logs, wait, cancel, bill."""
+"""What became of a job: jobs, show, why, logs, wait, cancel, extend, bill."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.commands.run import tell_end
+from cli.commands.wanted import CREDITS, DURATION, SIZE
+from cli.errors import WrongUse
 from cli.exits import Exit, exit_of_job
 from cli.model import Bill, Job
 from cli.session import Session, market_command, resolve_job
@@ -52,15 +54,30 @@ def show(session: Session, job: str) -> None:
 
 @click.command()
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Wait for more until the output is complete.")
 @market_command
-def logs(session: Session, job: str, follow: bool) -> None:
+def why(session: Session, job: str) -> None:
+    """Say why a job has no host yet, and what would help; or why it ended so, and who pays."""
+    from cli.screens import why_screen
+
+    async def get(market: "Market") -> Job:
+        return await market.get_job(await resolve_job(market, job))
+
+    found = session.ask(get)
+    session.answer(lambda: why_screen(found), job=found)
+
+
+@click.command()
+@job_argument
+@click.option("-f", "--follow", is_flag=True, help="Wait for more until the output is complete.")
+@click.option("--tail", type=SIZE, default=0, help="Begin so many bytes before the end, like 10kB.")
+@market_command
+def logs(session: Session, job: str, follow: bool, tail: int) -> None:
     """Write a job's output: its stdout on stdout and its stderr on stderr, byte for byte."""
     from cli.follow import INCOMPLETE, OutputCopy, lacks_output
     from cli.model import LogEnd
 
     async def copy(market: "Market") -> LogEnd:
-        return await OutputCopy(market, await resolve_job(market, job)).run(follow=follow)
+        return await OutputCopy(market, await resolve_job(market, job)).run(follow=follow, tail_bytes=tail)
 
     end = session.ask(copy)
     if session.as_json:
@@ -101,6 +118,33 @@ def cancel(session: Session, job: str) -> None:
 
     asked = session.ask(ask)
     session.answer(lambda: [f"{asked.job_id}: asked to stop; it is {words(asked.state)} now"], job=asked)
+
+
+@click.command()
+@job_argument
+@click.option("--budget", type=CREDITS, default=0, help="So many credits more, held at once.")
+@click.option("--time", "more_time", type=DURATION, default=0, help="So much more time, like 1h.")
+@market_command
+def extend(session: Session, job: str, budget: int, more_time: int) -> None:
+    """Give a job that has not ended more money, more time, or both."""
+    from cli.render import duration, in_credits
+    from runtime.ids import new_uuid
+
+    if not budget and not more_time:
+        raise WrongUse("nothing to extend by: add --budget CREDITS, --time DURATION, or both")
+    request_id = str(new_uuid())
+
+    async def ask(market: "Market") -> Job:
+        return await market.extend_job(await resolve_job(market, job), budget, more_time, request_id)
+
+    now = session.ask(ask)
+    session.answer(
+        lambda: [
+            f"{now.job_id}: at most {in_credits(now.spec.budget_micro)} and "
+            f"{duration(now.spec.time_limit_ms)} now"
+        ],
+        job=now,
+    )
 
 
 @click.command()

@@ -1,13 +1,19 @@
 """What is to be had: offers, quote."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from cli.commands.asked import host_options
 from cli.commands.wanted import CREDITS, GPU, ISOLATION, SIZE, job_options
 from cli.exits import Exit
 from cli.model import GpuRequest, Isolation, JobSpec, OfferFilter
 from cli.session import Session, market_command
+from cli.wishes import HostRequest, OfferOrder
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
 
 
 @click.command()
@@ -15,20 +21,51 @@ from cli.session import Session, market_command
 @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
 @click.option("--max-price", type=CREDITS, default=0, help="The most for one GPU for one hour.")
 @click.option("--isolation", type=ISOLATION, default=None, help="The weakest isolation to show.")
+@host_options
+@click.option(
+    "--sort",
+    type=click.Choice(["price", "reliability", "vram", "count"]),
+    default="price",
+    help="Cheapest, most reliable, most memory or most free GPUs first [price].",
+)
+@click.option("--watch", is_flag=True, help="Show them again whenever they change, until Ctrl-C.")
 @market_command
-def offers(
-    session: Session, gpu: GpuRequest | None, vram: int, max_price: int, isolation: str | None
+def offers(  # noqa: PLR0913, PLR0917 -- click hands each option over by its name
+    session: Session,
+    gpu: GpuRequest | None,
+    vram: int,
+    max_price: int,
+    isolation: str | None,
+    host: HostRequest,
+    compute_capability: str,
+    sort: str,
+    watch: bool,
 ) -> None:
-    """Show what is to be had now, cheapest first."""
+    """Show what is to be had now."""
     from cli.screens import offers_screen
 
     wanted = OfferFilter(
-        gpus=GpuRequest(count=gpu.count if gpu else 0, model=gpu.model if gpu else "", vram_bytes_min=vram),
+        gpus=GpuRequest(
+            count=gpu.count if gpu else 0,
+            model=gpu.model if gpu else "",
+            vram_bytes_min=vram,
+            compute_capability_min=compute_capability,
+        ),
         isolation_min=Isolation(isolation.upper()) if isolation else Isolation.UNSPECIFIED,
         gpu_hour_price_micro_max=max_price,
+        host=host,
+        order=OfferOrder(sort.upper()),
     )
-    found = session.ask(lambda market: market.list_offers(wanted))
-    session.answer(lambda: offers_screen(found), offers=found)
+    if not watch:
+        found = session.ask(lambda market: market.list_offers(wanted))
+        session.answer(lambda: offers_screen(found), offers=found)
+        return
+
+    async def show_each(market: "Market") -> None:
+        async for now in market.watch_offers(wanted):
+            session.answer(lambda: [*offers_screen(now), ""], offers=now)  # noqa: B023 -- used at once
+
+    session.ask(show_each)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})

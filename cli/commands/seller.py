@@ -1,8 +1,15 @@
-"""A seller's own: hosts, enroll-token."""
+"""A seller's own: hosts, pause, resume, reclaim, enroll-token."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import click
 
+from cli.model import Host
 from cli.session import Session, market_command
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
 
 
 @click.command()
@@ -30,3 +37,39 @@ def enroll_token(session: Session) -> None:
     if not session.as_json:
         session.note(f"good for one machine until {moment(made.expires_at_ms)}: usance-agent enroll TOKEN")
     session.answer(lambda: [made.token], enrolment_token=made)
+
+
+@click.command()
+@click.argument("host")
+@market_command
+def pause(session: Session, host: str) -> None:
+    """Take no new jobs on a host; what runs goes on."""
+    _change(session, lambda market, request_id: market.pause_host(host, request_id))
+
+
+@click.command()
+@click.argument("host")
+@market_command
+def resume(session: Session, host: str) -> None:
+    """Take jobs on a host again."""
+    _change(session, lambda market, request_id: market.resume_host(host, request_id))
+
+
+@click.command()
+@click.argument("host")
+@market_command
+def reclaim(session: Session, host: str) -> None:
+    """Take a host back: no new jobs, and what runs is ended when the promised notice is over.
+
+    Buyers get back what your taking it back made worthless: the whole attempt, or its last ten minutes.
+    """
+    _change(session, lambda market, request_id: market.reclaim_host(host, request_id))
+
+
+def _change(session: Session, change: "Callable[[Market, str], Awaitable[Host]]") -> None:
+    from cli.screens import hosts_screen
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    changed = session.ask(lambda market: change(market, request_id))
+    session.answer(lambda: hosts_screen([changed]), host=changed)

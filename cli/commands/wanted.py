@@ -5,10 +5,12 @@ from functools import wraps
 
 import click
 
+from cli.commands.asked import LABEL, host_options
 from cli.errors import WrongUse
 from cli.model import GpuRequest, Isolation, JobSpec
 from cli.parse import name_from_command, parse_credits, parse_duration, parse_env, parse_gpu, parse_size
 from cli.session import Typed
+from cli.wishes import HostRequest, OnHostLoss, Policy
 
 CREDITS = Typed("CREDITS", parse_credits)
 DURATION = Typed("DURATION", parse_duration)
@@ -44,6 +46,24 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         default=0,
         help="How often to place the job anew when a host is lost [0].",
     )
+    @click.option(
+        "--policy",
+        type=click.Choice(["balanced", "cheapest", "fastest-start", "most-reliable"]),
+        default="balanced",
+        help="Which of the hosts that fit gets the job [balanced].",
+    )
+    @click.option(
+        "--priority", type=click.IntRange(1, 100), default=50, help="More is sooner, 1 to 100 [50]."
+    )
+    @click.option(
+        "--on-host-loss",
+        type=click.Choice(["wait", "replace", "fail"]),
+        default="wait",
+        help="When the host falls silent: wait for it, take another at once (a retry), or fail [wait].",
+    )
+    @click.option("--label", "labels", type=LABEL, multiple=True, help="For your own books; repeatable.")
+    @click.option("--note", default="", help="A note for people.")
+    @host_options
     @click.option("--name", default="", help="A name for people [the program's].")
     @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
     @wraps(command)
@@ -61,10 +81,25 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         grace: int | None,
         retries: int,
         name: str,
+        policy: str,
+        priority: int,
+        on_host_loss: str,
+        labels: tuple[tuple[str, str], ...],
+        note: str,
+        host: HostRequest,
+        compute_capability: str,
         **others: object,
     ) -> None:
         words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
-        for text in (*words, name, image, gpu.model, *(value for pair in env for value in pair)):
+        for text in (
+            *words,
+            name,
+            image,
+            note,
+            *host.regions,
+            gpu.model,
+            *(value for pair in env for value in pair),
+        ):
             _check_text(text)
         isolation_min = Isolation(isolation.upper())
         if isolation_min is Isolation.CONTAINER and not image:
@@ -76,7 +111,18 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             image=image,
             command=words,
             env=env,
-            gpus=GpuRequest(count=gpu.count, model=gpu.model, vram_bytes_min=vram),
+            gpus=GpuRequest(
+                count=gpu.count,
+                model=gpu.model,
+                vram_bytes_min=vram,
+                compute_capability_min=compute_capability,
+            ),
+            host=host,
+            policy=Policy(policy.upper().replace("-", "_")),
+            priority=priority,
+            on_host_loss=OnHostLoss(on_host_loss.upper()),
+            labels=labels,
+            note=note,
             isolation_min=isolation_min,
             gpu_hour_price_micro_max=max_price,
             budget_micro=budget,

@@ -1,0 +1,45 @@
+"""What a buyer may ask of hosts, and of the choice among them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Policy(StrEnum):
+    """Which of the hosts that fit gets the job."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    BALANCED = "BALANCED"
+    CHEAPEST = "CHEAPEST"
+    FASTEST_START = "FASTEST_START"
+    MOST_RELIABLE = "MOST_RELIABLE"
+
+
+class OnHostLoss(StrEnum):
+    """What is wanted when the host of a running job falls silent."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    WAIT = "WAIT"
+    REPLACE = "REPLACE"
+    FAIL = "FAIL"
+
+
+class OfferOrder(StrEnum):
+    UNSPECIFIED = "UNSPECIFIED"
+    PRICE = "PRICE"
+    RELIABILITY = "RELIABILITY"
+    VRAM = "VRAM"
+    COUNT = "COUNT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostRequest:
+    """What is asked of a host beside its GPUs; what is empty may be anything."""
+
+    driver_version_min: str = ""
+    cuda_version_min: str = ""
+    regions: tuple[str, ...] = ()
+    reliability_ppm_min: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+ANY_HOST = HostRequest()
