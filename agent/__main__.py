@@ -139,14 +139,14 @@ def _run(settings: Settings) -> int:
     from agent import app
     from agent.executor.ports import ExecutorError
     from agent.gpu.ports import GpuError
-    from agent.link import enroll
+    from agent.link import identity as identities
 
     try:
         lock = app.hold_state_dir(settings.state_dir)
     except app.AlreadyRunningError as error:
         return _fail(Exit.ALREADY_RUNNING, str(error))
     try:
-        identity = enroll.load(settings.state_dir)
+        identity = identities.load(settings.state_dir)
         if identity is None:
             return _fail(Exit.NOT_ENROLLED, f"no identity in {settings.state_dir}; usance-agent enroll TOKEN")
         asyncio.run(app.run(settings, identity))

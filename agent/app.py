@@ -22,7 +22,7 @@ from agent.executor.process import ProcessExecutor
 from agent.gpu.ports import GpuError, Gpus
 from agent.gpu.simulated import SimulatedGpus
 from agent.link.client import Link
-from agent.link.enroll import Identity
+from agent.link.identity import Identity
 from agent.runner import Runner
 from agent.settings import GIB, ExecutorKind, Settings
 from runtime.channel import open_channel

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent import memory
 from agent.domain.attempt import AttemptState
-from agent.link import enroll
+from agent.link import identity as identities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Status:
 
 def read(state_dir: Path) -> Status:
     """Raises OSError where the folder can't be read."""
-    identity = enroll.load(state_dir)
+    identity = identities.load(state_dir)
     folder = state_dir / "attempts"
     remembered = [memory.load(path) for path in sorted(folder.iterdir())] if folder.exists() else []
     return Status(

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -251,7 +251,7 @@ def _attempt(attempt_id: str, host_id: str, seller_id: str, now: Stamp) -> Attem
             run_ms_affordable=RUN_MS_MAX,
             run_ms_max=RUN_MS_MAX,
             gpu_uuids=frozenset({gpu.uuid}),
-            assigned=now,
+            assigned=replace(now, boot_ms=now.boot_ms - WITNESSED_MS),
             container_id=attempt_id,
             host_boot_id=BOOT_ID,
             sighted=now,

@@ -181,8 +181,11 @@ class GrpcAgent:
         await self._until("desired")
 
     async def use(self, count: int) -> None:
-        await self._call.write(self._speaker.usage_message(count))
-        await self._until("acknowledged")
+        message = self._speaker.usage_message(count)
+        await self._call.write(message)
+        answer = await self._until("acknowledged")
+        if answer.acknowledged.usage_number != message.usage.records[-1].number:
+            raise ValueError(f"not all was taken in: {answer.acknowledged}")
 
     async def work(self, on_attempt: Callable[[], None]) -> None:
         seen = set[tuple[str, int]]()
@@ -215,13 +218,14 @@ class GrpcAgent:
             await self._channel.close()
         self._call = self._channel = None
 
-    async def _until(self, kind: str) -> None:
+    async def _until(self, kind: str) -> h.SynchronizeResponse:
         while True:
             answer = await self._call.read()
             if answer is grpc.aio.EOF:
                 raise ConnectionError("the stream ended")
+            assert isinstance(answer, h.SynchronizeResponse)
             if answer.WhichOneof("message") == kind:
-                return
+                return answer
 
 
 class BareAgent(asyncio.Protocol):

@@ -153,7 +153,8 @@ def bill_line_text(line: BillLine) -> str:
     return (
         f"record {record.number}, {record.start_ms} to {record.end_ms} ms, "
         f"paid to {line.billed_through_ms} ms: "
-        f"{amount(line.charge_micro)} = seller {amount(line.earning_micro)} + fee {amount(line.fee_micro)}, "
+        f"{in_credits(line.charge_micro)} = seller {amount(line.earning_micro)} + "
+        f"fee {amount(line.fee_micro)}, "
         f"evidence {record.digest.hex()[:12]}"
     )
 
@@ -188,7 +189,7 @@ def jobs_screen(jobs: Sequence[Job]) -> list[str]:
         )
         for job in jobs
     ]
-    return table(("JOB", "NAME", "STATE", "SUBMITTED", "COST", "BUDGET"), rows)
+    return table(("JOB", "NAME", "STATE", "SUBMITTED", "COST (CREDITS)", "BUDGET (CREDITS)"), rows)
 
 
 def job_screen(job: Job) -> list[str]:
@@ -288,7 +289,7 @@ def _bill_table(lines: Sequence[BillLine]) -> list[str]:
         )
         for line in lines
     ]
-    headings = ("#", "FROM ms", "TO ms", "WITNESSED", "PAID TO", "CHARGE", "SELLER", "FEE", "EVIDENCE")
+    headings = ("#", "FROM ms", "TO ms", "WITNESSED", "PAID TO", "CREDITS", "= SELLER", "+ FEE", "EVIDENCE")
     return table(headings, rows) if rows else ["nothing was billed"]
 
 

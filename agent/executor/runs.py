@@ -19,7 +19,9 @@ from agent.executor.ports import RunEnd, StartError
 from agent.executor.supervisor.files import read_whole, write_whole
 from runtime.clock import Clock
 
-_POLL_MS = 40
+# How often files are looked at: often while something happens, less and less while nothing does.
+_POLL_MS = 20
+_POLL_MS_MAX = 160
 _START_WAIT_MS = 60_000
 _END_WAIT_MS = 15_000
 # struct flock of 64-bit Linux.
@@ -45,6 +47,8 @@ class SupervisedRuns:
         self._clock = clock
         # Our own children, to be reaped; those of an agent before us belong to init.
         self._supervisors: dict[AttemptKey, subprocess.Popen[bytes]] = {}
+        # Several may miss a supervisor at the same time.
+        self._launching = asyncio.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def of(self, key: AttemptKey) -> Path:
@@ -112,7 +116,9 @@ class SupervisedRuns:
 
     async def supervise_again(self, key: AttemptKey) -> None:
         """Where a run goes on without its supervisor, give it a new one. (One that is there stays.)"""
-        if self.find(key) is not None and not self.is_supervised(key) and not self.has_ended(key):
+        async with self._launching:
+            if self.find(key) is None or self.is_supervised(key) or self.has_ended(key):
+                return
             self._launch(key)
             give_up_ms = self._clock.boot_ms() + _START_WAIT_MS
             while not self.is_supervised(key) and not self.has_ended(key):
@@ -122,6 +128,7 @@ class SupervisedRuns:
 
     async def output(self, key: AttemptKey, offset: int) -> AsyncIterator[tuple[OutputChunk, ...]]:
         reader = OutputReader(self.of(key) / "output", offset)
+        poll_ms = _POLL_MS
         try:
             while True:
                 # Looked at before the last read: what a dead supervisor wrote is complete by then.
@@ -129,10 +136,12 @@ class SupervisedRuns:
                 found = reader.read()
                 if found:
                     yield tuple(found)
+                    poll_ms = _POLL_MS
                 elif reader.ended or not alive:
                     return
                 else:
-                    await self._clock.sleep_ms(_POLL_MS)
+                    await self._clock.sleep_ms(poll_ms)
+                    poll_ms = min(2 * poll_ms, _POLL_MS_MAX)
         finally:
             reader.close()
 
@@ -143,6 +152,7 @@ class SupervisedRuns:
     async def wait(self, key: AttemptKey) -> RunEnd | None:
         """The end; None where the supervisor is dead and nobody can tell."""
         folder = self.of(key)
+        poll_ms = _POLL_MS
         while True:
             alive = self.is_supervised(key)
             exit_ = read_whole(folder / "exit.json")
@@ -150,7 +160,8 @@ class SupervisedRuns:
                 return _run_end(exit_)
             if not alive:
                 return None
-            await self._clock.sleep_ms(_POLL_MS)
+            await self._clock.sleep_ms(poll_ms)
+            poll_ms = min(poll_ms + 1, _POLL_MS_MAX)
 
     def renew(self, key: AttemptKey, paid_through_ms: int) -> None:
         control = self._read_control(key)

@@ -1,5 +1,6 @@
 """Messages to values and back. Nothing else in the agent knows the messages."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from agent.domain.attempt import (
@@ -27,6 +28,7 @@ _STATES = {
     AttemptState.STOPPING: types_pb2.ATTEMPT_STATE_STOPPING,
     AttemptState.ENDED: types_pb2.ATTEMPT_STATE_ENDED,
 }
+_ID = re.compile(r"[a-z0-9_-]{1,64}")
 _REASONS = {reason: types_pb2.EndReason.Value(f"END_REASON_{reason.name}") for reason in EndReason}
 _REASONS_BACK: dict[int, EndReason] = {number: reason for reason, number in _REASONS.items()}
 _ISOLATIONS = {
@@ -95,6 +97,10 @@ def log_request(key: AttemptKey, chunks: Sequence[OutputChunk]) -> host_pb2.Sync
     )
 
 
+class BrokenProtocolError(ValueError):
+    """The coordinator has sent what it must not send."""
+
+
 def desired(message: host_pb2.Desired) -> tuple[DesiredAttempt, ...]:
     return tuple(_desired(attempt) for attempt in message.attempts)
 
@@ -109,6 +115,11 @@ def acknowledgement(message: host_pb2.Acknowledged) -> Acknowledgement:
 
 def _desired(message: host_pb2.DesiredAttempt) -> DesiredAttempt:
     spec = message.spec
+    # It names folders and containers here.
+    if not _ID.fullmatch(message.attempt_id) or message.epoch < 1:
+        raise BrokenProtocolError(f"attempt {message.attempt_id!r} of epoch {message.epoch} is none")
+    if not spec.command:
+        raise BrokenProtocolError(f"attempt {message.attempt_id} has no command")
     return DesiredAttempt(
         order=JobOrder(
             key=AttemptKey(attempt_id=message.attempt_id, epoch=message.epoch),

@@ -1,7 +1,6 @@
 """Turns an enrolment token into this machine's identity."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -11,36 +10,11 @@ from cryptography.x509.oid import NameOID
 
 from agent.domain.token import EnrolmentToken
 from agent.files import replace_durably
+from agent.link.identity import Identity
 from runtime.channel import open_channel
 from usance.v1 import host_pb2, host_pb2_grpc
 
 _WAIT_S = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """Who this machine is, and how it proves it."""
-
-    host_id: str
-    hosts: str
-    authority_pem: bytes
-    certificate_pem: bytes
-    key_pem: bytes
-
-
-def load(state_dir: Path) -> Identity | None:
-    """None where this machine is not enrolled."""
-    try:
-        fields = json.loads((state_dir / "identity.json").read_bytes())
-        return Identity(
-            host_id=fields["host_id"],
-            hosts=fields["hosts"],
-            authority_pem=(state_dir / "authority.pem").read_bytes(),
-            certificate_pem=(state_dir / "cert.pem").read_bytes(),
-            key_pem=(state_dir / "key.pem").read_bytes(),
-        )
-    except FileNotFoundError:
-        return None
 
 
 async def enroll(state_dir: Path, token: EnrolmentToken) -> Identity:

@@ -60,7 +60,7 @@ def _accounts_screen(found: list[Account]) -> list[str]:
         )
         for account in found
     ]
-    return table(("NAME", "ROLES", "WALLET", "HELD", "EARNINGS", "ACCOUNT"), rows)
+    return table(("NAME", "ROLES", "WALLET (CREDITS)", "HELD", "EARNINGS", "ACCOUNT"), rows)
 
 
 @admin.command()

@@ -1,5 +1,6 @@
 """The heart of it: run a command on somebody else's GPU as if it were here."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,14 @@ def _confirm(session: Session, spec: JobSpec) -> None:
         raise NotConfirmed("nobody is at a terminal to agree to the price; look at --dry-run, then add --yes")
     answer = session.ask(lambda market: market.quote_job(spec))
     sys.stderr.write("".join(f"{line}\n" for line in quote_screen(spec, answer)))
-    if not click.confirm("Run it?", err=True):
+    # Nothing is held yet, so Ctrl-C may simply end us. A handler of Python's can miss one that comes just
+    # before it begins to read.
+    former = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        agreed = click.confirm("Run it?", err=True)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if not agreed:
         raise NotConfirmed("not submitted")
 
 

@@ -1,0 +1,422 @@
+"""Every verb of the market's store, on SQLite and on PostgreSQL alike."""
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from coordinator.domain.account import Account, Balances, Role
+from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.host import Host, HostState, Isolation, Terms
+from coordinator.domain.job import GpuRequest, LogChunk, LogState, LogTotals, ReportedEnd
+from coordinator.domain.metering import Line
+from coordinator.domain.pricing import Charge
+from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
+from coordinator.store import ports
+from coordinator.store.database import SqlTransaction
+from ledger.entries import Status, capture, hold
+from runtime.evidence import GpuUse
+from runtime.ids import new_uuid
+from tests.support.store_fixtures import BUYER, DIGEST, SELLER
+from tests.support.values import BOOT, HOST_BOOT, at, attempt, gpu, job, meter, record, room, spec
+
+# Accounts, tokens, requests.
+
+
+def test_accounts_are_found_by_id_by_name_and_in_the_order_of_names(market: SqlTransaction) -> None:
+    both = Account(id="acct_both", name="both", roles=frozenset({Role.SELLER, Role.BUYER}))
+    assert market.insert_account(both, 1)
+    assert not market.insert_account(replace(both, id="acct_x"), 1), "the name is taken"
+    assert market.account("acct_both") == market.account_named("both") == both
+    assert market.account("acct_nobody") is market.account_named("nobody") is None
+    assert [a.name for a in market.accounts_after("", 10)] == ["both", "buyer", "seller"]
+    assert [a.name for a in market.accounts_after("both", 1)] == ["buyer"]
+
+
+def test_a_token_is_good_until_it_expires(market: SqlTransaction) -> None:
+    market.insert_token(b"t" * 32, BUYER, now_ms=100, expires_ms=200)
+    found = market.token_owner(b"t" * 32, 199)
+    assert found is not None
+    assert found.id == BUYER
+    assert market.token_owner(b"t" * 32, 200) is None
+    assert market.token_owner(b"u" * 32, 150) is None
+
+
+def test_a_request_is_remembered_with_its_answer(market: SqlTransaction) -> None:
+    assert market.recall(BUYER, "r1") is None
+    market.remember(BUYER, "r1", DIGEST, "job_1")
+    assert market.recall(BUYER, "r1") == (DIGEST, "job_1")
+    assert market.recall(SELLER, "r1") is None
+
+
+# Enrolment and hosts.
+
+
+def test_an_enrolment_token_is_used_by_the_first_key_that_brings_it(market: SqlTransaction) -> None:
+    secret, key, other = (bytes([n]) * 32 for n in (1, 2, 3))
+    market.insert_enrolment_token(secret, SELLER, expires_ms=1_000)
+    assert market.use_enrolment_token(secret, key, "host_a", 1_000) is None, "expired"
+    assert market.use_enrolment_token(secret, key, "host_a", 999) == "host_a"
+    assert market.use_enrolment_token(secret, key, "host_b", 999) == "host_a", "the same key, the same host"
+    assert market.use_enrolment_token(secret, other, "host_c", 999) is None
+    assert market.use_enrolment_token(bytes([9]) * 32, key, "host_d", 999) is None
+
+
+def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
+    market.insert_host("host_2", DIGEST, at(7))
+    new = market.host("host_2")
+    assert new is not None
+    assert (new.account_id, new.account_name, new.state) == (SELLER, "seller", HostState.LOST)
+    assert market.host("host_9") is None
+    assert [host.id for host in market.hosts_of(SELLER)] == ["host_1", "host_2"]
+    assert market.hosts_of(BUYER) == []
+    facts = replace(room("host_2").host.facts, gpus=(gpu("A", simulated=True), gpu("B")), region="eu-1")
+    terms = Terms(prices={"x": 5}, run_ms_max=7, trusted_accounts=frozenset({"a", "b"}))
+    market.save_hello("host_2", facts, terms)
+    assert market.host("host_2") == replace(new, facts=facts, terms=terms)
+
+
+def test_a_hosts_state_is_written_over_what_was_read_alone(market: SqlTransaction) -> None:
+    assert market.save_host_state("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    assert not market.save_host_state("host_1", HostState.LOST, HostState.SUSPECT, "stale", 6)
+    host = market.host("host_1")
+    assert isinstance(host, Host)
+    assert (host.state, host.reason, host.since_ms) == (HostState.ONLINE, "connected", 5)
+
+
+def test_only_hosts_that_are_not_lost_are_listened_for(market: SqlTransaction) -> None:
+    assert market.hosts_seen() == []
+    market.save_host_state("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    market.save_seen("host_1", at(9))
+    assert market.hosts_seen() == [("host_1", HostState.ONLINE, at(9))]
+
+
+def test_a_room_is_what_no_attempt_has(market: SqlTransaction) -> None:
+    facts = replace(room().host.facts, gpus=(gpu("GPU-1"), gpu("GPU-2")))
+    market.save_hello("host_1", facts, Terms(prices={}))
+    market.insert_attempt(attempt())
+    (found,) = market.rooms()
+    assert found.free == (gpu("GPU-2"),)
+    market.save_attempt(attempt(), ended())
+    (found,) = market.rooms()
+    assert found.free == (gpu("GPU-1"), gpu("GPU-2"))
+
+
+# Jobs.
+
+
+def test_a_job_comes_back_as_it_went_in(market: SqlTransaction) -> None:
+    full = job(
+        "job_2",
+        spec=spec(
+            command=("sh", "-c", "a\nb", ""),
+            env={"A": "1\n2", "B": "ü"},
+            gpus=GpuRequest(count=3, model="rtx", vram_bytes_min=1 << 40),
+            isolation_min=Isolation.PROCESS,
+            gpu_hour_price_micro_max=2**53 - 1,
+            budget_micro=2**53 - 1,
+            run_ms_max=5,
+            stop_grace_ms=0,
+            retries_max=10,
+            queue_ms_max=6,
+            memory_bytes=16 << 40,
+            cpu_milli=100,
+        ),
+        state=JobState.FAILED,
+        cause=Cause.HOST,
+        detail="a sentence",
+        ended_ms=9,
+        charged_micro=2**53 - 2,
+        retries_used=3,
+        exit_code=-9,
+    )
+    market.insert_job(full)
+    assert market.job("job_2") == full
+    assert market.job("job_9") is None
+
+
+def test_jobs_are_listed_newest_first_and_by_pages(market: SqlTransaction) -> None:
+    market.insert_job(job("job_2", state=JobState.CANCELLED, ended_ms=1))
+    market.insert_job(job("job_3"))
+
+    def ids(*, live_only: bool = False, before_id: str = "", limit: int = 9) -> list[str]:
+        return [j.id for j in market.jobs_of(BUYER, live_only=live_only, before_id=before_id, limit=limit)]
+
+    assert ids() == ["job_3", "job_2", "job_1"]
+    assert ids(live_only=True) == ["job_3", "job_1"]
+    assert ids(before_id="job_3", limit=1) == ["job_2"]
+    assert market.jobs_of(SELLER, live_only=False, before_id="", limit=9) == []
+
+
+def test_the_queue_is_the_queued_oldest_first(market: SqlTransaction) -> None:
+    market.insert_job(job("job_0", state=JobState.STARTING))
+    market.insert_job(job("job_2"))
+    assert [j.id for j in market.queue(9)] == ["job_1", "job_2"]
+    assert [j.id for j in market.queue(1)] == ["job_1"]
+
+
+@pytest.mark.parametrize("stale", [{"state": JobState.RUNNING}, {"charged_micro": 5}])
+def test_a_job_is_written_over_what_was_read_alone(market: SqlTransaction, stale) -> None:
+    after = job(state=JobState.STARTING, detail="goes")
+    assert not market.save_job(job(**stale), after)
+    assert market.job("job_1") == job()
+    assert market.save_job(job(), after)
+    assert market.job("job_1") == after
+
+
+# Attempts.
+
+
+def ended(**changes):
+    plain = {"state": AttemptState.ENDED, "end_reason": EndReason.EXITED, "cause": Cause.BUYER}
+    return attempt(**{**plain, **changes})
+
+
+def test_an_attempt_comes_back_as_it_went_in(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    assert market.attempt("att_1") == attempt()
+    assert market.attempt("att_9") is None
+    full = ended(
+        meter=replace(
+            meter(),
+            container_id="c",
+            host_boot_id=HOST_BOOT,
+            sighted=at(5),
+            stop_asked=at(6),
+            witnessed_ms=7,
+            usage_number=2,
+            usage_end_ms=9,
+            usage_digest=b"\xff" * 32,
+            billed_ms=7,
+        ),
+        paid_through_ms=11,
+        run_ms_reported=10,
+        stop_reason=EndReason.CANCELLED,
+        reported_end=ReportedEnd(
+            reason=EndReason.EXITED, exit_code=None, usage_number=2, detail="d", at=at(8, boot_id=BOOT)
+        ),
+        exit_code=137,
+        detail="a sentence",
+        lie="a lie",
+        log_offset=4,
+        log_totals=LogTotals(
+            stdout_bytes=3, stderr_bytes=1, stdout_sha256=b"\x01" * 32, stderr_sha256=b"\xfe" * 32
+        ),
+        log_state=LogState.COMPLETE,
+    )
+    assert market.save_attempt(attempt(), full)
+    assert market.attempt("att_1") == full
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        {"state": AttemptState.PREPARING},
+        {"epoch": 2},
+        {"log_offset": 5},
+        {"meter": meter(usage_number=1)},
+    ],
+)
+def test_an_attempt_is_written_over_what_was_read_alone(market: SqlTransaction, stale) -> None:
+    market.insert_attempt(attempt())
+    assert not market.save_attempt(attempt(**stale), ended())
+    assert market.attempt("att_1") == attempt()
+    assert not market.rooms()[0].free or market.rooms()[0].free[0].uuid != "GPU-1"
+
+
+def test_a_gpu_in_use_is_not_given(market: SqlTransaction) -> None:
+    market.insert_job(job("job_2"))
+    assert market.insert_attempt(attempt())
+    second = attempt(id="att_2", job_id="job_2", meter=meter(attempt_id="att_2"))
+    assert not market.insert_attempt(second)
+    assert market.attempt("att_2") is None
+    market.save_attempt(attempt(), ended())
+    assert market.insert_attempt(second)
+
+
+def test_attempts_are_found_by_job_by_host_and_by_what_is_awaited_of_them(market: SqlTransaction) -> None:
+    market.insert_job(job("job_2"))
+    market.insert_attempt(attempt())
+    market.save_attempt(attempt(), ended(log_state=LogState.INCOMPLETE))
+    second = attempt(id="att_2", epoch=2, meter=meter(attempt_id="att_2", epoch=2))
+    market.insert_attempt(second)
+    found = market.attempts_of_jobs(["job_1", "job_2", "job_9"])
+    assert {key: [a.id for a in of] for key, of in found.items()} == {
+        "job_1": ["att_1", "att_2"],
+        "job_2": [],
+        "job_9": [],
+    }
+    assert [a.id for a in market.attempts_on_host("host_1")] == ["att_2"], "the first is wholly over"
+    assert market.attempts_on_host("host_9") == []
+    assert [a.id for a in market.attempts_untaken()] == ["att_2"]
+    assert market.attempts_reported_ended() == []
+    told = replace(
+        second,
+        state=AttemptState.RUNNING,
+        reported_end=ReportedEnd(reason=EndReason.EXITED, exit_code=0, usage_number=1, detail="", at=at(1)),
+    )
+    market.save_attempt(second, told)
+    assert market.attempts_reported_ended() == [told]
+    assert market.attempts_untaken() == []
+    over = replace(told, state=AttemptState.ENDED, end_reason=EndReason.EXITED, cause=Cause.BUYER)
+    market.save_attempt(told, over)
+    assert [a.id for a in market.attempts_on_host("host_1")] == ["att_2"], "its output is still awaited"
+    assert market.attempts_reported_ended() == []
+
+
+# Bill lines and output.
+
+
+def line(number_after: Line | None = None, charge: int = 1_000) -> Line:
+    use = GpuUse(gpu_uuid="GPU-1", utilization_percent=0, memory_used_bytes=None, energy_mj=2**53)
+    before = number_after.record if number_after else None
+    made = record(before, (before.end_ms if before else 0) + 1_000, gpus=(use,))
+    return Line(
+        record=made,
+        witnessed_ms=60_000,
+        billed_through_ms=made.end_ms,
+        charge=Charge(charge_micro=charge, fee_micro=charge // 20, earning_micro=charge - charge // 20),
+    )
+
+
+def test_bill_lines_come_back_as_they_went_in(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    first = line()
+    second = line(first, charge=0)
+    lines = [(first, str(new_uuid())), (second, "")]
+    market.insert_lines("att_1", lines)
+    assert market.lines_of(["att_1", "att_9"]) == {"att_1": lines, "att_9": []}
+    assert market.lines_of(["att_1"], number_min=2) == {"att_1": lines[1:]}
+
+
+def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    chunks = [
+        LogChunk(offset=0, stream=1, data=b"abc"),
+        LogChunk(offset=3, stream=2, data=b"\x00\xff"),
+        LogChunk(offset=5, stream=1, data=b"d"),
+    ]
+    market.append_log("att_1", chunks)
+    assert market.log_after("att_1", 0, 9) == chunks
+    assert market.log_after("att_1", 0, 1) == chunks[:1]
+    assert market.log_after("att_1", 1, 2) == [LogChunk(offset=1, stream=1, data=b"bc"), chunks[1]]
+    assert market.log_after("att_1", 5, 9) == chunks[2:]
+    assert market.log_after("att_1", 6, 9) == market.log_after("att_9", 0, 9) == []
+
+
+# Events.
+
+
+def event(text: str, **changes) -> NewEvent:
+    plain = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text=text, job_state=JobState.QUEUED)
+    return replace(plain, **changes)
+
+
+def test_events_are_numbered_over_the_whole_market_and_read_by_job(market: SqlTransaction) -> None:
+    market.insert_job(job("job_2"))
+    full = event("all", kind=EventKind.BILLED, attempt_id="att_1", cause=Cause.HOST, bill_line_number=3)
+    market.append_events([event("a"), event("b", job_id="job_2")], 5)
+    market.append_events([full], 6)
+    found = market.events_after("job_1", 0, 9)
+    assert [(e.number - found[0].number, e.happened_ms, e.what) for e in found] == [
+        (0, 5, event("a")),
+        (2, 6, full),
+    ]
+    assert market.events_after("job_1", found[0].number, 9) == found[1:]
+    assert market.events_after("job_1", 0, 1) == found[:1]
+    assert market.events_after("job_9", 0, 9) == []
+
+
+# Money.
+
+
+def test_money_and_jobs_are_one_transaction(market: SqlTransaction) -> None:
+    held = hold(transfer_id=new_uuid(), account_id=BUYER, job_id="job_1", amount_micro=1_000_000, event_ms=2)
+    paid = capture(
+        transfer_id=new_uuid(), job_id="job_1", seller_id=SELLER, amount_micro=1_000, fee_micro=50, event_ms=3
+    )
+    assert [outcome.status for outcome in market.post([held, paid], 5)] == [Status.POSTED] * 2
+    market.save_job(job(), job(charged_micro=1_000))
+    assert market.balances([BUYER, SELLER, "acct_nobody"]) == {
+        BUYER: Balances(wallet_micro=9_000_000, held_micro=999_000, earnings_micro=0),
+        SELLER: Balances(wallet_micro=0, held_micro=0, earnings_micro=950),
+        "acct_nobody": Balances(wallet_micro=0, held_micro=0, earnings_micro=0),
+    }
+    lines = dict(market.trial_balance())
+    assert sum(lines.values()) == 0
+    assert (lines["wallet"], lines["hold"], lines["earnings"], lines["fee"]) == (9_000_000, 999_000, 950, 50)
+    assert market.post([], 5) == []
+    assert market.audit() == ([], 3)
+
+
+# What the audit finds.
+
+
+def sound(market: SqlTransaction) -> SqlTransaction:
+    """A job that runs on the host, with its hold and a paid record."""
+    first = line()
+    market.post(
+        [hold(transfer_id=new_uuid(), account_id=BUYER, job_id="job_1", amount_micro=1_000_000, event_ms=2)],
+        5,
+    )
+    market.insert_attempt(attempt())
+    pay = capture(
+        transfer_id=new_uuid(), job_id="job_1", seller_id=SELLER, amount_micro=1_000, fee_micro=50, event_ms=3
+    )
+    market.post([pay], 5)
+    market.insert_lines("att_1", [(first, str(pay.id))])
+    market.save_attempt(attempt(), attempt(meter=meter(usage_number=1, witnessed_ms=1_000, billed_ms=1_000)))
+    market.save_job(job(), job(charged_micro=1_000))
+    market.append_events([event("a")], 5)
+    return market
+
+
+def test_what_is_in_order_is_found_in_order(market: SqlTransaction) -> None:
+    assert sound(market).market_violations() == []
+
+
+@pytest.mark.parametrize(
+    ("breaks", "words"),
+    [
+        ("UPDATE job SET charged_micro = 999", "job_1 was charged 999 but its bill says 1000"),
+        ("UPDATE job SET charged_micro = 999", "job_1 should hold 999001 but holds 999000"),
+        ("UPDATE job SET state = 'failed', ended_ms = 9", "job_1 should hold 0 but holds 999000"),
+        ("UPDATE attempt SET usage_number = 2", "att_1 stands at record 2 but has 1"),
+        (
+            "UPDATE attempt SET state = 'ended', end_reason = 'exited', cause = 'buyer'",
+            "GPU GPU-1 is still taken by att_1, which has ended",
+        ),
+        ("UPDATE counter SET value = value + 1", "events are numbered up to"),
+    ],
+)
+def test_the_audit_finds_what_is_broken(market: SqlTransaction, breaks: str, words: str) -> None:
+    sound(market).connection.exec_driver_sql(breaks)
+    assert any(words in violation for violation in market.market_violations())
+
+
+def test_wakes_are_kept_for_after_the_commit(tx: SqlTransaction) -> None:
+    tx.wake("queue", "job_1")
+    tx.wake("queue")
+    assert tx.topics == {"queue", "job_1"}
+
+
+def test_every_verb_is_tried_here() -> None:
+    verbs = {
+        name
+        for port in (ports.Accounts, ports.Hosts, ports.Jobs, ports.Money, ports.Checks, ports.Transaction)
+        for name, member in vars(port).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+    text = (
+        Path(__file__).read_text()
+        + Path(__file__).parents[1].joinpath("support/store_fixtures.py").read_text()
+    )
+    assert {verb for verb in verbs if f".{verb}(" not in text} == set()
+
+
+def test_both_databases_are_what_production_makes(market_engine: Engine) -> None:
+    from coordinator.store.migrate import current, head
+
+    assert current(market_engine) == head()

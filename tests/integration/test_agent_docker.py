@@ -1,0 +1,159 @@
+"""A real agent, a real engine, and GPUs of which the driver's stand-in tells: killed under a running job."""
+
+import asyncio
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_agent import NUMBERED, check_complete, numbered
+from tests.rig.dockerd import Engine
+from tests.rig.gpus import FOUR_GPUS
+from tests.rig.images import TINY, tiny_image
+from tests.rig.nvml.build import NvmlStub
+from tests.rig.parts import wait_until
+from tests.support.agent_process import AgentProcess, supervisors
+from tests.support.fake_coordinator import FakeCoordinator, desired_attempt
+from usance.v1 import types_pb2
+
+pytestmark = [pytest.mark.docker, pytest.mark.nvml, pytest.mark.slow]
+
+CONTAINER = types_pb2.ISOLATION_CONTAINER
+
+
+@pytest.fixture
+def tell(tmp_path: Path, docker_engine: Engine, docker_client, nvml_stub: NvmlStub):
+    """Runs a story with a coordinator and an agent that offers two GPUs in containers."""
+    tiny_image(docker_client)
+    nvml_stub.state.add_gpu(FOUR_GPUS[0])
+    nvml_stub.state.add_gpu(FOUR_GPUS[1])
+    flags = ("--executor", "docker", "--docker-host", docker_engine.base_url, "--price", "0.5")
+
+    def run(story) -> None:
+        async def whole() -> None:
+            coordinator = FakeCoordinator()
+            await coordinator.start()
+            agent = AgentProcess(tmp_path / "state", flags, nvml_stub.env())
+            try:
+                await agent.enroll(coordinator.token)
+                await agent.start()
+                await coordinator.until(lambda: bool(coordinator.hellos), "the agent says hello")
+                await story(coordinator, agent)
+            except BaseException:
+                print(agent.log_text())
+                raise
+            finally:
+                await agent.clear_up()
+                await coordinator.stop()
+            assert coordinator.faults == []
+            assert "Traceback" not in agent.log_text()
+
+        asyncio.run(whole())
+
+    return run
+
+
+def job(script: str, attempt_id: str = "attempt_1", gpu: int = 0, **more):
+    return desired_attempt(
+        *("sh", "-c", script),
+        attempt_id=attempt_id,
+        gpu_uuids=(FOUR_GPUS[gpu].uuid,),
+        image=TINY,
+        isolation=CONTAINER,
+        **more,
+    )
+
+
+def test_kills_of_the_agent_lose_no_line_and_no_moment(tell, docker_client):
+    async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
+        facts = coordinator.hellos[0].facts
+        assert facts.isolation == CONTAINER
+        assert facts.executor.startswith("Docker Engine ")
+        assert [(g.uuid, g.model, g.simulated) for g in facts.gpus] == [
+            (FOUR_GPUS[n].uuid, "NVIDIA GeForce RTX 4090", False) for n in (0, 1)
+        ]
+        script = "cat /dev/rig-gpus >&2; " + NUMBERED.format(count=250)
+        taken = coordinator.want(job(script))
+        for kills in range(4):
+            reached = partial(lambda at: len(taken.stdout) >= at or taken.ended, 100 + 300 * kills)
+            await coordinator.until(reached, "output comes")
+            await agent.kill()
+            await agent.start()
+        await coordinator.until(lambda: taken.complete, "the job is complete", deadline_s=60)
+        last = check_complete(taken)
+        assert (last.exit_code, last.end_reason) == (7, types_pb2.END_REASON_EXITED)
+        assert bytes(taken.stdout) == numbered(250)
+        assert bytes(taken.stderr).decode().split() == [FOUR_GPUS[0].uuid, "done"]
+        containers = {report.container_id for report in taken.reports if report.container_id}
+        assert [c.id for c in docker_client.containers.list(all=True)] == list(containers)
+        state = docker_client.api.inspect_container(last.container_id)["State"]
+        assert state["ExitCode"] == 7
+        coordinator.drop("attempt_1")
+        await coordinator.until(lambda: not coordinator.beats[-1].attempts, "the attempt is forgotten")
+        assert docker_client.containers.list(all=True) == []
+
+    tell(story)
+
+
+def test_the_end_is_true_though_agent_and_supervisor_were_dead(tell, docker_client):
+    async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
+        taken = coordinator.want(job("echo one; sleep 1; exit 5"))
+        await coordinator.until(lambda: bytes(taken.stdout) == b"one\n", "it runs")
+        await agent.kill()
+        for pid in supervisors(agent.state_dir):
+            os.kill(pid, signal.SIGKILL)
+        container = docker_client.containers.get(taken.last.container_id or _only(docker_client))
+        await asyncio.to_thread(container.wait)
+        await asyncio.sleep(1)
+        await agent.start()
+        await coordinator.until(lambda: taken.complete, "the end is told")
+        last = check_complete(taken)
+        assert (last.exit_code, last.end_reason) == (5, types_pb2.END_REASON_EXITED)
+        assert 900 <= last.run_ms < 1_900
+
+    tell(story)
+
+
+def _only(client) -> str:
+    (container,) = client.containers.list(all=True)
+    return str(container.id)
+
+
+def test_a_container_is_stopped_at_its_paid_through_time_without_an_agent(tell, docker_client):
+    async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
+        endless = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+        taken = coordinator.want(job(endless, paid_through_ms=2_500, grace_ms=300))
+        await coordinator.until(lambda: taken.last.run_ms > 0, "it runs")
+        await agent.kill()
+        running = partial(docker_client.containers.list)
+        await asyncio.to_thread(wait_until, lambda: not running(), "the container has ended")
+        await agent.start()
+        await coordinator.until(lambda: taken.complete, "the end is told")
+        last = check_complete(taken)
+        assert last.end_reason == types_pb2.END_REASON_PAID_THROUGH
+        assert 2_500 <= last.run_ms < 5_000
+
+    tell(story)
+
+
+def test_every_end_has_its_reason(tell):
+    async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
+        wanted = {
+            "memory": job("tail /dev/zero", "memory", gpu=0),
+            "image": desired_attempt("x", attempt_id="image", image="NOT//AN IMAGE", isolation=CONTAINER),
+            "command": desired_attempt("/nope", attempt_id="command", image=TINY, isolation=CONTAINER),
+        }
+        wanted["memory"].spec.memory_bytes = 64 << 20
+        taken = {name: coordinator.want(attempt) for name, attempt in wanted.items()}
+        for each in taken.values():
+            await coordinator.until(partial(lambda t: t.ended, each), "it ends")
+        assert {name: each.last.end_reason for name, each in taken.items()} == {
+            "memory": types_pb2.END_REASON_OUT_OF_MEMORY,
+            "image": types_pb2.END_REASON_IMAGE_UNAVAILABLE,
+            "command": types_pb2.END_REASON_COMMAND_UNSTARTABLE,
+        }
+        assert all(each.last.detail for each in taken.values())
+
+    tell(story)

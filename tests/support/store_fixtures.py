@@ -1,0 +1,63 @@
+"""The market's store on each database, migrated as in production, for whoever tests against one."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from sqlalchemy import Engine
+
+from coordinator.domain.account import Account, Role
+from coordinator.store.database import SqlTransaction
+from coordinator.store.migrate import upgrade
+from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE, earnings, wallet
+from ledger.engine import make_engine
+from ledger.entries import deposit
+from runtime.ids import new_uuid
+from tests.support.values import at, job, room
+
+BUYER, SELLER = "acct_buyer", "acct_seller"
+DIGEST = bytes(32)
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def market_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """One database for all tests of a file: each rolls back what it did."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'usance.db'}"
+        else:
+            url = stack.enter_context(request.getfixturevalue("postgres_server").database())
+        engine = make_engine(url)
+        stack.callback(engine.dispose)
+        upgrade(engine)
+        yield engine
+
+
+@pytest.fixture
+def tx(market_engine: Engine) -> Iterator[SqlTransaction]:
+    """A transaction on an empty market."""
+    with market_engine.connect() as connection, connection.begin() as whole:
+        yield SqlTransaction(connection)
+        whole.rollback()
+
+
+@pytest.fixture
+def market(tx: SqlTransaction) -> SqlTransaction:
+    """A buyer with ten credits, a seller, a host of the seller's, and a queued job of the buyer's."""
+    seed(tx)
+    return tx
+
+
+def seed(tx: SqlTransaction) -> None:
+    tx.open_accounts([ISSUANCE, PAYOUTS, ADJUSTMENTS, SUSPENSE, FEE], 1)
+    for account_id, role in ((BUYER, Role.BUYER), (SELLER, Role.SELLER)):
+        name = account_id.removeprefix("acct_")
+        tx.insert_account(Account(id=account_id, name=name, roles=frozenset({role})), 1)
+        tx.open_accounts([wallet(account_id), earnings(account_id)], 1)
+    tx.post([deposit(transfer_id=new_uuid(), account_id=BUYER, amount_micro=10_000_000, event_ms=1)], 1)
+    tx.insert_enrolment_token(DIGEST, SELLER, 10**9)
+    tx.insert_host("host_1", DIGEST, at(0))
+    tx.save_hello("host_1", room().host.facts, room().host.terms)
+    tx.insert_job(job())
