@@ -18,29 +18,29 @@ def host_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command `host`, made of its options, and `compute_capability`."""
 
     @click.option("--region", "regions", multiple=True, help="Only hosts in this region; repeatable.")
-    @click.option("--driver", type=VERSION, default="", help="At least this driver version, like 550.54.")
-    @click.option("--cuda", type=VERSION, default="", help="At least this CUDA version, like 12.4.")
-    @click.option("--cc", type=VERSION, default="", help="At least this compute capability, like 8.0.")
+    @click.option("--driver", type=VERSION, default=None, help="At least this driver version, like 550.54.")
+    @click.option("--cuda", type=VERSION, default=None, help="At least this CUDA version, like 12.4.")
+    @click.option("--cc", type=VERSION, default=None, help="At least this compute capability, like 8.0.")
     @click.option("--reliability", type=RELIABILITY, default=0, help="At least this reliability, like 99%.")
     @click.option("--host-label", "host_labels", type=LABEL, multiple=True, help="A label of the host's.")
     @wraps(command)
     def with_host(
         *positional: object,
         regions: tuple[str, ...],
-        driver: str,
-        cuda: str,
-        cc: str,
+        driver: str | None,
+        cuda: str | None,
+        cc: str | None,
         reliability: int,
         host_labels: tuple[tuple[str, str], ...],
         **others: object,
     ) -> None:
         host = HostRequest(
-            driver_version_min=driver,
-            cuda_version_min=cuda,
+            driver_version_min=driver or "",
+            cuda_version_min=cuda or "",
             regions=regions,
             reliability_ppm_min=reliability,
             labels=host_labels,
         )
-        command(*positional, host=host, compute_capability=cc, **others)
+        command(*positional, host=host, compute_capability=cc or "", **others)
 
     return with_host
