@@ -159,7 +159,7 @@ def scan_rows(rooms: Sequence[HostRoom]) -> list[_Row]:
     return [
         _Row(shelf)
         for machine in machines
-        if machine.online and machine.isolation is Isolation.CONTAINER
+        if machine.online and machine.host.facts.isolation is Isolation.CONTAINER
         for shelf in machine.shelves
     ]
 
@@ -259,7 +259,9 @@ def _again(request: Request) -> Request:
 def measure(host_count: int, job_count: int, scanned: int, rounds: int) -> Iterator[Figure]:
     rng = random.Random(SEED)
     rooms, waiting = hosts(host_count, rng), queue(job_count, rng)
-    ours_s, floor_s = [], []
+    ours_s: list[float] = []
+    floor_s: list[float] = []
+    index, placed, decided = Index(), dict[str, str](), list[tuple[str, str]]()
     for _ in range(rounds):
         decided, seconds = scan_pass(_fresh(waiting), scan_rows(rooms), scanned)
         floor_s.append(seconds / len(decided))

@@ -85,9 +85,11 @@ class Index:
             self._offer(machine, before)
 
     def _offer(self, machine: Machine, before: list[int]) -> None:
-        for order in self._orders.values():
-            for shelf, count in zip(machine.shelves, before, strict=True):
-                order.offer(shelf, count)
+        for shelf, count_before in zip(machine.shelves, before, strict=True):
+            count = shelf.count_offered
+            if count != count_before:
+                for order in self._orders.values():
+                    order.offer(shelf, count_before, count)
 
     def _concerned(self, share: Share) -> list[tuple[Machine, Share]]:
         """The host, and any other that claims a GPU of the share: it must not sell it either."""
@@ -155,17 +157,17 @@ class Index:
         mask = order.free(ask.gpu_count)
         checks: list[Row] = []
         for row in rows_asked(ask, but=_IMPLIED):
+            mask &= order.meeting(row, ask, checks)
             if not mask:
                 return None
-            if row.fields:
-                mask &= order.meeting(row, ask)
-            if not row.is_exact(ask):
-                checks.append(row)
         while mask:
             shelf = order.first(mask, ask.gpu_count)
-            if all(row.met(ask, shelf) for row in checks):
+            for row in checks:
+                if not row.met(ask, shelf):
+                    mask = order.without(mask, shelf)
+                    break
+            else:
                 return shelf
-            mask = order.without(mask, shelf)
         return None
 
     def emptiest(self, ask: Ask, policy: Policy) -> Shelf | None:
@@ -186,10 +188,12 @@ class Index:
 
 def only_meeting(order: Order, row: Row, ask: Ask, mask: Mask) -> Mask:
     """Those of the set that meet the limit, exactly."""
-    if row.fields:
-        mask &= order.meeting(row, ask)
-    if not row.is_exact(ask):
-        for shelf in order.members(mask):
+    checks: list[Row] = []
+    mask &= order.meeting(row, ask, checks)
+    if checks:
+        plainly = row.limit is Limit.BUSY and not (ask.memory_bytes or ask.cpu_milli)
+        counted = plainly or row.limit is Limit.COUNT
+        for shelf in order.members(mask & order.mixed() if counted else mask):
             if not row.met(ask, shelf):
                 mask = order.without(mask, shelf)
     return mask

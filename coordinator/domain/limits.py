@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from coordinator.domain.host import Gpu, HostRoom, Isolation
+from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.policy import order_key
-from coordinator.domain.shelf import NO_CAP, Ask, Machine, Request, Shelf, version
+from coordinator.domain.shelf import Ask, Machine, Request, Shelf, version
 from coordinator.domain.words import amount, duration, plural, processors, share, size
 
 _REGIONS_TOLD_MAX = 5
@@ -58,35 +58,31 @@ class Misfit:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One limit. `remedy` says what of it the easiest of the shelves that fail would take."""
+    """One limit. `remedy` says what of it the easiest of the shelves that fail would take.
+
+    `asked` looks at nothing but whether fields of the ask are empty.
+    """
 
     limit: Limit
     asked: Callable[[Ask], object]
     met: Callable[[Ask, Shelf], bool]
     words: Callable[[Request], str]
     remedy: Callable[[Request, Sequence[Shelf]], str] = lambda _request, _shelves: ""
-    # The fields of the ask that decide, together with what never changes of a shelf; none where something
-    # that changes does. `loosen` takes a value to a near one that shuts out no more, so that there are few.
-    fields: tuple[str, ...] = ()
-    loosen: Callable[[int], int] | None = None
+    # Which field of the ask decides, together with what never changes of a shelf; None where something that
+    # changes does. `loosen` takes a value to a near one that shuts out no more, so that there are few.
+    place: int | None = None
+    loosen: Callable[[Any], int] | None = None
+    # A quick test that shuts out no more than `met`, where that needs more than the field.
+    roughly: Callable[[Ask, Shelf], bool] | None = None
 
-    def part(self, ask: Ask) -> tuple[object, ...]:
-        """The values of the fields, loosened."""
-        loosen = self.loosen
-        if loosen is not None:
-            return (loosen(getattr(ask, self.fields[0])),)
-        return tuple([getattr(ask, field) for field in self.fields])
+    def with_value(self, ask: Ask, value: object) -> Ask:
+        """The ask with another value of the field that decides."""
+        assert self.place is not None
+        change: dict[str, Any] = {Ask._fields[self.place]: value}
+        return ask._replace(**change)
 
-    def loosened(self, ask: Ask) -> Ask:
-        values: dict[str, Any] = dict(zip(self.fields, self.part(ask), strict=True))
-        return ask._replace(**values)
 
-    def is_exact(self, ask: Ask) -> bool:
-        """Whether all that meet the loosened ask meet the ask itself."""
-        if self.loosen is None:
-            return bool(self.fields)
-        value = getattr(ask, self.fields[0])
-        return bool(self.loosen(value) == value)
+_FIELD = {field: place for place, field in enumerate(Ask._fields)}
 
 
 def _up(value: int) -> int:
@@ -158,7 +154,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.MODEL,
-        fields=("model",),
+        place=_FIELD["model"],
         asked=lambda ask: ask.model,
         met=lambda ask, shelf: ask.model in shelf.model_plain,
         words=lambda request: f"has no {request.spec.gpus.model or 'GPU'} for sale",
@@ -166,7 +162,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.VRAM,
-        fields=("vram_bytes",),
+        place=_FIELD["vram_bytes"],
         asked=lambda ask: ask.vram_bytes,
         met=lambda ask, shelf: ask.vram_bytes <= shelf.vram_bytes,
         words=lambda request: f"has less than {size(request.spec.gpus.vram_bytes_min)} of GPU memory",
@@ -174,7 +170,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.COMPUTE_CAPABILITY,
-        fields=("compute_capability",),
+        place=_FIELD["compute_capability"],
         asked=lambda ask: ask.compute_capability,
         met=lambda ask, shelf: ask.compute_capability <= shelf.compute_capability,
         words=lambda request: f"has compute capability below {request.spec.gpus.compute_capability_min}",
@@ -184,9 +180,10 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.COUNT,
-        fields=("gpu_count", "vram_bytes", "compute_capability"),
+        place=_FIELD["gpu_count"],
         asked=_always,
         met=_enough,
+        roughly=lambda ask, shelf: shelf.count >= ask.gpu_count,
         words=lambda request: f"has fewer than {plural(request.spec.gpus.count, 'such GPU')}",
         remedy=lambda request, shelves: (
             f"{max(len(shelf.suiting(request.ask, shelf.gpus)) for shelf in shelves)} would do"
@@ -200,29 +197,30 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.ISOLATION,
-        fields=("isolation",),
-        asked=lambda ask: ask.isolation > Isolation.PROCESS,
+        place=_FIELD["isolation"],
+        asked=lambda ask: ask.isolation,
         met=lambda ask, shelf: shelf.machine.isolation >= ask.isolation,
         words=lambda _: "gives no container isolation",
         remedy=lambda _request, _shelves: "isolation 'process' would do, where you are trusted",
     ),
     Row(
         limit=Limit.TRUST,
-        fields=("account_id", "account_name"),
-        asked=lambda ask: ask.isolation <= Isolation.PROCESS,
-        met=lambda ask, shelf: shelf.machine.isolation > Isolation.PROCESS or shelf.machine.trusts(ask),
+        place=_FIELD["account"],
+        asked=lambda ask: not ask.isolation,
+        met=lambda ask, shelf: shelf.machine.isolation > 0 or shelf.machine.trusts(ask),
         words=lambda _: "runs jobs without isolation, and its seller has not named you as trusted",
     ),
     Row(
         limit=Limit.IMAGE,
+        place=_FIELD["has_image"],
         asked=lambda ask: not ask.has_image,
-        met=lambda _ask, shelf: shelf.machine.isolation <= Isolation.PROCESS,
+        met=lambda _ask, shelf: not shelf.machine.isolation,
         words=lambda _: "runs containers, and the job names no image",
         remedy=lambda _request, _shelves: "an image",
     ),
     Row(
         limit=Limit.REGION,
-        fields=("regions",),
+        place=_FIELD["regions"],
         asked=lambda ask: ask.regions,
         met=lambda ask, shelf: shelf.machine.region in ask.regions,
         words=lambda request: f"is not in {' or '.join(request.spec.host.regions)}",
@@ -230,7 +228,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.DRIVER,
-        fields=("driver_version",),
+        place=_FIELD["driver_version"],
         asked=lambda ask: ask.driver_version,
         met=lambda ask, shelf: ask.driver_version <= shelf.machine.driver_version,
         words=lambda request: f"has a driver older than {request.spec.host.driver_version_min}",
@@ -240,7 +238,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.CUDA,
-        fields=("cuda_version",),
+        place=_FIELD["cuda_version"],
         asked=lambda ask: ask.cuda_version,
         met=lambda ask, shelf: ask.cuda_version <= shelf.machine.cuda_version,
         words=lambda request: f"takes no CUDA as new as {request.spec.host.cuda_version_min}",
@@ -250,7 +248,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.LABELS,
-        fields=("labels",),
+        place=_FIELD["labels"],
         asked=lambda ask: ask.labels,
         met=lambda ask, shelf: ask.labels <= shelf.machine.labels,
         words=lambda request: (
@@ -260,7 +258,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.RELIABILITY,
-        fields=("reliability_ppm",),
+        place=_FIELD["reliability_ppm"],
         loosen=_down_to_half_percent,
         asked=lambda ask: ask.reliability_ppm,
         met=lambda ask, shelf: ask.reliability_ppm <= shelf.machine.reliability_ppm,
@@ -271,7 +269,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.MEMORY,
-        fields=("memory_bytes",),
+        place=_FIELD["memory_bytes"],
         loosen=_down,
         asked=lambda ask: ask.memory_bytes,
         met=lambda ask, shelf: ask.memory_bytes <= shelf.machine.memory_bytes,
@@ -280,7 +278,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.CPU,
-        fields=("cpu_milli",),
+        place=_FIELD["cpu_milli"],
         loosen=_down,
         asked=lambda ask: ask.cpu_milli,
         met=lambda ask, shelf: ask.cpu_milli <= shelf.machine.cpu_milli,
@@ -289,9 +287,9 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.PRICE,
-        fields=("price_cap",),
+        place=_FIELD["price_cap"],
         loosen=_up,
-        asked=lambda ask: ask.price_cap < NO_CAP,
+        asked=lambda ask: ask.price_cap,
         met=lambda ask, shelf: shelf.price <= ask.price_cap,
         words=lambda request: (
             f"asks more than {amount(request.spec.gpu_hour_price_micro_max)} credits per GPU-hour"
@@ -300,7 +298,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.RUN_TIME,
-        fields=("run_ms",),
+        place=_FIELD["run_ms"],
         loosen=_down,
         asked=_always,
         met=lambda ask, shelf: ask.run_ms <= shelf.machine.run_ms_max,
@@ -309,7 +307,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         limit=Limit.BUDGET,
-        fields=("price_borne",),
+        place=_FIELD["price_borne"],
         loosen=_up,
         asked=_always,
         met=lambda ask, shelf: shelf.price <= ask.price_borne,
@@ -326,6 +324,9 @@ TABLE: tuple[Row, ...] = (
     ),
 )
 ROWS = {row.limit: row for row in TABLE}
+# What was worked out before: a memory of the function below, no state.
+_ROWS_BY_SHAPE: dict[tuple[object, ...], tuple[Row, ...]] = {}
+_SHAPES_MAX = 10_000
 
 
 def budget_needed(request: Request, shelf: Shelf) -> int:
@@ -334,9 +335,15 @@ def budget_needed(request: Request, shelf: Shelf) -> int:
     return max(0, needed - request.budget_left_micro)
 
 
-def rows_asked(ask: Ask, but: frozenset[Limit] = frozenset()) -> list[Row]:
+def rows_asked(ask: Ask, but: frozenset[Limit] = frozenset()) -> tuple[Row, ...]:
     """The rows that can be missed at all by this ask."""
-    return [row for row in TABLE if row.limit not in but and row.asked(ask)]
+    shape = (but, *map(bool, ask))
+    rows = _ROWS_BY_SHAPE.get(shape)
+    if rows is None:
+        rows = tuple(row for row in TABLE if row.limit not in but and row.asked(ask))
+        if len(_ROWS_BY_SHAPE) < _SHAPES_MAX:
+            _ROWS_BY_SHAPE[shape] = rows
+    return rows
 
 
 def first_missed(rows: Iterable[Row], ask: Ask, shelf: Shelf) -> Limit | None:

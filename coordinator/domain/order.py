@@ -15,10 +15,11 @@ from coordinator.domain.shelf import Ask, Shelf
 
 # A set of shelves: bit n stands for the n-th in the order.
 Mask = int
-# More sets than this are not kept: they would cost more to keep true than to make anew.
-_MASKS_MAX = 1_000
-_SEVERAL = "of a host with several shelves"
+# More sets than this of one field are not kept: they would cost more to keep true than to make anew.
+_SETS_MAX = 500
 
+# By value: the set, and what it is a set of.
+_Sets = dict[object, tuple[Mask, Callable[[Shelf], bool]]]
 # What does not change of a shelf's place in the order. How many are free comes after the score.
 _Key = tuple[int, int, str, str]
 
@@ -31,8 +32,9 @@ class Order:
         self.shelves = [shelf for _, shelf in keyed]
         self._scores = [key[0] for key in self._keys]
         self._place = {shelf: place for place, shelf in enumerate(self.shelves)}
-        # By what is asked: the set, and what it is a set of.
-        self._masks: dict[object, tuple[Mask, Callable[[Shelf], bool]]] = {}
+        # By field and value of what is asked.
+        self._sets: list[_Sets] = [{} for _ in Ask._fields]
+        self._kinds: _Sets = {}
         # Of the n-th: at least n GPUs are free and on offer.
         most = max((shelf.count for shelf in self.shelves), default=0)
         self._free = [
@@ -52,10 +54,10 @@ class Order:
         self._renumber(place)
         low = (1 << place) - 1
         self._each(lambda mask: (mask & low) | (mask >> place << (place + 1)))
-        self._masks = {
-            key: (mask | (holds(shelf) << place), holds) for key, (mask, holds) in self._masks.items()
-        }
-        self.offer(shelf, 0)
+        for sets in (*self._sets, self._kinds):
+            for value, (mask, holds) in sets.items():
+                sets[value] = mask | (holds(shelf) << place), holds
+        self.offer(shelf, 0, shelf.count_offered)
         self.show(shelf)
 
     def remove(self, shelf: Shelf) -> None:
@@ -65,15 +67,13 @@ class Order:
         low = (1 << place) - 1
         self._each(lambda mask: (mask & low) | (mask >> (place + 1) << place))
 
-    def offer(self, shelf: Shelf, count_before: int) -> None:
-        """So many GPUs were on offer before; `count_offered` are now."""
-        free, count = self._free, shelf.count_offered
-        if count == count_before:
-            return
-        bit = 1 << self._place[shelf]
+    def offer(self, shelf: Shelf, count_before: int, count: int) -> None:
+        """So many of its GPUs were on offer, and so many are now."""
+        free, bit = self._free, 1 << self._place[shelf]
         while len(free) <= count:
             free.append(0)
-        for n in range(min(count, count_before) + 1, max(count, count_before) + 1):
+        low, high = (count, count_before) if count < count_before else (count_before, count)
+        for n in range(low + 1, high + 1):
             free[n] ^= bit
 
     def show(self, shelf: Shelf) -> None:
@@ -89,27 +89,44 @@ class Order:
     def free_most(self) -> int:
         return len(self._free) - 1
 
-    def meeting(self, row: Row, ask: Ask) -> Mask:
-        """Those that meet the limit; where `row.loosen` loosens what is asked, perhaps some more."""
-        values = row.part(ask)
-        known = self._masks.get((row.limit, values))
+    def meeting(self, row: Row, ask: Ask, checks: list[Row]) -> Mask:
+        """Those that meet the limit, and perhaps some more: then the row is added to `checks`."""
+        place = row.place
+        if place is None:
+            checks.append(row)
+            return -1
+        asked: object = ask[place]
+        value = asked
+        if row.loosen is not None:
+            value = row.loosen(asked)
+            if value != asked:
+                checks.append(row)
+        elif row.roughly is not None:
+            checks.append(row)
+        known = self._sets[place].get(value)
         if known is not None:
             return known[0]
-        met, looser = row.met, row.loosened(ask)
-        return self._keep((row.limit, values), lambda shelf: met(looser, shelf))
+        looser, met = row.with_value(ask, value), row.roughly or row.met
+        return self._keep(self._sets[place], value, lambda shelf: met(looser, shelf))
+
+    def mixed(self) -> Mask:
+        """Whose GPUs are not all alike."""
+        return self._of_kind("mixed", lambda shelf: not shelf.alike)
 
     def host_count(self, mask: Mask) -> int:
         """How many hosts the shelves are of."""
-        known = self._masks.get(_SEVERAL)
-        several = known[0] if known else self._keep(_SEVERAL, lambda shelf: len(shelf.machine.shelves) > 1)
-        several &= mask
+        several = mask & self._of_kind("several", lambda shelf: len(shelf.machine.shelves) > 1)
         return (mask & ~several).bit_count() + len({shelf.host_id for shelf in self.members(several)})
 
-    def _keep(self, key: object, holds: Callable[[Shelf], bool]) -> Mask:
-        if len(self._masks) >= _MASKS_MAX:
-            self._masks.clear()
+    def _of_kind(self, name: str, holds: Callable[[Shelf], bool]) -> Mask:
+        known = self._kinds.get(name)
+        return self._keep(self._kinds, name, holds) if known is None else known[0]
+
+    def _keep(self, sets: _Sets, key: object, holds: Callable[[Shelf], bool]) -> Mask:
+        if len(sets) >= _SETS_MAX:
+            sets.clear()
         mask = self._mask_of(holds)
-        self._masks[key] = mask, holds
+        sets[key] = mask, holds
         return mask
 
     def members(self, mask: Mask) -> Iterator[Shelf]:
@@ -144,7 +161,9 @@ class Order:
     def _each(self, shift: Callable[[Mask], Mask]) -> None:
         self._free = [shift(mask) for mask in self._free]
         self.online = shift(self.online)
-        self._masks = {key: (shift(mask), holds) for key, (mask, holds) in self._masks.items()}
+        for sets in (*self._sets, self._kinds):
+            for value, (mask, holds) in sets.items():
+                sets[value] = shift(mask), holds
 
     def _renumber(self, place: int) -> None:
         for later in range(place, len(self.shelves)):

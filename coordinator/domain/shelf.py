@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from coordinator.domain.host import Gpu, Host, HostRoom, HostState, Isolation, may_run_unisolated
@@ -18,22 +18,23 @@ from coordinator.domain.job import JobSpec, Policy
 # A run shorter than this is not worth starting: the budget would be spent before anything is done.
 RUN_MS_WORTH_STARTING = 1_000
 _SECONDS_PER_HOUR = 3_600
-NO_CAP = 2**63
+_NO_CAP = 2**63
 
 Version = tuple[int, ...]
 
 
 class Ask(NamedTuple):
-    """All that decides which shelves a job fits. Jobs of equal asks fit the same shelves."""
+    """All that decides which shelves a job fits. What is empty or 0 is not asked for."""
 
     gpu_count: int
     model: str
     vram_bytes: int
     compute_capability: Version
-    isolation: Isolation
+    # Steps above the weakest.
+    isolation: int
     has_image: bool
-    account_id: str
-    account_name: str
+    # Id and name.
+    account: tuple[str, str]
     hosts_failed: AbstractSet[str]
     regions: AbstractSet[str]
     driver_version: Version
@@ -58,18 +59,24 @@ class Request:
     budget_left_micro: int
     hosts_failed: AbstractSet[str] = frozenset()
 
-    @cached_property
+    @property
     def ask(self) -> Ask:
+        """Worked out once; what is kept is no part of the value."""
+        kept: Ask | None = self.__dict__.get("_ask")
+        if kept is None:
+            kept = self.__dict__["_ask"] = self._make_ask()
+        return kept
+
+    def _make_ask(self) -> Ask:
         spec, host, gpus = self.spec, self.spec.host, self.spec.gpus
         return Ask(
             gpus.count,
             plain(gpus.model),
             gpus.vram_bytes_min,
             version(gpus.compute_capability_min),
-            spec.isolation_min,
+            spec.isolation_min - Isolation.PROCESS,
             bool(spec.image),
-            self.account_id,
-            self.account_name,
+            (self.account_id, self.account_name),
             frozenset(self.hosts_failed),
             frozenset(host.regions),
             version(host.driver_version_min),
@@ -79,7 +86,7 @@ class Request:
             spec.memory_bytes,
             spec.cpu_milli,
             spec.run_ms_max,
-            spec.gpu_hour_price_micro_max or NO_CAP,
+            spec.gpu_hour_price_micro_max,
             self.budget_left_micro * _SECONDS_PER_HOUR * 1_000 // (RUN_MS_WORTH_STARTING * gpus.count),
         )
 
@@ -121,7 +128,7 @@ class Machine:
         self.host_id = host.id
         # Whatever is free is not on offer: it is for a job that has waited long.
         self.kept_free = False
-        self.isolation = facts.isolation
+        self.isolation = facts.isolation - Isolation.PROCESS
         self.region = facts.region
         self.driver_version = version(facts.driver_version)
         self.cuda_version = version(facts.cuda_version)
@@ -129,7 +136,7 @@ class Machine:
         self.labels = frozenset(facts.labels.items())
         self.memory_bytes = facts.memory_bytes
         self.cpu_milli = facts.cpu_count * 1_000
-        self.run_ms_max = terms.run_ms_max or NO_CAP
+        self.run_ms_max = terms.run_ms_max or _NO_CAP
         models = sorted({gpu.model for gpu in facts.gpus} & terms.prices.keys())
         self.shelves = tuple(Shelf(self, model, host) for model in models)
         self.update(room)
@@ -155,7 +162,7 @@ class Machine:
         )
 
     def trusts(self, ask: Ask) -> bool:
-        return may_run_unisolated(self.host, ask.account_id, ask.account_name)
+        return may_run_unisolated(self.host, *ask.account)
 
     def take(self, share: Share) -> None:
         taken = {gpu.uuid for gpu in share.gpus}

@@ -106,8 +106,7 @@ def _options(request: Request, order: Order, kind: Kind) -> Iterator[_Option]:
     for row in rows_asked(ask, but=kind.mends | {Limit.AWAY, Limit.BUSY}):
         if not mask:
             return
-        if row.fields:
-            mask &= order.meeting(row, ask)
+        mask &= order.meeting(row, ask, [])
     for shelf in islice(order.members(mask), _LOOKED_MAX):
         ppm = kind.price_ppm(request, shelf)
         if ppm is not None:

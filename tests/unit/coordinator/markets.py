@@ -1,0 +1,92 @@
+"""Random markets in which everything happens: mixed hosts, trust, labels, hosts away or half taken."""
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.job import GpuRequest, HostRequest, Policy
+from coordinator.domain.matching import Request
+from tests.support.values import GIB, request, room, spec
+
+MODELS = {"RTX 3060": 90, "RTX 4090": 400, "A100": 1_000, "H100": 2_500}
+REGIONS = ("", "north", "south")
+LABELS: tuple[dict[str, str], ...] = ({}, {"tier": "gold"}, {"tier": "gold", "rack": "7"})
+DRIVERS = ("", "535.104", "550.54.15")
+
+
+def random_room(rng: Random, number: int) -> HostRoom:
+    host_id = f"host_{number:03}"
+    gpus = tuple(
+        Gpu(
+            uuid=f"GPU-{host_id}-{model}-{n}",
+            model=model,
+            vram_bytes=rng.choice((12, 24, 24, 80)) * GIB,
+            compute_capability=rng.choice(("8.6", "8.9", "9.0")),
+        )
+        for model in rng.sample(sorted(MODELS), rng.choice((1, 1, 1, 2)))
+        for n in range(rng.choice((1, 2, 4, 8)))
+    )
+    if rng.random() < 0.6:
+        gpus = tuple(replace(gpu, vram_bytes=24 * GIB, compute_capability="8.9") for gpu in gpus)
+    prices = {gpu.model: MODELS[gpu.model] * rng.choice((9, 10, 10, 11)) for gpu in gpus}
+    if rng.random() < 0.1:
+        prices.popitem()
+    plain = room(
+        host_id,
+        *gpus,
+        state=HostState.ONLINE if rng.random() < 0.9 else HostState.PAUSED,
+        isolation=rng.choice((Isolation.CONTAINER, Isolation.CONTAINER, Isolation.PROCESS)),
+        free=tuple(gpu for gpu in gpus if rng.random() < 0.7),
+        terms=Terms(
+            prices=prices,
+            run_ms_max=rng.choice((0, 3_600_500)),
+            trusted_accounts=frozenset(rng.choice(((), ("buyer",)))),
+        ),
+    )
+    facts = replace(
+        plain.host.facts,
+        region=rng.choice(REGIONS),
+        labels=rng.choice(LABELS),
+        driver_version=rng.choice(DRIVERS),
+        cuda_version=rng.choice(("12.2", "12.4")),
+        download_bps=rng.choice((None, 10**8, 10**9)),
+        memory_bytes=rng.choice((32, 64)) * GIB,
+    )
+    host = replace(plain.host, facts=facts, reliability_ppm=rng.choice((800_000, 951_234, 999_000)))
+    return replace(plain, host=host, memory_bytes_taken=rng.choice((0, 0, 16 * GIB)))
+
+
+def random_market(rng: Random, host_count: int) -> list[HostRoom]:
+    return [random_room(rng, number) for number in range(host_count)]
+
+
+def random_request(rng: Random) -> Request:
+    def maybe(part: float, value: Any, otherwise: Any) -> Any:
+        return value if rng.random() < part else otherwise
+
+    return request(
+        spec=spec(
+            gpus=GpuRequest(
+                count=rng.choice((1, 1, 2, 3, 8)),
+                model=maybe(0.6, rng.choice(("rtx", "rtx4090", "a100", "h100", "v100")), ""),
+                vram_bytes_min=maybe(0.3, rng.choice((20, 40)) * GIB, 0),
+                compute_capability_min=maybe(0.2, rng.choice(("8.9", "9.0")), ""),
+            ),
+            isolation_min=maybe(0.3, Isolation.PROCESS, Isolation.CONTAINER),
+            gpu_hour_price_micro_max=maybe(0.5, rng.randrange(500, 25_000), 0),
+            run_ms_max=rng.choice((3_600_000, 86_400_000)),
+            memory_bytes=maybe(0.3, rng.randrange(16, 65) * GIB, 0),
+            cpu_milli=maybe(0.2, 8_100, 0),
+            host=HostRequest(
+                regions=maybe(0.2, rng.choice((("north",), ("north", "south"))), ()),
+                labels=maybe(0.2, rng.choice(LABELS), {}),
+                driver_version_min=maybe(0.2, "550.0", ""),
+                cuda_version_min=maybe(0.2, "12.4", ""),
+                reliability_ppm_min=maybe(0.3, rng.choice((900_000, 951_235)), 0),
+            ),
+            policy=rng.choice(list(Policy)),
+        ),
+        budget_left_micro=maybe(0.1, rng.randrange(1, 10), 1_000_000),
+        hosts_failed=frozenset(maybe(0.1, ("host_000", "host_001"), ())),
+    )
