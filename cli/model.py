@@ -6,7 +6,7 @@ Names, units and bounds are those of proto/usance/v1; a test holds the enumerati
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cli.wishes import ANY_HOST, HostRequest, OfferOrder, OnHostLoss, Policy
+from cli.wishes import ANY_HOST, GpuRequest, HostRequest, OfferOrder, OnHostLoss, Policy
 from runtime.evidence import UsageRecord
 
 
@@ -136,14 +136,6 @@ class Gpu:
     model: str
     vram_bytes: int
     simulated: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuRequest:
-    count: int = 1
-    model: str = ""
-    vram_bytes_min: int = 0
-    compute_capability_min: str = ""
 
 
 RUN_MS_MAX_DEFAULT = 86_400_000
@@ -294,6 +286,7 @@ class BillAttempt:
     hour_price_micro: int
     fee_ppm: int
     run_ms_affordable: int
+    run_ms_max: int
     lines: tuple[BillLine, ...]
     credits: tuple[BillCredit, ...] = ()
 

@@ -2,7 +2,7 @@
 
 import re
 
-from cli.model import GpuRequest
+from cli.wishes import GpuRequest
 
 MICRO_PER_CREDIT = 1_000_000
 MICRO_MAX = 2**53 - 1

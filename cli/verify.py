@@ -24,8 +24,7 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def verify_bill(bill: Bill, run_ms_max: int) -> Verdict:
-    """`run_ms_max` is the time limit that the buyer set for the job; no run is paid beyond it."""
+def verify_bill(bill: Bill) -> Verdict:
     problems: list[str] = []
     charged_micro = 0
     for attempt in bill.attempts:
@@ -35,7 +34,7 @@ def verify_bill(bill: Bill, run_ms_max: int) -> Verdict:
                 f"{attempt.attempt_id}: {attempt.run_ms_affordable} ms would cost more than the "
                 f"{left_micro} micro-credits that were left"
             )
-        problems += _attempt_problems(attempt, run_ms_max)
+        problems += _attempt_problems(attempt)
         problems += _credit_problems(attempt)
         charged_micro += sum(line.charge_micro for line in attempt.lines)
     if charged_micro != bill.charged_micro:
@@ -61,9 +60,9 @@ def verify_bill(bill: Bill, run_ms_max: int) -> Verdict:
     )
 
 
-def _attempt_problems(attempt: BillAttempt, run_ms_max: int) -> list[str]:
+def _attempt_problems(attempt: BillAttempt) -> list[str]:
     problems = []
-    payable_ms = min(attempt.run_ms_affordable, run_ms_max)
+    payable_ms = min(attempt.run_ms_affordable, attempt.run_ms_max)
     digest, end_ms = chain_start(attempt.attempt_id, attempt.epoch), 0
     billed_ms, charged_micro, fees_micro = 0, 0, 0
     for number, line in enumerate(attempt.lines, start=1):

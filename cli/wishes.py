@@ -1,4 +1,4 @@
-"""What a buyer may ask of hosts, and of the choice among them."""
+"""What a buyer may ask of hosts and their GPUs, and of the choice among them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +29,14 @@ class OfferOrder(StrEnum):
     RELIABILITY = "RELIABILITY"
     VRAM = "VRAM"
     COUNT = "COUNT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRequest:
+    count: int = 1
+    model: str = ""
+    vram_bytes_min: int = 0
+    compute_capability_min: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

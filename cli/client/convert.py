@@ -17,7 +17,6 @@ from cli.model import (
     Event,
     EventKind,
     Gpu,
-    GpuRequest,
     Host,
     HostState,
     Isolation,
@@ -34,7 +33,7 @@ from cli.model import (
     Quote,
     Role,
 )
-from cli.wishes import HostRequest, OnHostLoss, Policy
+from cli.wishes import ANY_HOST, GpuRequest, HostRequest, OnHostLoss, Policy
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import market_pb2, types_pb2
 
@@ -80,7 +79,10 @@ def gpu_request_to(request: GpuRequest) -> types_pb2.GpuRequest:
     )
 
 
-def host_request_to(request: HostRequest) -> types_pb2.HostRequest:
+def host_request_to(request: HostRequest) -> types_pb2.HostRequest | None:
+    """Nothing where nothing is asked: the field stays unset."""
+    if request == ANY_HOST:
+        return None
     return types_pb2.HostRequest(
         driver_version_min=request.driver_version_min,
         cuda_version_min=request.cuda_version_min,
@@ -290,6 +292,7 @@ def bill_of(message: market_pb2.Bill) -> Bill:
                 hour_price_micro=attempt.hour_price_micro,
                 fee_ppm=attempt.fee_ppm,
                 run_ms_affordable=attempt.run_ms_affordable,
+                run_ms_max=attempt.run_ms_max,
                 lines=tuple(map(bill_line_of, attempt.lines)),
                 credits=tuple(map(_bill_credit_of, attempt.credits)),
             )

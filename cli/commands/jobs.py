@@ -156,13 +156,11 @@ def bill(session: Session, job: str, verify: bool) -> None:
     from cli.screens import bill_screen
     from cli.verify import verify_bill
 
-    async def get(market: "Market") -> tuple[Bill, int]:
-        job_id = await resolve_job(market, job)
-        spec = (await market.get_job(job_id)).spec
-        return await market.get_bill(job_id), spec.time_limit_ms
+    async def get(market: "Market") -> Bill:
+        return await market.get_bill(await resolve_job(market, job))
 
-    found, run_ms_max = session.ask(get)
-    verdict = verify_bill(found, run_ms_max) if verify else None
-    session.answer(lambda: bill_screen(found, verdict), bill=found, run_ms_max=run_ms_max, verdict=verdict)
+    found = session.ask(get)
+    verdict = verify_bill(found) if verify else None
+    session.answer(lambda: bill_screen(found, verdict), bill=found, verdict=verdict)
     if verdict is not None and verdict.problems:
         sys.exit(Exit.BROKEN)

@@ -8,9 +8,9 @@ import click
 from cli.commands.asked import host_options
 from cli.commands.wanted import CREDITS, GPU, ISOLATION, SIZE, job_options
 from cli.exits import Exit
-from cli.model import GpuRequest, Isolation, JobSpec, OfferFilter
+from cli.model import Isolation, JobSpec, OfferFilter
 from cli.session import Session, market_command
-from cli.wishes import HostRequest, OfferOrder
+from cli.wishes import GpuRequest, HostRequest, OfferOrder
 
 if TYPE_CHECKING:
     from cli.client.market import Market

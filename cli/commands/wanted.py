@@ -7,10 +7,10 @@ import click
 
 from cli.commands.asked import LABEL, host_options
 from cli.errors import WrongUse
-from cli.model import GpuRequest, Isolation, JobSpec
+from cli.model import Isolation, JobSpec
 from cli.parse import name_from_command, parse_credits, parse_duration, parse_env, parse_gpu, parse_size
 from cli.session import Typed
-from cli.wishes import HostRequest, OnHostLoss, Policy
+from cli.wishes import GpuRequest, HostRequest, OnHostLoss, Policy
 
 CREDITS = Typed("CREDITS", parse_credits)
 DURATION = Typed("DURATION", parse_duration)

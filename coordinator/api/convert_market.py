@@ -238,6 +238,7 @@ def _bill_attempt(part: BillPart) -> m.BillAttempt:
         hour_price_micro=attempt.meter.hour_price_micro,
         fee_ppm=attempt.meter.fee_ppm,
         run_ms_affordable=attempt.meter.run_ms_affordable,
+        run_ms_max=attempt.meter.run_ms_max,
         lines=[line_to(attempt.id, line, transfer_id) for line, transfer_id in part.lines],
         credits=[
             m.BillCredit(

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Engine
 
 from coordinator.domain.account import Account, Balances, Role
+from coordinator.domain.credit import Credit
 from coordinator.domain.event import EventKind, NewEvent
-from coordinator.domain.host import Host, HostState, Isolation, Terms
+from coordinator.domain.host import Isolation
 from coordinator.domain.job import GpuRequest, LogChunk, LogState, LogTotals, ReportedEnd
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
@@ -20,7 +21,7 @@ from ledger.entries import Status, capture, hold
 from runtime.evidence import GpuUse
 from runtime.ids import new_uuid
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
-from tests.support.values import BOOT, HOST_BOOT, at, attempt, gpu, job, meter, record, room, spec
+from tests.support.values import BOOT, HOST_BOOT, at, attempt, job, meter, record, spec
 
 # Accounts, tokens, requests.
 
@@ -49,59 +50,6 @@ def test_a_request_is_remembered_with_its_answer(market: SqlTransaction) -> None
     market.remember(BUYER, "r1", DIGEST, "job_1")
     assert market.recall(BUYER, "r1") == (DIGEST, "job_1")
     assert market.recall(SELLER, "r1") is None
-
-
-# Enrolment and hosts.
-
-
-def test_an_enrolment_token_is_used_by_the_first_key_that_brings_it(market: SqlTransaction) -> None:
-    secret, key, other = (bytes([n]) * 32 for n in (1, 2, 3))
-    market.insert_enrolment_token(secret, SELLER, expires_ms=1_000)
-    assert market.use_enrolment_token(secret, key, "host_a", 1_000) is None, "expired"
-    assert market.use_enrolment_token(secret, key, "host_a", 999) == "host_a"
-    assert market.use_enrolment_token(secret, key, "host_b", 999) == "host_a", "the same key, the same host"
-    assert market.use_enrolment_token(secret, other, "host_c", 999) is None
-    assert market.use_enrolment_token(bytes([9]) * 32, key, "host_d", 999) is None
-
-
-def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
-    market.insert_host("host_2", DIGEST, at(7))
-    new = market.host("host_2")
-    assert new is not None
-    assert (new.account_id, new.account_name, new.state) == (SELLER, "seller", HostState.LOST)
-    assert market.host("host_9") is None
-    assert [host.id for host in market.hosts_of(SELLER)] == ["host_1", "host_2"]
-    assert market.hosts_of(BUYER) == []
-    facts = replace(room("host_2").host.facts, gpus=(gpu("A", simulated=True), gpu("B")), region="eu-1")
-    terms = Terms(prices={"x": 5}, run_ms_max=7, trusted_accounts=frozenset({"a", "b"}))
-    market.save_hello("host_2", facts, terms)
-    assert market.host("host_2") == replace(new, facts=facts, terms=terms)
-
-
-def test_a_hosts_state_is_written_over_what_was_read_alone(market: SqlTransaction) -> None:
-    assert market.save_host_state("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
-    assert not market.save_host_state("host_1", HostState.LOST, HostState.SUSPECT, "stale", 6)
-    host = market.host("host_1")
-    assert isinstance(host, Host)
-    assert (host.state, host.reason, host.since_ms) == (HostState.ONLINE, "connected", 5)
-
-
-def test_only_hosts_that_are_not_lost_are_listened_for(market: SqlTransaction) -> None:
-    assert market.hosts_seen() == []
-    market.save_host_state("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
-    market.save_seen("host_1", at(9))
-    assert market.hosts_seen() == [("host_1", HostState.ONLINE, at(9))]
-
-
-def test_a_room_is_what_no_attempt_has(market: SqlTransaction) -> None:
-    facts = replace(room().host.facts, gpus=(gpu("GPU-1"), gpu("GPU-2")))
-    market.save_hello("host_1", facts, Terms(prices={}))
-    market.insert_attempt(attempt())
-    (found,) = market.rooms()
-    assert found.free == (gpu("GPU-2"),)
-    market.save_attempt(attempt(), ended())
-    (found,) = market.rooms()
-    assert found.free == (gpu("GPU-1"), gpu("GPU-2"))
 
 
 # Jobs.
@@ -155,6 +103,7 @@ def test_the_queue_is_the_queued_oldest_first(market: SqlTransaction) -> None:
     market.insert_job(job("job_2"))
     assert [j.id for j in market.queue(9)] == ["job_1", "job_2"]
     assert [j.id for j in market.queue(1)] == ["job_1"]
+    assert market.jobs(["job_2", "job_9"]) == {"job_2": job("job_2")}
 
 
 @pytest.mark.parametrize("stale", [{"state": JobState.RUNNING}, {"charged_micro": 5}])
@@ -232,7 +181,9 @@ def test_a_gpu_in_use_is_not_given(market: SqlTransaction) -> None:
     second = attempt(id="att_2", job_id="job_2", meter=meter(attempt_id="att_2"))
     assert not market.insert_attempt(second)
     assert market.attempt("att_2") is None
+    assert market.held_by_buyers() == {BUYER: 1}
     market.save_attempt(attempt(), ended())
+    assert market.held_by_buyers() == {}
     assert market.insert_attempt(second)
 
 
@@ -289,6 +240,17 @@ def test_bill_lines_come_back_as_they_went_in(market: SqlTransaction) -> None:
     market.insert_lines("att_1", lines)
     assert market.lines_of(["att_1", "att_9"]) == {"att_1": lines, "att_9": []}
     assert market.lines_of(["att_1"], number_min=2) == {"att_1": lines[1:]}
+
+
+def test_credits_come_back_as_they_went_in(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    market.insert_lines("att_1", [(line(), "transfer_1")])
+    back = Credit(number=1, earning_micro=950, fee_micro=50)
+    market.insert_credit("att_1", back, "transfer_2", "the host was lost")
+    assert market.credits_of(["att_1", "att_9"]) == {
+        "att_1": [(back, "transfer_2", "the host was lost")],
+        "att_9": [],
+    }
 
 
 def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
@@ -409,10 +371,9 @@ def test_every_verb_is_tried_here() -> None:
         for name, member in vars(port).items()
         if inspect.isfunction(member) and not name.startswith("_")
     }
-    text = (
-        Path(__file__).read_text()
-        + Path(__file__).parents[1].joinpath("support/store_fixtures.py").read_text()
-    )
+    tests = Path(__file__).parents[1]
+    files = [*tests.glob("contract/test_store*.py"), tests / "support/store_fixtures.py"]
+    text = "".join(file.read_text() for file in files)
     assert {verb for verb in verbs if f".{verb}(" not in text} == set()
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from cli.client.market import Market
-from cli.model import Bill, Event, EventKind, GpuRequest, Isolation, Job, JobSpec, JobState
+from cli.model import Bill, Event, EventKind, Isolation, Job, JobSpec, JobState
 from cli.verify import verify_bill
+from cli.wishes import GpuRequest
 from runtime.ids import new_uuid
 from tests.rig.images import tiny_image
 from tests.support.market import OPERATOR, AgentTerms, WholeMarket
@@ -156,7 +157,7 @@ def check_job(job: Job, spec: JobSpec) -> None:
 
 def check_bill(job: Job, bill: Bill) -> None:
     assert bill.final
-    assert verify_bill(bill, job.spec.time_limit_ms).problems == ()
+    assert verify_bill(bill).problems == ()
     for attempt in bill.attempts:
         if attempt.lines:
             last = attempt.lines[-1]

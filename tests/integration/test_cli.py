@@ -86,7 +86,11 @@ def test_a_run_sends_what_was_asked(market, capfd):
         queue_ms_max=600_000,
         stop_grace_ms=0,
         retries_max=3,
+        policy=types_pb2.POLICY_BALANCED,
+        priority=50,
+        on_host_loss=types_pb2.ON_HOST_LOSS_WAIT,
     )
+    assert not spec.HasField("host"), "nothing was asked of it"
 
 
 def test_an_unset_grace_is_not_a_grace_of_zero(market, capfd):

@@ -101,6 +101,7 @@ class FakeJob:
             hour_price_micro=HOUR_PRICE_MICRO,
             fee_ppm=FEE_PPM,
             run_ms_affordable=self.spec.budget_micro * 3_600_000 // HOUR_PRICE_MICRO,
+            run_ms_max=self.spec.run_ms_max or 86_400_000,
             lines=lines,
         )
         held = self.spec.budget_micro

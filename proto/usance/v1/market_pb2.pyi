@@ -1077,6 +1077,7 @@ class BillAttempt(_message.Message):
     RUN_MS_AFFORDABLE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
+    RUN_MS_MAX_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     epoch: _builtins.int
     host_id: _builtins.str
@@ -1084,6 +1085,8 @@ class BillAttempt(_message.Message):
     fee_ppm: _builtins.int
     run_ms_affordable: _builtins.int
     """The most run time that the rest of the budget could pay when the attempt was made."""
+    run_ms_max: _builtins.int
+    """The job's time limit when the attempt was made or last extended; no run is paid beyond it."""
     @_builtins.property
     def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1102,10 +1105,11 @@ class BillAttempt(_message.Message):
         run_ms_affordable: _builtins.int = ...,
         lines: _abc.Iterable[Global___BillLine] | None = ...,
         credits: _abc.Iterable[Global___BillCredit] | None = ...,
+        run_ms_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "credits", b"credits", "epoch", b"epoch", "fee_ppm", b"fee_ppm", "gpu_uuids", b"gpu_uuids", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "lines", b"lines", "run_ms_affordable", b"run_ms_affordable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "credits", b"credits", "epoch", b"epoch", "fee_ppm", b"fee_ppm", "gpu_uuids", b"gpu_uuids", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "lines", b"lines", "run_ms_affordable", b"run_ms_affordable", "run_ms_max", b"run_ms_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,13 +9,13 @@ from cli.model import (
     AttemptState,
     Cause,
     EndReason,
-    GpuRequest,
     Isolation,
     Job,
     JobSpec,
     JobState,
     RefusalCode,
 )
+from cli.wishes import GpuRequest
 
 
 def _job(state: JobState, reason: EndReason | None = None, exit_code: int | None = None) -> Job:

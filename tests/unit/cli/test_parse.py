@@ -2,7 +2,6 @@
 
 import pytest
 
-from cli.model import GpuRequest
 from cli.parse import (
     MICRO_MAX,
     name_from_command,
@@ -10,8 +9,12 @@ from cli.parse import (
     parse_duration,
     parse_env,
     parse_gpu,
+    parse_label,
+    parse_reliability,
     parse_size,
+    parse_version,
 )
+from cli.wishes import GpuRequest
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,44 @@ def test_environment():
     for text in ("A", "=b", "1A=b", "A-B=c"):
         with pytest.raises(ValueError, match="NAME=value"):
             parse_env(text)
+
+
+def test_labels():
+    assert parse_label("rack=b7") == ("rack", "b7")
+    assert parse_label("a.b_c-1=x=Y ") == ("a.b_c-1", "x=Y ")
+    assert parse_label("empty=") == ("empty", "")
+    for text in ("rack", "=b7", "Rack=b7", "a b=c", "x" * 64 + "=1"):
+        with pytest.raises(ValueError, match="rack=b7"):
+            parse_label(text)
+
+
+def test_versions():
+    for text in ("12", "12.4", "550.54.14", "1.2.3.4"):
+        assert parse_version(text) == text
+    for text in ("", "12.", ".4", "12.4-1", "1.2.3.4.5", "v12", "\u0661", "1" * 10):
+        with pytest.raises(ValueError, match="digits and dots"):
+            parse_version(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ppm"),
+    [
+        ("99%", 990_000),
+        ("99.5", 995_000),
+        ("0", 0),
+        ("100%", 1_000_000),
+        ("99.0001%", 990_001),
+        (" 5 ", 50_000),
+    ],
+)
+def test_reliabilities(text, ppm):
+    assert parse_reliability(text) == ppm
+
+
+@pytest.mark.parametrize("text", ["", "%", "high", "-1", "100.0001", "101%", "99.00001", "99 %"])
+def test_no_reliabilities(text):
+    with pytest.raises(ValueError, match=r"reliability|100%"):
+        parse_reliability(text)
 
 
 @pytest.mark.parametrize(

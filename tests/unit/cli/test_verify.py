@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.model import Bill, BillAttempt, BillLine
+from cli.model import Bill, BillAttempt, BillCredit, BillLine
 from cli.verify import MS_PER_HOUR, verify_bill
 from runtime.evidence import GpuUse, chain_start, make_record
 
@@ -44,6 +44,7 @@ def _bill() -> Bill:
         hour_price_micro=RATE,
         fee_ppm=FEE_PPM,
         run_ms_affordable=14_000,
+        run_ms_max=DAY_MS,
         lines=tuple(lines),
     )
     return Bill(
@@ -64,19 +65,21 @@ def _with_line(bill: Bill, number: int, **changes: object) -> Bill:
 
 
 def test_a_right_bill_is_right():
-    verdict = verify_bill(_bill(), DAY_MS)
+    verdict = verify_bill(_bill())
     assert verdict.problems == ()
     assert verdict.lines_checked == 4
     assert verdict.charged_micro == RATE * 14_000 // MS_PER_HOUR
 
 
 def test_nothing_is_paid_beyond_the_time_limit():
-    assert any("13000 ms are billable" in problem for problem in verify_bill(_bill(), 13_000).problems)
+    (attempt,) = _bill().attempts
+    short = replace(_bill(), attempts=(replace(attempt, run_ms_max=13_000),))
+    assert any("13000 ms are billable" in problem for problem in verify_bill(short).problems)
 
 
 def test_a_bill_without_a_line_is_right():
     bill = Bill(job_id="j", final=True, held_micro=5, charged_micro=0, released_micro=5, attempts=())
-    assert verify_bill(bill, DAY_MS).problems == ()
+    assert verify_bill(bill).problems == ()
 
 
 _LINE = _bill().attempts[0].lines[1]
@@ -103,7 +106,7 @@ _LINE = _bill().attempts[0].lines[1]
     ],
 )
 def test_a_changed_line_is_found(changes, said):
-    assert any(said in problem for problem in verify_bill(_with_line(_bill(), 2, **changes), DAY_MS).problems)
+    assert any(said in problem for problem in verify_bill(_with_line(_bill(), 2, **changes)).problems)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_a_changed_line_is_found(changes, said):
     ],
 )
 def test_a_changed_sum_is_found(changes, said):
-    assert any(said in problem for problem in verify_bill(replace(_bill(), **changes), DAY_MS).problems)
+    assert any(said in problem for problem in verify_bill(replace(_bill(), **changes)).problems)
 
 
 def test_a_left_out_line_is_found():
@@ -123,10 +126,86 @@ def test_a_left_out_line_is_found():
     attempt = bill.attempts[0]
     for kept in (attempt.lines[1:], attempt.lines[:2] + attempt.lines[3:]):
         changed = replace(bill, attempts=(replace(attempt, lines=kept),))
-        assert verify_bill(changed, DAY_MS).problems
+        assert verify_bill(changed).problems
 
 
 def test_an_attempt_of_another_epoch_has_another_chain():
     bill = _bill()
     changed = replace(bill, attempts=(replace(bill.attempts[0], epoch=4),))
-    assert any("does not follow" in problem for problem in verify_bill(changed, DAY_MS).problems)
+    assert any("does not follow" in problem for problem in verify_bill(changed).problems)
+
+
+def _credited(credits_: list[tuple[int, int, int]]) -> Bill:
+    """The bill, with credits as (line, from the seller, from the platform)."""
+    bill = _bill()
+    (attempt,) = bill.attempts
+    given = tuple(
+        BillCredit(number=number, earning_micro=earning, fee_micro=fee, transfer_id="t", reason="lost")
+        for number, earning, fee in credits_
+    )
+    return replace(
+        bill,
+        attempts=(replace(attempt, credits=given),),
+        credited_micro=sum(credit.earning_micro + credit.fee_micro for credit in given),
+    )
+
+
+_WHOLE = [(n, line.earning_micro, line.fee_micro) for n, line in enumerate(_bill().attempts[0].lines, 1)]
+
+
+def test_all_of_a_short_attempt_is_credited():
+    assert verify_bill(_credited(_WHOLE)).problems == ()
+
+
+def test_the_last_ten_minutes_of_a_long_attempt_are_credited():
+    def paid(rate: int, ms: int) -> int:
+        return rate * ms // MS_PER_HOUR
+
+    use = GpuUse(gpu_uuid="GPU-1")
+    record = make_record(chain_start("att_1", 1), 1, 0, 1_000_000, (use,))
+    whole, kept = paid(RATE, 1_000_000), paid(RATE, 400_000)
+    fee = whole * FEE_PPM // 1_000_000
+    line = BillLine(
+        attempt_id="att_1",
+        record=record,
+        witnessed_ms=1_000_000,
+        billed_through_ms=1_000_000,
+        charge_micro=whole,
+        fee_micro=fee,
+        earning_micro=whole - fee,
+        transfer_id="t",
+    )
+    back = BillCredit(number=1, earning_micro=whole - kept, fee_micro=0, transfer_id="t", reason="lost")
+    attempt = replace(
+        _bill().attempts[0],
+        epoch=1,
+        lines=(line,),
+        credits=(back,),
+        run_ms_affordable=1_000_000,
+    )
+    bill = Bill(
+        job_id="j",
+        final=True,
+        held_micro=whole,
+        charged_micro=whole,
+        released_micro=0,
+        attempts=(attempt,),
+        credited_micro=whole - kept,
+    )
+    assert verify_bill(bill).problems == ()
+    less = replace(attempt, credits=(replace(back, earning_micro=whole - kept - 1),))
+    wrong = replace(bill, attempts=(less,), credited_micro=whole - kept - 1)
+    assert any("were to be credited" in problem for problem in verify_bill(wrong).problems)
+
+
+@pytest.mark.parametrize(
+    ("bill", "said"),
+    [
+        (_credited(_WHOLE[:-1]), "were to be credited"),
+        (_credited([*_WHOLE, (9, 1, 0)]), "were to be credited"),
+        (replace(_credited(_WHOLE), credited_micro=0), "the credits add up to"),
+        (replace(_bill(), credited_micro=1), "the credits add up to"),
+    ],
+)
+def test_a_wrong_credit_is_found(bill, said):
+    assert any(said in problem for problem in verify_bill(bill).problems)

@@ -1,0 +1,101 @@
+"""What the market's store knows of hosts, on SQLite and on PostgreSQL alike."""
+
+from dataclasses import replace
+
+from coordinator.domain.host import Hold, Host, HostState, Terms
+from coordinator.domain.states import AttemptState, Cause, EndReason
+from coordinator.store.database import SqlTransaction
+from tests.support.store_fixtures import BUYER, DIGEST, SELLER
+from tests.support.values import at, attempt, gpu, room
+
+
+def test_an_enrolment_token_is_used_by_the_first_key_that_brings_it(market: SqlTransaction) -> None:
+    secret, key, other = (bytes([n]) * 32 for n in (1, 2, 3))
+    market.insert_enrolment_token(secret, SELLER, expires_ms=1_000)
+    assert market.use_enrolment_token(secret, key, "host_a", 1_000) is None, "expired"
+    assert market.use_enrolment_token(secret, key, "host_a", 999) == "host_a"
+    assert market.use_enrolment_token(secret, key, "host_b", 999) == "host_a", "the same key, the same host"
+    assert market.use_enrolment_token(secret, other, "host_c", 999) is None
+    assert market.use_enrolment_token(bytes([9]) * 32, key, "host_d", 999) is None
+
+
+def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
+    market.insert_host("host_2", DIGEST, at(7))
+    new = market.host("host_2")
+    assert new is not None
+    assert (new.account_id, new.account_name, new.state) == (SELLER, "seller", HostState.LOST)
+    assert market.host("host_9") is None
+    assert [host.id for host in market.hosts_of(SELLER)] == ["host_1", "host_2"]
+    assert market.hosts_of(BUYER) == []
+    facts = replace(
+        room("host_2").host.facts,
+        gpus=(gpu("A", simulated=True), gpu("B")),
+        region="eu-1",
+        cuda_version="12.4",
+        labels={"rack": "b7"},
+        download_bps=5,
+    )
+    terms = Terms(prices={"x": 5}, run_ms_max=7, trusted_accounts=frozenset({"a", "b"}), reclaim_notice_ms=9)
+    market.save_hello("host_2", facts, terms)
+    assert market.host("host_2") == replace(new, facts=facts, terms=terms)
+
+
+def test_a_hosts_state_is_written_over_what_was_read_alone(market: SqlTransaction) -> None:
+    assert market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    assert not market.save_link("host_1", HostState.LOST, HostState.SUSPECT, "stale", 6)
+    host = market.host("host_1")
+    assert isinstance(host, Host)
+    assert (host.state, host.link, host.reason, host.since_ms) == (
+        HostState.ONLINE,
+        HostState.ONLINE,
+        "connected",
+        5,
+    )
+
+
+def test_only_hosts_that_are_not_lost_are_listened_for(market: SqlTransaction) -> None:
+    assert market.hosts_seen() == []
+    market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    market.save_seen("host_1", at(9))
+    assert market.hosts_seen() == [("host_1", HostState.ONLINE, at(9))]
+
+
+def test_a_room_is_what_no_attempt_has(market: SqlTransaction) -> None:
+    facts = replace(room().host.facts, gpus=(gpu("GPU-1"), gpu("GPU-2")))
+    market.save_hello("host_1", facts, Terms(prices={}))
+    market.insert_attempt(attempt())
+    (found,) = market.rooms()
+    assert found.free == (gpu("GPU-2"),)
+    market.save_attempt(
+        attempt(), attempt(state=AttemptState.ENDED, end_reason=EndReason.EXITED, cause=Cause.BUYER)
+    )
+    (found,) = market.rooms()
+    assert found.free == (gpu("GPU-1"), gpu("GPU-2"))
+
+
+def test_what_holds_a_host_back_is_told_before_that_it_is_heard(market: SqlTransaction) -> None:
+    market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    market.save_hold("host_1", Hold.DRAINING, "wanted back", 8)
+    ((host, since_ms),) = market.draining()
+    assert (host.state, host.link, host.reason, since_ms) == (
+        HostState.DRAINING,
+        HostState.ONLINE,
+        "wanted back",
+        8,
+    )
+    market.save_hold("host_1", Hold.NONE, "taken up again", 9)
+    assert market.draining() == []
+    back = market.host("host_1")
+    assert back is not None
+    assert (back.state, back.reason) == (HostState.ONLINE, "connected")
+
+
+def test_how_a_host_kept_its_promises_is_kept(market: SqlTransaction) -> None:
+    assert market.lies_of("host_1") == 0
+    market.save_reliability("host_1", 950_000)
+    found = market.host("host_1")
+    assert found is not None
+    assert found.reliability_ppm == 950_000
+    market.insert_attempt(attempt())
+    market.save_attempt(attempt(), attempt(lie="usage of a GPU that it was not given"))
+    assert market.lies_of("host_1") == 1
