@@ -5,7 +5,6 @@ build it anew whenever in doubt. Every limit is decided by the one table in `lim
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from coordinator.domain.host import HostRoom
 from coordinator.domain.job import Policy
@@ -98,7 +97,7 @@ class Index:
         if not self._claimed_twice.isdisjoint(gpu.uuid for gpu in share.gpus):
             others = {claim for gpu in share.gpus for claim in self._claims.get(gpu.uuid, ())}
             others.discard(share.host_id)
-            gpus_only = replace(share, memory_bytes=0, cpu_milli=0)
+            gpus_only = share._replace(memory_bytes=0, cpu_milli=0)
             concerned += [(self._machines[other], gpus_only) for other in sorted(others)]
         return concerned
 
@@ -154,12 +153,8 @@ class Index:
     def best(self, ask: Ask, policy: Policy) -> Shelf | None:
         """The first, in the policy's order, of all shelves that the ask fits."""
         order = self.order(policy)
-        mask = order.free(ask.gpu_count)
         checks: list[Row] = []
-        for row in rows_asked(ask, but=_IMPLIED):
-            mask &= order.meeting(row, ask, checks)
-            if not mask:
-                return None
+        mask = order.meeting(rows_asked(ask, but=_IMPLIED), ask, order.free(ask.gpu_count), checks)
         while mask:
             shelf = order.first(mask, ask.gpu_count)
             for row in checks:
@@ -189,7 +184,7 @@ class Index:
 def only_meeting(order: Order, row: Row, ask: Ask, mask: Mask) -> Mask:
     """Those of the set that meet the limit, exactly."""
     checks: list[Row] = []
-    mask &= order.meeting(row, ask, checks)
+    mask = order.meeting((row,), ask, mask, checks)
     if checks:
         plainly = row.limit is Limit.BUSY and not (ask.memory_bytes or ask.cpu_milli)
         counted = plainly or row.limit is Limit.COUNT

@@ -35,12 +35,12 @@ class Order:
         # By field and value of what is asked.
         self._sets: list[_Sets] = [{} for _ in Ask._fields]
         self._kinds: _Sets = {}
-        # Of the n-th: at least n GPUs are free and on offer.
-        most = max((shelf.count for shelf in self.shelves), default=0)
-        self._free = [
-            self._mask_of(lambda shelf, n=n: shelf.count_offered >= n)  # type: ignore[misc]
-            for n in range(most + 1)
-        ]
+        # The n-th: at least n GPUs are free and on offer. It changes with every job, so it is kept as bytes,
+        # and as a number only when one is asked for.
+        self._offers = [bytearray() for _ in range(1 + max((s.count for s in self.shelves), default=0))]
+        self._free: list[Mask | None] = [None for _ in self._offers]
+        for n in range(len(self._offers)):
+            self._set_offers(n, self._mask_of(lambda shelf, n=n: shelf.count_offered >= n))  # type: ignore[misc]
         self.online = self._mask_of(lambda shelf: shelf.machine.online)
 
     # Shelves that come and go
@@ -69,12 +69,14 @@ class Order:
 
     def offer(self, shelf: Shelf, count_before: int, count: int) -> None:
         """So many of its GPUs were on offer, and so many are now."""
-        free, bit = self._free, 1 << self._place[shelf]
-        while len(free) <= count:
-            free.append(0)
+        byte, bit = divmod(self._place[shelf], 8)
+        while len(self._offers) <= count:
+            self._offers.append(bytearray(len(self._offers[0])))
+            self._free.append(0)
         low, high = (count, count_before) if count < count_before else (count_before, count)
         for n in range(low + 1, high + 1):
-            free[n] ^= bit
+            self._offers[n][byte] ^= 1 << bit
+            self._free[n] = None
 
     def show(self, shelf: Shelf) -> None:
         bit = 1 << self._place[shelf]
@@ -83,31 +85,44 @@ class Order:
     # Sets
 
     def free(self, count: int) -> Mask:
-        return self._free[count] if count < len(self._free) else 0
+        """Those with at least so many GPUs free and on offer."""
+        if count >= len(self._free):
+            return 0
+        mask = self._free[count]
+        if mask is None:
+            mask = self._free[count] = int.from_bytes(self._offers[count], "little")
+        return mask
 
     @property
     def free_most(self) -> int:
         return len(self._free) - 1
 
-    def meeting(self, row: Row, ask: Ask, checks: list[Row]) -> Mask:
-        """Those that meet the limit, and perhaps some more: then the row is added to `checks`."""
-        place = row.place
-        if place is None:
-            checks.append(row)
-            return -1
-        asked: object = ask[place]
-        value = asked
-        if row.loosen is not None:
-            value = row.loosen(asked)
-            if value != asked:
+    def meeting(self, rows: Iterable[Row], ask: Ask, mask: Mask, checks: list[Row]) -> Mask:
+        """Those of the set that meet the limits, and perhaps some more: such rows are added to `checks`."""
+        sets = self._sets
+        for row in rows:
+            place = row.place
+            if place is None:
                 checks.append(row)
-        elif row.roughly is not None:
-            checks.append(row)
-        known = self._sets[place].get(value)
-        if known is not None:
-            return known[0]
+                continue
+            asked: object = ask[place]
+            value = asked
+            if row.loosen is not None:
+                value = row.loosen(asked)
+                if value != asked:
+                    checks.append(row)
+            elif row.roughly is not None:
+                checks.append(row)
+            known = sets[place].get(value)
+            mask &= self._make(row, ask, value) if known is None else known[0]
+            if not mask:
+                break
+        return mask
+
+    def _make(self, row: Row, ask: Ask, value: object) -> Mask:
+        assert row.place is not None
         looser, met = row.with_value(ask, value), row.roughly or row.met
-        return self._keep(self._sets[place], value, lambda shelf: met(looser, shelf))
+        return self._keep(self._sets[row.place], value, lambda shelf: met(looser, shelf))
 
     def mixed(self) -> Mask:
         """Whose GPUs are not all alike."""
@@ -144,11 +159,12 @@ class Order:
         """The best of a set that is not empty, all of which have at least `count` free."""
         place = (mask & -mask).bit_length() - 1
         end = bisect_right(self._scores, self._scores[place], place)
-        equals = (mask & ((1 << end) - 1)) >> place
+        equals = (mask >> place) & ((1 << (end - place)) - 1)
         if equals != 1:
             # Of equal score: the fewest free, and of these the first.
-            for n in range(count + 1, len(self._free)):
-                fewest = equals & ~(self._free[n] >> place)
+            low, high, over = place >> 3, (end + 7) >> 3, place & 7
+            for offers in self._offers[count + 1 :]:
+                fewest = equals & ~(int.from_bytes(offers[low:high], "little") >> over)
                 if fewest:
                     equals = fewest
                     break
@@ -159,11 +175,16 @@ class Order:
         return int(digits, 2) if digits else 0
 
     def _each(self, shift: Callable[[Mask], Mask]) -> None:
-        self._free = [shift(mask) for mask in self._free]
+        for n in range(len(self._offers)):
+            self._set_offers(n, shift(self.free(n)))
         self.online = shift(self.online)
         for sets in (*self._sets, self._kinds):
             for value, (mask, holds) in sets.items():
                 sets[value] = shift(mask), holds
+
+    def _set_offers(self, count: int, mask: Mask) -> None:
+        self._free[count] = mask
+        self._offers[count] = bytearray(mask.to_bytes(len(self.shelves) // 8 + 1, "little"))
 
     def _renumber(self, place: int) -> None:
         for later in range(place, len(self.shelves)):

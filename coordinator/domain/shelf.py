@@ -71,18 +71,18 @@ class Request:
         spec, host, gpus = self.spec, self.spec.host, self.spec.gpus
         return Ask(
             gpus.count,
-            plain(gpus.model),
+            plain(gpus.model) if gpus.model else "",
             gpus.vram_bytes_min,
-            version(gpus.compute_capability_min),
+            version(gpus.compute_capability_min) if gpus.compute_capability_min else (),
             spec.isolation_min - Isolation.PROCESS,
             bool(spec.image),
             (self.account_id, self.account_name),
             frozenset(self.hosts_failed),
             frozenset(host.regions),
-            version(host.driver_version_min),
-            version(host.cuda_version_min),
+            version(host.driver_version_min) if host.driver_version_min else (),
+            version(host.cuda_version_min) if host.cuda_version_min else (),
             host.reliability_ppm_min,
-            frozenset(host.labels.items()),
+            frozenset(host.labels.items()) if host.labels else frozenset(),
             spec.memory_bytes,
             spec.cpu_milli,
             spec.run_ms_max,
@@ -91,8 +91,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
+class Share(NamedTuple):
     """What a job holds of a host: its GPUs, and of the rest what it asked for."""
 
     host_id: str
@@ -167,7 +166,7 @@ class Machine:
     def take(self, share: Share) -> None:
         taken = {gpu.uuid for gpu in share.gpus}
         for shelf in self.shelves:
-            shelf.free = tuple(gpu for gpu in shelf.free if gpu.uuid not in taken)
+            shelf.free = tuple([gpu for gpu in shelf.free if gpu.uuid not in taken])
         self.memory_bytes_free -= share.memory_bytes
         self.cpu_milli_free -= share.cpu_milli
 

@@ -81,12 +81,16 @@ def effective_priority(job: Job, served: Served | None, now_ms: int) -> int:
 
 def after_serving(served: Mapping[Lane, Served], jobs: Sequence[Job], now_ms: int) -> dict[Lane, Served]:
     """What is known of lanes when these jobs have a host. If it is lost, lanes age a little more."""
-    after = dict(served)
+    through: dict[Lane, tuple[int, str]] = {}
     for job in jobs:
-        lane, place = lane_of(job), (job.submitted_ms, job.id)
-        before = after.get(lane)
-        through = place if before is None else max(place, before.through)
-        after[lane] = Served(at_ms=now_ms, through=through)
+        lane, place = (job.account_id, job.spec.priority), (job.submitted_ms, job.id)
+        before = through.get(lane)
+        if before is None or place > before:
+            through[lane] = place
+    after = dict(served)
+    for lane, place in through.items():
+        known = served.get(lane)
+        after[lane] = Served(at_ms=now_ms, through=max(place, known.through) if known else place)
     return after
 
 

@@ -103,10 +103,7 @@ def _options(request: Request, order: Order, kind: Kind) -> Iterator[_Option]:
     """Where the change would help: shelves that fail, about, nothing but what it mends; the cheapest."""
     ask = request.ask
     mask = order.free(1 if Limit.BUSY in kind.mends else ask.gpu_count)
-    for row in rows_asked(ask, but=kind.mends | {Limit.AWAY, Limit.BUSY}):
-        if not mask:
-            return
-        mask &= order.meeting(row, ask, [])
+    mask = order.meeting(rows_asked(ask, but=kind.mends | {Limit.AWAY, Limit.BUSY}), ask, mask, [])
     for shelf in islice(order.members(mask), _LOOKED_MAX):
         ppm = kind.price_ppm(request, shelf)
         if ppm is not None:
