@@ -136,12 +136,15 @@ def _hello(
             isolation=executor.isolation,
             executor=name,
             driver_version=gpus.driver_version,
+            cuda_version=gpus.cuda_version,
             region=settings.region,
+            labels=settings.labels,
         ),
         terms=Terms(
             gpu_hour_prices_micro=prices_of(inventory, settings.prices_micro),
             run_ms_max=settings.run_seconds_max * 1_000,
             trusted_accounts=settings.trusted_accounts,
+            reclaim_notice_ms=settings.reclaim_notice_seconds * 1_000,
         ),
     )
 

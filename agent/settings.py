@@ -14,6 +14,9 @@ DEFAULT_PATH = Path("/etc/usance/agent.toml")
 PRICE_MICRO_MAX = 1_000_000_000_000
 MICRO = 1_000_000
 GIB = 1 << 30
+LABELS_MAX = 32
+LABEL_BYTES_MAX = 128
+_LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
 
 EXAMPLE = """\
 # Settings of usance-agent. Everything may be left out; what stands here is what holds then.
@@ -37,6 +40,10 @@ region = ""
 # The longest job you take, in seconds; 0 for no limit.
 run_seconds_max = 0
 
+# How long a job may still run when you take this machine back (usance reclaim), in seconds; 0 to 86400.
+# Buyers see it, and may prefer hosts that give more notice.
+reclaim_notice_seconds = 0
+
 # How often usage is recorded, in seconds; 1 to 60.
 record_seconds = 10
 
@@ -49,6 +56,10 @@ tmp_mib = 256
 
 # Processes and threads of one job.
 pids_max = 4096
+
+# Your own words about this machine, by which buyers can ask for it (--host-label rack=b7).
+[labels]
+# rack = "b7"
 
 # What one GPU costs for one hour, in credits, in quotes. "*" is for every model not named here; a GPU
 # without a price is not for sale.
@@ -94,11 +105,13 @@ class Settings:
     trusted_accounts: tuple[str, ...] = ()
     region: str = ""
     run_seconds_max: int = 0
+    reclaim_notice_seconds: int = 0
     record_seconds: int = 10
     output_waiting_mib: int = 64
     workspace_mib: int = 1024
     tmp_mib: int = 256
     pids_max: int = 4096
+    labels: Mapping[str, str] = field(default_factory=dict)
     prices_micro: Mapping[str, int] = field(default_factory=dict)
     simulated_gpus: SimulatedSettings = SimulatedSettings()
 
@@ -174,11 +187,13 @@ def parse(text: str) -> Settings:
         trusted_accounts=top.names("trusted_accounts"),
         region=top.text("region", "", r"[a-z0-9-]{0,64}", 'at most 64 of a-z, 0-9 and "-"'),
         run_seconds_max=top.number("run_seconds_max", 0, 0, 2_592_000),
+        reclaim_notice_seconds=top.number("reclaim_notice_seconds", 0, 0, 86_400),
         record_seconds=top.number("record_seconds", default.record_seconds, 1, 60),
         output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
         tmp_mib=top.number("tmp_mib", default.tmp_mib, 1, 1 << 24),
         pids_max=top.number("pids_max", default.pids_max, 16, 1 << 22),
+        labels=_labels(top.table("labels"), faults),
         prices_micro=_prices(top.table("prices"), faults),
         simulated_gpus=SimulatedSettings(
             count=simulated.number("count", 0, 0, 64),
@@ -232,6 +247,23 @@ def with_price(settings: Settings, price: str) -> Settings:
     if faults:
         raise SettingsError("\n".join(faults))
     return replace(settings, prices_micro=prices)
+
+
+def _labels(values: Mapping[str, object], faults: list[str]) -> dict[str, str]:
+    if len(values) > LABELS_MAX:
+        faults.append(f"labels: there must be at most {LABELS_MAX}, not {len(values)}")
+    labels = {}
+    for name, value in values.items():
+        if not _LABEL_NAME.fullmatch(name):
+            faults.append(f'labels."{name}": a name must be 1 to 63 of a-z, 0-9, ".", "_" and "-"')
+        elif not isinstance(value, str) or len(value.encode()) > LABEL_BYTES_MAX or not value.isprintable():
+            faults.append(
+                f'labels."{name}": must be printable text in quotes, at most {LABEL_BYTES_MAX} bytes, '
+                f"not {value!r}"
+            )
+        else:
+            labels[name] = value
+    return labels
 
 
 def _prices(values: Mapping[str, object], faults: list[str]) -> dict[str, int]:

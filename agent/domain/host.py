@@ -21,7 +21,10 @@ class HostFacts:
     isolation: Isolation
     executor: str
     driver_version: str
+    # The highest that the driver takes, "12.4"; empty without a driver.
+    cuda_version: str
     region: str
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Terms:
     gpu_hour_prices_micro: Mapping[str, int]
     run_ms_max: int
     trusted_accounts: tuple[str, ...]
+    reclaim_notice_ms: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class NvmlGpus:
         try:
             pynvml.nvmlInit()
             self._driver_version: str = pynvml.nvmlSystemGetDriverVersion()
+            self._cuda_version = _cuda_version(_if_told(pynvml.nvmlSystemGetCudaDriverVersion))
         except pynvml.NVMLError as error:
             raise GpuError(_REMEDIES.get(error.value, f"NVIDIA's driver says: {error}")) from error
         self._handles: dict[str, pynvml.c_nvmlDevice_t] = {}
@@ -36,6 +37,10 @@ class NvmlGpus:
     @property
     def driver_version(self) -> str:
         return self._driver_version
+
+    @property
+    def cuda_version(self) -> str:
+        return self._cuda_version
 
     def inventory(self) -> tuple[GpuInfo, ...]:
         found = []
@@ -82,6 +87,11 @@ class NvmlGpus:
             simulated=False,
             compute_capability=f"{capability[0]}.{capability[1]}" if capability else "",
         )
+
+
+def _cuda_version(told: int | None) -> str:
+    """The driver tells 12040 for 12.4."""
+    return "" if told is None else f"{told // 1_000}.{told % 1_000 // 10}"
 
 
 def _sample(uuid: str, handle: pynvml.c_nvmlDevice_t) -> GpuSample:

@@ -18,6 +18,11 @@ class Gpus(Protocol):
         """Empty without a driver."""
         ...
 
+    @property
+    def cuda_version(self) -> str:
+        """The highest that the driver takes, "12.4"; empty where none tells."""
+        ...
+
     def inventory(self) -> tuple[GpuInfo, ...]:
         """All GPUs, in a stable order. Raises GpuError."""
         ...

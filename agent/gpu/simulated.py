@@ -16,6 +16,7 @@ class SimulatedGpus:
     """`count` GPUs of one model. `seed` makes their UUIDs this host's own and the same after a restart."""
 
     driver_version = ""
+    cuda_version = ""
 
     def __init__(self, *, count: int, model: str, vram_bytes: int, seed: str, clock: Clock) -> None:
         self._clock = clock

@@ -57,6 +57,8 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
                 executor=facts.executor,
                 driver_version=facts.driver_version,
                 region=facts.region,
+                cuda_version=facts.cuda_version,
+                labels=facts.labels,
             ),
             terms=host_pb2.Terms(
                 prices=[
@@ -65,6 +67,7 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
                 ],
                 run_ms_max=terms.run_ms_max,
                 trusted_accounts=terms.trusted_accounts,
+                reclaim_notice_ms=terms.reclaim_notice_ms,
             ),
         )
     )

@@ -64,6 +64,11 @@ def test_energy_never_falls(gpus):
     assert readings == sorted(readings)
 
 
+def test_simulated_gpus_have_no_driver():
+    made = SimulatedGpus(count=1, model="m", vram_bytes=1, seed="a", clock=SystemClock())
+    assert (made.driver_version, made.cuda_version) == ("", "")
+
+
 def test_simulated_gpus_are_their_hosts_own():
     def uuids(seed: str) -> set[str]:
         made = SimulatedGpus(count=3, model="m", vram_bytes=1, seed=seed, clock=SystemClock())
@@ -86,7 +91,7 @@ class TestNvml:
 
     def test_it_tells_what_the_driver_tells(self, stub):
         found = NvmlGpus()
-        assert found.driver_version == "550.54.15"
+        assert (found.driver_version, found.cuda_version) == ("550.54.15", "12.4")
         first, second = found.inventory()
         assert (first.uuid, first.model, first.vram_bytes) == (
             FOUR_GPUS[0].uuid,

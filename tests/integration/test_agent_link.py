@@ -76,9 +76,11 @@ async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
         isolation=executor.isolation,
         executor="a fake",
         driver_version="",
+        cuda_version="",
         region="",
+        labels={},
     )
-    terms = Terms(gpu_hour_prices_micro={}, run_ms_max=0, trusted_accounts=())
+    terms = Terms(gpu_hour_prices_micro={}, run_ms_max=0, trusted_accounts=(), reclaim_notice_ms=0)
     link = Link(
         open_channel=lambda: open_channel(
             identity.hosts, identity.authority_pem, identity.key_pem, identity.certificate_pem

@@ -9,9 +9,10 @@ import pytest
 
 from agent import settings
 from agent.domain import pull, token
-from agent.domain.attempt import EndReason
+from agent.domain.attempt import EndReason, Isolation
 from agent.domain.gpu import GpuInfo, GpuSample, GpuTally
-from agent.domain.host import prices_of
+from agent.domain.host import Hello, HostFacts, Terms, prices_of
+from agent.link.convert import hello_request
 from agent.settings import ExecutorKind, Settings, SettingsError
 
 
@@ -64,10 +65,13 @@ class TestSettings:
         found = settings.parse(
             'state_dir = "/srv/u"\nexecutor = "process"\nallow_process_executor = true\n'
             'trusted_accounts = ["ann"]\nregion = "eu-1"\nrun_seconds_max = 60\nrecord_seconds = 5\n'
+            'reclaim_notice_seconds = 300\n[labels]\nrack = "b7"\n"net.gbit" = "10"\n'
             '[prices]\n"RTX" = "0.5"\n"*" = 2\n[simulated_gpus]\ncount = 2\nmodel = "SIMULATED X"\n'
         )
         assert found.state_dir == Path("/srv/u")
         assert found.executor is ExecutorKind.PROCESS
+        assert found.reclaim_notice_seconds == 300
+        assert found.labels == {"rack": "b7", "net.gbit": "10"}
         assert found.prices_micro == {"RTX": 500_000, "*": 2_000_000}
         assert (found.simulated_gpus.count, found.simulated_gpus.model) == (2, "SIMULATED X")
         settings.check(found)
@@ -85,6 +89,13 @@ class TestSettings:
             ('trusted_accounts = "ann"', ["trusted_accounts", "list"]),
             ("colour = 1\nsize = 2", ["colour: there is no such setting", "size: there is no such setting"]),
             ("simulated_gpus = 4", ["simulated_gpus", "table"]),
+            ("reclaim_notice_seconds = 86401", ["reclaim_notice_seconds", "from 0 to 86400"]),
+            ('labels = ["a"]', ["labels", "table"]),
+            ('[labels]\nRack = "b7"', ['labels."Rack"', "a-z"]),
+            ("[labels]\nrack = 7", ['labels."rack"', "in quotes"]),
+            (f'[labels]\nrack = "{129 * "x"}"', ['labels."rack"', "at most 128 bytes"]),
+            ('[labels]\nrack = "a\\tb"', ['labels."rack"', "printable"]),
+            ("[labels]\n" + "".join(f'n{n} = ""\n' for n in range(33)), ["labels", "at most 32"]),
             ("[simulated_gpus]\ncount = 65", ["simulated_gpus.count", "from 0 to 64"]),
             ('[simulated_gpus]\nmodel = "Any GPU"', ["simulated_gpus.model", "SIMULATED"]),
             ('[prices]\n"*" = 0.5', ["prices", "in quotes"]),
@@ -211,3 +222,28 @@ def test_what_has_no_price_is_not_for_sale():
     ]
     assert prices_of(gpus, {"x": 1}) == {"x": 1}
     assert prices_of(gpus, {"x": 1, "*": 2, "z": 3}) == {"x": 1, "y": 2}
+
+
+def test_all_that_the_seller_says_reaches_the_coordinator():
+    facts = HostFacts(
+        hostname="here",
+        cpu_count=4,
+        memory_bytes=5,
+        disk_free_bytes=6,
+        gpus=(),
+        isolation=Isolation.PROCESS,
+        executor="a fake",
+        driver_version="550.54.15",
+        cuda_version="12.4",
+        region="eu-1",
+        labels={"rack": "b7"},
+    )
+    terms = Terms(
+        gpu_hour_prices_micro={"RTX": 7}, run_ms_max=8, trusted_accounts=("ann",), reclaim_notice_ms=9
+    )
+    sent = hello_request(Hello(agent_version="1", boot_id="b", facts=facts, terms=terms)).hello
+    assert (sent.facts.driver_version, sent.facts.cuda_version) == ("550.54.15", "12.4")
+    assert (sent.facts.region, dict(sent.facts.labels)) == ("eu-1", {"rack": "b7"})
+    assert (sent.terms.run_ms_max, sent.terms.reclaim_notice_ms) == (8, 9)
+    assert [(price.model, price.gpu_hour_price_micro) for price in sent.terms.prices] == [("RTX", 7)]
+    assert list(sent.terms.trusted_accounts) == ["ann"]
