@@ -6,11 +6,11 @@ build it anew whenever in doubt. Every limit is decided by the one table in `lim
 
 from collections.abc import Iterable
 
-from coordinator.domain.host import HostRoom
+from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.job import Policy
-from coordinator.domain.limits import Limit, Row, rows_asked
+from coordinator.domain.limits import Limit, Row, choose, rows_asked
 from coordinator.domain.order import Mask, Order
-from coordinator.domain.shelf import Ask, Machine, Share, Shelf
+from coordinator.domain.shelf import Ask, Machine, Moved, Share, Shelf
 
 # Who has as many free as are asked for has as many: COUNT need not be looked at beside BUSY.
 _IMPLIED = frozenset({Limit.AWAY, Limit.COUNT})
@@ -42,9 +42,9 @@ class Index:
             self.online_count -= machine.online
             machine.update(room)
             self.online_count += machine.online
-            self._offer(machine, before)
             for order in self._orders.values():
-                for shelf in machine.shelves:
+                for shelf, count_before in zip(machine.shelves, before, strict=True):
+                    order.offer(shelf, count_before, shelf.count_offered)
                     order.show(shelf)
             return
         self.remove(room.host.id)
@@ -72,29 +72,41 @@ class Index:
     def take(self, share: Share) -> None:
         """A job has got it. A host that has gone meanwhile needs no telling."""
         for machine, part in self._concerned(share):
-            before = [shelf.count_offered for shelf in machine.shelves]
-            machine.take(part)
-            self._offer(machine, before)
+            self._offer(machine, machine.take(part))
+
+    def give(self, shelf: Shelf, ask: Ask) -> tuple[Gpu, ...]:
+        """The GPUs that a job gets of a shelf that it fits; they are taken."""
+        gpus = choose(ask, shelf)
+        if self._claimed_twice:
+            self.take(Share(shelf.host_id, gpus, ask.memory_bytes, ask.cpu_milli))
+            return gpus
+        machine, before = shelf.machine, len(shelf.free)
+        machine.memory_bytes_free -= ask.memory_bytes
+        machine.cpu_milli_free -= ask.cpu_milli
+        if shelf.alike:
+            shelf.free = shelf.free[ask.gpu_count :]
+        else:
+            shelf.free = tuple([gpu for gpu in shelf.free if gpu not in gpus])
+        for order in self._orders.values():
+            order.offer(shelf, before, before - ask.gpu_count)
+        return gpus
 
     def release(self, share: Share) -> None:
         """A job has left it. What the host no longer has is not given back."""
         for machine, part in self._concerned(share):
-            before = [shelf.count_offered for shelf in machine.shelves]
-            machine.give_back(part)
-            self._offer(machine, before)
+            self._offer(machine, machine.give_back(part))
 
-    def _offer(self, machine: Machine, before: list[int]) -> None:
-        for shelf, count_before in zip(machine.shelves, before, strict=True):
-            count = shelf.count_offered
-            if count != count_before:
+    def _offer(self, machine: Machine, moved: Iterable[Moved]) -> None:
+        if machine.online and not machine.kept_free:
+            for shelf, before, after in moved:
                 for order in self._orders.values():
-                    order.offer(shelf, count_before, count)
+                    order.offer(shelf, before, after)
 
     def _concerned(self, share: Share) -> list[tuple[Machine, Share]]:
         """The host, and any other that claims a GPU of the share: it must not sell it either."""
         machine = self._machines.get(share.host_id)
         concerned = [] if machine is None else [(machine, share)]
-        if not self._claimed_twice.isdisjoint(gpu.uuid for gpu in share.gpus):
+        if self._claimed_twice and any(gpu.uuid in self._claimed_twice for gpu in share.gpus):
             others = {claim for gpu in share.gpus for claim in self._claims.get(gpu.uuid, ())}
             others.discard(share.host_id)
             gpus_only = share._replace(memory_bytes=0, cpu_milli=0)
@@ -133,7 +145,9 @@ class Index:
         if machine is not None:
             before = [shelf.count_offered for shelf in machine.shelves]
             machine.kept_free = kept_free
-            self._offer(machine, before)
+            for order in self._orders.values():
+                for shelf, count_before in zip(machine.shelves, before, strict=True):
+                    order.offer(shelf, count_before, shelf.count_offered)
 
     # What is to be known of it
 

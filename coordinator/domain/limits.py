@@ -355,6 +355,8 @@ def first_missed(rows: Iterable[Row], ask: Ask, shelf: Shelf) -> Limit | None:
 
 def choose(ask: Ask, shelf: Shelf) -> tuple[Gpu, ...]:
     """The GPUs that a job gets of a shelf that it fits: those with the least memory that is enough."""
+    if shelf.alike:
+        return shelf.free[: ask.gpu_count]
     return tuple(shelf.suiting(ask, shelf.free)[: ask.gpu_count])
 
 

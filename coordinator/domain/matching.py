@@ -59,7 +59,7 @@ class Pass:
 
 def share_of(spec: JobSpec, host_id: str, gpus: Sequence[Gpu]) -> Share:
     """What a job takes of a host: to be released when its attempt has ended."""
-    return Share(host_id=host_id, gpus=gpus, memory_bytes=spec.memory_bytes, cpu_milli=spec.cpu_milli)
+    return Share(host_id, gpus, spec.memory_bytes, spec.cpu_milli)
 
 
 def best(request: Request, rooms: Index | Sequence[HostRoom]) -> tuple[HostRoom, Fit] | None:
@@ -95,16 +95,22 @@ def run_pass(
     placed: list[Job] = []
     keepers: set[str] = set()
     for job, request in turns:
-        shelf = index.best(request.ask, request.spec.policy)
+        ask = request.ask
+        shelf = index.best(ask, request.spec.policy)
         if shelf is None:
             left.append(job.id)
             if now_ms - job.queued_ms >= KEEP_FREE_AFTER_MS and job.account_id not in keepers:
                 _keep_free(index, job, request, keepers)
             continue
-        placement = _placement(job, request, shelf)
-        index.take(share_of(request.spec, shelf.host_id, placement.gpus))
-        turns.given(job.account_id, len(placement.gpus))
-        placements.append(placement)
+        turns.given(job.account_id, ask.gpu_count)
+        placements.append(
+            Placement(
+                job_id=job.id,
+                host=shelf.machine.host,
+                gpus=index.give(shelf, ask),
+                hour_price_micro=hour_price_micro(shelf.price, ask.gpu_count),
+            )
+        )
         placed.append(job)
     return Pass(placements=placements, waiting=left, served=after_serving(served, placed, now_ms))
 
@@ -115,16 +121,6 @@ def place(
     """A pass over a market seen for the first time, where nobody holds anything and nobody has waited."""
     outcome = run_pass(requests, Index(rooms), held={}, served={}, now_ms=0)
     return outcome.placements, outcome.waiting
-
-
-def _placement(job: Job, request: Request, shelf: Shelf) -> Placement:
-    gpus = choose(request.ask, shelf)
-    return Placement(
-        job_id=job.id,
-        host=shelf.machine.host,
-        gpus=gpus,
-        hour_price_micro=hour_price_micro(shelf.price, len(gpus)),
-    )
 
 
 def _keep_free(index: Index, job: Job, request: Request, keepers: set[str]) -> None:

@@ -69,13 +69,14 @@ class Order:
 
     def offer(self, shelf: Shelf, count_before: int, count: int) -> None:
         """So many of its GPUs were on offer, and so many are now."""
-        byte, bit = divmod(self._place[shelf], 8)
+        place = self._place[shelf]
+        byte, bit = place >> 3, 1 << (place & 7)
         while len(self._offers) <= count:
             self._offers.append(bytearray(len(self._offers[0])))
             self._free.append(0)
         low, high = (count, count_before) if count < count_before else (count_before, count)
         for n in range(low + 1, high + 1):
-            self._offers[n][byte] ^= 1 << bit
+            self._offers[n][byte] ^= bit
             self._free[n] = None
 
     def show(self, shelf: Shelf) -> None:

@@ -100,6 +100,10 @@ class Share(NamedTuple):
     cpu_milli: int = 0
 
 
+# A shelf, and how many GPUs of it were free before and are now.
+Moved = tuple["Shelf", int, int]
+
+
 class Machine:
     """What the shelves of one host have in common. Its `update` comes after what never changes."""
 
@@ -163,20 +167,25 @@ class Machine:
     def trusts(self, ask: Ask) -> bool:
         return may_run_unisolated(self.host, *ask.account)
 
-    def take(self, share: Share) -> None:
+    def take(self, share: Share) -> list[Moved]:
         taken = {gpu.uuid for gpu in share.gpus}
-        for shelf in self.shelves:
-            shelf.free = tuple([gpu for gpu in shelf.free if gpu.uuid not in taken])
         self.memory_bytes_free -= share.memory_bytes
         self.cpu_milli_free -= share.cpu_milli
+        return [
+            shelf.now_free(left)
+            for shelf in self.shelves
+            if len(left := [gpu for gpu in shelf.free if gpu.uuid not in taken]) < len(shelf.free)
+        ]
 
-    def give_back(self, share: Share) -> None:
+    def give_back(self, share: Share) -> list[Moved]:
         back = {gpu.uuid for gpu in share.gpus}
-        for shelf in self.shelves:
-            free = back | {gpu.uuid for gpu in shelf.free}
-            shelf.free = tuple(gpu for gpu in shelf.gpus if gpu.uuid in free)
         self.memory_bytes_free += share.memory_bytes
         self.cpu_milli_free += share.cpu_milli
+        return [
+            shelf.now_free([gpu for gpu in shelf.gpus if gpu.uuid in back or gpu in shelf.free])
+            for shelf in self.shelves
+            if any(gpu.uuid in back for gpu in shelf.gpus)
+        ]
 
     def room(self) -> HostRoom:
         """What is free now. GPUs that are not for sale are not told."""
@@ -222,6 +231,11 @@ class Shelf:
         # By policy, kept by who computes them: they never change.
         self.scores: dict[Policy, int] = {}
         self.alike = len({(gpu.vram_bytes, gpu.compute_capability) for gpu in gpus}) == 1
+
+    def now_free(self, gpus: Sequence[Gpu]) -> Moved:
+        moved = self, len(self.free), len(gpus)
+        self.free = tuple(gpus)
+        return moved
 
     @property
     def count_offered(self) -> int:
