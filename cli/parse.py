@@ -67,7 +67,7 @@ def parse_size(text: str) -> int:
 
 def parse_gpu(text: str) -> GpuRequest:
     """MODEL[:COUNT]; the model is part of its name, "any" for any."""
-    model, colon, count_text = text.strip().partition(":")
+    model, colon, count_text = parse_text(text).strip().partition(":")
     if not model or (colon and not count_text):
         raise ValueError(f"{text!r} names no GPU; write it like rtx4090, rtx4090:2 or any:2")
     if colon and not (
@@ -84,11 +84,19 @@ def parse_env(text: str) -> tuple[str, str]:
     return name, value
 
 
+def parse_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!a} is not UTF-8, which is all that the market takes") from None
+    return text
+
+
 def parse_label(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or _LABEL_NAME.fullmatch(name) is None:
         raise ValueError(f"{text!r} is no label; write it like rack=b7, the name in small letters")
-    return name, value
+    return name, parse_text(value)
 
 
 def parse_version(text: str) -> str:

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from cli.commands.asked import TEXT
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
 from cli.model import Account, Role
@@ -82,7 +83,7 @@ def token(session: Session, name: str, lifetime: int) -> None:
 @admin.command()
 @click.argument("name")
 @click.argument("amount", type=CREDITS)
-@click.option("--reason", required=True, help="For the books: what the credits were given for.")
+@click.option("--reason", type=TEXT, required=True, help="For the books: what the credits were given for.")
 @market_command
 def deposit(session: Session, name: str, amount: int, reason: str) -> None:
     """Put credits that came in from outside into an account's wallet."""
@@ -129,7 +130,7 @@ def audit(session: Session) -> None:
 
 @admin.command()
 @click.argument("host")
-@click.option("--reason", required=True, help="For the seller and the books: why.")
+@click.option("--reason", type=TEXT, required=True, help="For the seller and the books: why.")
 @market_command
 def quarantine(session: Session, host: str, reason: str) -> None:
     """Give a host no new jobs until you trust it again; what runs goes on."""

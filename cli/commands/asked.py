@@ -5,11 +5,12 @@ from functools import wraps
 
 import click
 
-from cli.parse import parse_label, parse_reliability, parse_version
+from cli.parse import parse_label, parse_reliability, parse_text, parse_version
 from cli.session import Typed
 from cli.wishes import HostRequest
 
 LABEL = Typed("NAME=VALUE", parse_label)
+TEXT = Typed("TEXT", parse_text)
 VERSION = Typed("VERSION", parse_version)
 RELIABILITY = Typed("PERCENT", parse_reliability)
 
@@ -17,7 +18,9 @@ RELIABILITY = Typed("PERCENT", parse_reliability)
 def host_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command `host`, made of its options, and `compute_capability`."""
 
-    @click.option("--region", "regions", multiple=True, help="Only hosts in this region; repeatable.")
+    @click.option(
+        "--region", "regions", type=TEXT, multiple=True, help="Only hosts in this region; repeatable."
+    )
     @click.option("--driver", type=VERSION, default=None, help="At least this driver version, like 550.54.")
     @click.option("--cuda", type=VERSION, default=None, help="At least this CUDA version, like 12.4.")
     @click.option("--cc", type=VERSION, default=None, help="At least this compute capability, like 8.0.")

@@ -103,10 +103,10 @@ def _stay(session: Session, spec: JobSpec, *, verbose: bool) -> int:
 
 
 def _tell_submitted(session: Session, job: Job) -> None:
-    from cli.render import limit_lines
+    from cli.screens import why_lines
 
     session.note(f"{job.job_id} submitted")
-    for line in limit_lines(job.limits):
+    for line in why_lines(job.limits, job.cheapest_change):
         session.note(line)
 
 

@@ -5,7 +5,7 @@ from functools import wraps
 
 import click
 
-from cli.commands.asked import LABEL, host_options
+from cli.commands.asked import LABEL, TEXT, host_options
 from cli.errors import WrongUse
 from cli.model import Isolation, JobSpec
 from cli.parse import name_from_command, parse_credits, parse_duration, parse_env, parse_gpu, parse_size
@@ -62,7 +62,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         help="When the host falls silent: wait for it, take another at once (a retry), or fail [wait].",
     )
     @click.option("--label", "labels", type=LABEL, multiple=True, help="For your own books; repeatable.")
-    @click.option("--note", default="", help="A note for people.")
+    @click.option("--note", type=TEXT, default="", help="A note for people.")
     @host_options
     @click.option("--name", default="", help="A name for people [the program's].")
     @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -95,9 +95,6 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             *words,
             name,
             image,
-            note,
-            *host.regions,
-            gpu.model,
             *(value for pair in env for value in pair),
         ):
             _check_text(text)

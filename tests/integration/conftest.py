@@ -1,11 +1,13 @@
 """A coordinator of its own for each script of a test."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coordinator.settings import Settings
+from tests.support.fake_market import FakeMarket
 from tests.support.running_coordinator import copy_of, prepare, running
 from tests.support.scripts import Play, Script
 
@@ -13,6 +15,17 @@ from tests.support.scripts import Play, Script
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return prepare(tmp_path_factory.mktemp("template") / "data")
+
+
+@pytest.fixture
+def fake_market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMarket]:
+    """A scripted market, and an environment in which the command line speaks to it."""
+    fake = FakeMarket(tmp_path)
+    monkeypatch.setenv("USANCE_PROFILE", str(tmp_path / "profile.toml"))
+    for name, value in fake.environment.items():
+        monkeypatch.setenv(name, value)
+    yield fake
+    fake.stop()
 
 
 @pytest.fixture

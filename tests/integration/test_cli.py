@@ -18,13 +18,8 @@ RUN = ["run", "-y", "--image", "img", "--budget", "5"]
 
 
 @pytest.fixture
-def market(tmp_path, monkeypatch):
-    fake = FakeMarket(tmp_path)
-    monkeypatch.setenv("USANCE_PROFILE", str(tmp_path / "profile.toml"))
-    for name, value in fake.environment.items():
-        monkeypatch.setenv(name, value)
-    yield fake
-    fake.stop()
+def market(fake_market):
+    return fake_market
 
 
 def test_a_run_gives_back_both_streams_byte_for_byte_and_the_exit_code(market, capfdbinary):

@@ -26,6 +26,10 @@ class Script:
     complete: bool = True
     # False: it runs until it is cancelled.
     ends: bool = True
+    # It waits in the queue until it is cancelled.
+    waits: bool = False
+    # All that it cost was given back.
+    credited: bool = False
 
 
 class FakeJob:
@@ -38,9 +42,22 @@ class FakeJob:
 
     @property
     def ended(self) -> bool:
-        return self.script.ends or self.cancelled
+        return (self.script.ends and not self.script.waits) or self.cancelled
 
     def message(self) -> pb.Job:
+        if self.script.waits and not self.cancelled:
+            return pb.Job(
+                job_id=self.id,
+                spec=self.spec,
+                state=types_pb2.JOB_STATE_QUEUED,
+                detail="waits for a host",
+                limits=[pb.LimitCount(limit="GPU memory", host_count=2, remedy="at most 24 GiB")],
+                queue_place=3,
+                cheapest_change="ask for 24 GiB of GPU memory",
+            )
+        return self._begun()
+
+    def _begun(self) -> pb.Job:
         script = self.script
         state = "RUNNING" if not self.ended else "CANCELLED" if self.cancelled else script.state
         attempt = pb.Attempt(
@@ -103,6 +120,16 @@ class FakeJob:
             run_ms_affordable=self.spec.budget_micro * 3_600_000 // HOUR_PRICE_MICRO,
             run_ms_max=self.spec.run_ms_max or 86_400_000,
             lines=lines,
+            credits=[
+                pb.BillCredit(
+                    number=number,
+                    earning_micro=line.earning_micro,
+                    fee_micro=line.fee_micro,
+                    reason="the host was lost",
+                )
+                for number, line in enumerate(lines, start=1)
+                if self.script.credited
+            ],
         )
         held = self.spec.budget_micro
         return pb.Bill(
@@ -112,6 +139,7 @@ class FakeJob:
             charged_micro=charged,
             released_micro=held - charged if self.ended else 0,
             attempts=[attempt],
+            credited_micro=charged if self.script.credited else 0,
         )
 
     def pieces(self) -> list[pb.AttemptLog]:

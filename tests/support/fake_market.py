@@ -50,6 +50,7 @@ class FakeMarket:
                 executor="Docker Engine 28.5.2",
             )
         ]
+        self.host_state = types_pb2.HOST_STATE_ONLINE
         self.changed = threading.Condition()
         certificates = make_certificates(SERVER_NAME)
         self.ca = folder / "ca.pem"
@@ -83,6 +84,22 @@ class FakeMarket:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the line is cut")
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
             refuse(context, code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", "the token is unknown")
+
+    def host(self) -> pb.Host:
+        return pb.Host(host_id=HOST_ID, hostname="box\x1b[2Jevil", state=self.host_state, offers=self.offers)
+
+    def change_host(
+        self,
+        name: str,
+        state: types_pb2.HostState.ValueType,
+        request: pb.PauseHostRequest | pb.ResumeHostRequest | pb.ReclaimHostRequest,
+        context: grpc.ServicerContext,
+    ) -> None:
+        uuid.UUID(request.request_id)
+        self.enter(name, request, context)
+        if request.host_id != HOST_ID:
+            refuse(context, code_pb2.NOT_FOUND, "NOT_FOUND", f"no host {request.host_id}")
+        self.host_state = state
 
     def find(self, job_id: str, context: grpc.ServicerContext) -> FakeJob:
         for job in self.jobs:
@@ -121,6 +138,16 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
         self._market.enter("ListOffers", request, context)
         return pb.ListOffersResponse(offers=self._market.offers)
 
+    def WatchOffers(self, request, context):
+        self._market.enter("WatchOffers", request, context)
+        told = None
+        with self._market.changed:
+            while context.is_active():
+                if told != self._market.offers:
+                    told = list(self._market.offers)
+                    yield pb.WatchOffersResponse(offers=told)
+                self._market.changed.wait(0.05)
+
     def QuoteJob(self, request, context):
         self._market.enter("QuoteJob", request, context)
         offer = self._market.offers[0] if self._market.offers else None
@@ -132,6 +159,7 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
             run_ms_affordable=5_000,
             hosts_considered=2,
             limits=[limit],
+            cheapest_change="" if offer else "pay 0.42 for a GPU-hour",
             fee_ppm=FEE_PPM,
         )
 
@@ -178,9 +206,14 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
     def ReadLogs(self, request, context):
         self._market.enter("ReadLogs", request, context)
         job = self._market.find(request.job_id, context)
+        begin = request.offset
+        if request.tail_bytes and not request.attempt_id:
+            begin = max(0, sum(len(data) for _, data in job.script.output) - request.tail_bytes)
         for piece in self._cut("ReadLogs", iter(job.pieces()), context):
             chunk = piece.chunk
-            if chunk.offset + len(chunk.data) > request.offset:
+            if chunk.offset + len(chunk.data) > begin:
+                if request.tail_bytes and chunk.offset < begin:
+                    chunk.data, chunk.offset = chunk.data[begin - chunk.offset :], begin
                 yield pb.ReadLogsResponse(chunk=piece)
         if request.follow:
             self._wait_ended(job, context)
@@ -193,6 +226,16 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
             job.cancelled = True
             self._market.changed.notify_all()
         return pb.CancelJobResponse(job=job.message())
+
+    def ExtendJob(self, request, context):
+        uuid.UUID(request.request_id)
+        self._market.enter("ExtendJob", request, context)
+        job = self._market.find(request.job_id, context)
+        if job.ended:
+            refuse(context, code_pb2.FAILED_PRECONDITION, "JOB_ENDED", "the job has ended")
+        job.spec.budget_micro += request.budget_micro_more
+        job.spec.run_ms_max = (job.spec.run_ms_max or 86_400_000) + request.run_ms_more
+        return pb.ExtendJobResponse(job=job.message())
 
     def GetBill(self, request, context):
         self._market.enter("GetBill", request, context)
@@ -237,13 +280,19 @@ class _Seller(market_pb2_grpc.SellerServiceServicer):
 
     def ListHosts(self, request, context):
         self._market.enter("ListHosts", request, context)
-        host = pb.Host(
-            host_id=HOST_ID,
-            hostname="box\x1b[2Jevil",
-            state=types_pb2.HOST_STATE_ONLINE,
-            offers=self._market.offers,
-        )
-        return pb.ListHostsResponse(hosts=[host])
+        return pb.ListHostsResponse(hosts=[self._market.host()])
+
+    def PauseHost(self, request, context):
+        self._market.change_host("PauseHost", types_pb2.HOST_STATE_PAUSED, request, context)
+        return pb.PauseHostResponse(host=self._market.host())
+
+    def ResumeHost(self, request, context):
+        self._market.change_host("ResumeHost", types_pb2.HOST_STATE_ONLINE, request, context)
+        return pb.ResumeHostResponse(host=self._market.host())
+
+    def ReclaimHost(self, request, context):
+        self._market.change_host("ReclaimHost", types_pb2.HOST_STATE_DRAINING, request, context)
+        return pb.ReclaimHostResponse(host=self._market.host())
 
 
 class _Admin(market_pb2_grpc.AdminServiceServicer):
@@ -279,6 +328,14 @@ class _Admin(market_pb2_grpc.AdminServiceServicer):
             pb.TrialBalanceLine(ledger_account="wallet ann", balance_micro=7_000_000),
         ]
         return pb.GetTrialBalanceResponse(lines=lines)
+
+    def QuarantineHost(self, request, context):
+        self._market.change_host("QuarantineHost", types_pb2.HOST_STATE_QUARANTINED, request, context)
+        return pb.QuarantineHostResponse(host=self._market.host())
+
+    def UnquarantineHost(self, request, context):
+        self._market.change_host("UnquarantineHost", types_pb2.HOST_STATE_ONLINE, request, context)
+        return pb.UnquarantineHostResponse(host=self._market.host())
 
     def RunAudit(self, request, context):
         self._market.enter("RunAudit", request, context)
