@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,8 @@ _Result = TypeVar("_Result")
 OPERATOR = "operator"
 _NUMBERS = itertools.count(1)
 _PROGRAMS = Path(sys.executable).parent
-# Quick to see that somebody has come back; slow to give up on one whom a test has killed.
-_PACE = ["--beat-interval-ms", "500", "--reconnect-window-ms", "30000"]
+# Quick to see that somebody has come back.
+_BEAT_MS = 500
 _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
 _LEAVE_S = 15.0
@@ -60,6 +60,7 @@ class AgentTerms:
     simulated_gpus: int = 1
     trusted_accounts: tuple[str, ...] = ()
     record_seconds: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, state_dir: Path) -> str:
         lines = [
@@ -69,6 +70,8 @@ class AgentTerms:
             f"trusted_accounts = {json.dumps(self.trusted_accounts)}",
             f"record_seconds = {self.record_seconds}",
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
+            "[labels]",
+            *(f"{name} = {json.dumps(value)}" for name, value in self.labels.items()),
             f'[prices]\n"*" = "{self.price}"',
             f"[simulated_gpus]\ncount = {self.simulated_gpus}",
             'model = "SIMULATED NVIDIA GeForce RTX 4090"\nvram_gib = 24',
@@ -100,6 +103,8 @@ class WholeMarket:
     folder: Path
     # A PostgreSQL URL; without one SQLite in the folder.
     database: str | None = None
+    # Slow to give up on one whom a test has killed.
+    window_ms: int = 30_000
     market_address: str = field(init=False)
     hosts_address: str = field(init=False)
 
@@ -131,7 +136,8 @@ class WholeMarket:
         told_before = len(_READY.findall(log.read_text())) if log.exists() else 0
         addresses = ["--market", self.market_address, "--hosts", self.hosts_address]
         argv = [program("usance-coordinator"), "run", "--data-dir", str(self._data), *addresses]
-        process = spawn([*argv, *_PACE, *self._database_flags], log=log)
+        pace = ["--beat-interval-ms", str(_BEAT_MS), "--reconnect-window-ms", str(self.window_ms)]
+        process = spawn([*argv, *pace, *self._database_flags], log=log)
         self._coordinator = process
 
         def ready() -> bool:
@@ -232,9 +238,18 @@ class WholeMarket:
             if process.poll() is not None:
                 raise RuntimeError(f"agent {name} ended at once:\n{self.log(f'agent-{name}')}")
             hosts = self.ask(agent.seller, lambda market: market.list_hosts())
-            return any(host.state == "ONLINE" for host in hosts)
+            return any(host.state == "ONLINE" and host.host_id == self.host_id(name) for host in hosts)
 
         wait_until(online, f"agent {name} is online")
+
+    def host_id(self, name: str) -> str:
+        identity = json.loads((self._agents[name].state / "identity.json").read_text())
+        return str(identity["host_id"])
+
+    def signal_agent(self, name: str, number: signal.Signals) -> None:
+        process = self._agents[name].process
+        assert process is not None
+        process.send_signal(number)
 
     def kill_agent(self, name: str) -> None:
         process = self._agents[name].process
@@ -353,6 +368,10 @@ class Running:
             if found.decode().strip() == line:
                 return
         raise AssertionError(f"it ended before {line!r}: {self.err}")
+
+    def line(self) -> bytes:
+        """The next one."""
+        return self._stdout.readline()
 
     def until_size(self, size: int) -> None:
         self.out += self._stdout.read(size - len(self.out))
