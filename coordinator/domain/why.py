@@ -19,6 +19,11 @@ _LOOKED_MAX = 300
 _TRIED_MAX = 100
 _ASKED_FIRST = frozenset({Limit.AWAY, Limit.MODEL})
 
+# What is said of these is the same whichever hosts fail.
+_REMEDY_ALIKE = frozenset(
+    {Limit.MODEL, Limit.FAILED_BEFORE, Limit.ISOLATION, Limit.TRUST, Limit.IMAGE, Limit.LABELS, Limit.BUSY}
+)
+
 _Option = tuple[int, int, str, str, Kind, Shelf]
 
 
@@ -65,7 +70,9 @@ def explain(request: Request, rooms: Index | Sequence[HostRoom]) -> WhyNot:
         meeting = only_meeting(order, row, ask, _offered(order, row, ask, left))
         count = order.host_count(meeting)
         if count < host_count:
-            told.append((row.limit, host_count - count, list(order.members(left & ~meeting))))
+            failing = order.members(left & ~meeting)
+            one_will_do = row.limit in _REMEDY_ALIKE
+            told.append((row.limit, host_count - count, list(islice(failing, 1 if one_will_do else None))))
         host_count, left = count, meeting
     return WhyNot(
         host_count=len(index),
