@@ -15,9 +15,9 @@ from coordinator.domain.words import (
     amount,
     duration,
     duration_told,
+    percent,
     plural,
     processors,
-    share,
     size,
     size_told,
 )
@@ -145,7 +145,7 @@ KINDS: tuple[Kind, ...] = (
         ),
         words=lambda before, after: _version_words(
             "compute capability",
-            "--compute-capability",
+            "--cc",
             before.gpus.compute_capability_min,
             after.gpus.compute_capability_min,
         ),
@@ -205,7 +205,7 @@ KINDS: tuple[Kind, ...] = (
         words=lambda before, after: (
             "do without "
             + ", ".join(
-                f"--label {name}={value}"
+                f"--host-label {name}={value}"
                 for name, value in sorted(before.host.labels.items())
                 if name not in after.host.labels
             )
@@ -220,8 +220,8 @@ KINDS: tuple[Kind, ...] = (
             request.spec, lambda host: replace(host, reliability_ppm_min=shelf.machine.reliability_ppm)
         ),
         words=lambda before, after: (
-            f"set --reliability to {share(after.host.reliability_ppm_min)} "
-            f"(now {share(before.host.reliability_ppm_min)})"
+            f"set --reliability to {percent(after.host.reliability_ppm_min)} "
+            f"(now {percent(before.host.reliability_ppm_min)})"
         ),
     ),
     Kind(

@@ -11,7 +11,7 @@ from typing import Any
 from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.policy import order_key
 from coordinator.domain.shelf import Ask, Machine, Request, Shelf, version
-from coordinator.domain.words import amount, duration, plural, processors, share, size
+from coordinator.domain.words import amount, duration, percent, plural, processors, size
 
 _REGIONS_TOLD_MAX = 5
 
@@ -262,9 +262,9 @@ TABLE: tuple[Row, ...] = (
         loosen=_down_to_half_percent,
         asked=lambda ask: ask.reliability_ppm,
         met=lambda ask, shelf: ask.reliability_ppm <= shelf.machine.reliability_ppm,
-        words=lambda request: f"has a reliability below {share(request.spec.host.reliability_ppm_min)}",
+        words=lambda request: f"has a reliability below {percent(request.spec.host.reliability_ppm_min)}",
         remedy=lambda _, shelves: (
-            f"{share(max(shelf.machine.reliability_ppm for shelf in shelves))} would do"
+            f"{percent(max(shelf.machine.reliability_ppm for shelf in shelves))} would do"
         ),
     ),
     Row(

@@ -41,9 +41,10 @@ def processors(milli: int) -> str:
     return f"{whole}.{rest:03}".rstrip("0").rstrip(".")
 
 
-def share(ppm: int) -> str:
-    """Parts per million as a part of one: 995000 is "0.995"."""
-    return f"0.{ppm:06}".rstrip("0").ljust(3, "0") if ppm < 1_000_000 else "1.0"
+def percent(ppm: int) -> str:
+    """Parts per million in percent, exact: 995000 is "99.5%"."""
+    whole, rest = divmod(ppm, 10_000)
+    return f"{whole}.{rest:04}".rstrip("0").rstrip(".") + "%"
 
 
 def plural(count: int, noun: str) -> str:

@@ -111,8 +111,8 @@ ROWS = {
     Limit.RELIABILITY: (
         asks(reliability_ppm_min=995_000),
         replace(ROOM, host=replace(ROOM.host, reliability_ppm=980_000)),
-        "has a reliability below 0.995",
-        "0.98 would do",
+        "has a reliability below 99.5%",
+        "98% would do",
     ),
     Limit.MEMORY: (
         request(spec=spec(memory_bytes=65 * GIB)),

@@ -55,7 +55,7 @@ def of_host(**changes: Any) -> Request:
         (
             asks(compute_capability_min="9.0"),
             OLD,
-            "accept compute capability 8.6 instead of 9.0 (--compute-capability 8.6)",
+            "accept compute capability 8.6 instead of 9.0 (--cc 8.6)",
         ),
         (asks(model="H100"), PAIR, f"take a {MODEL} instead of a H100"),
         (
@@ -82,12 +82,12 @@ def of_host(**changes: Any) -> Request:
         (
             of_host(labels={"tier": "gold", "rack": "7"}),
             having(labels={"rack": "7"}),
-            "do without --label tier=gold",
+            "do without --host-label tier=gold",
         ),
         (
             of_host(reliability_ppm_min=995_000),
             replace(PAIR, host=replace(PAIR.host, reliability_ppm=991_000)),
-            "set --reliability to 0.991 (now 0.995)",
+            "set --reliability to 99.1% (now 99.5%)",
         ),
         (
             request(spec=spec(memory_bytes=48 * GIB)),
