@@ -10,8 +10,8 @@ from coordinator.domain.host import Gpu, HostRoom, HostState
 from coordinator.domain.index import Index
 from coordinator.domain.job import Policy
 from coordinator.domain.limits import Misfit, fit
-from coordinator.domain.matching import Request, best, explain, share_of
-from tests.support.values import GIB, gpu, request, room, spec
+from coordinator.domain.matching import Request, best, explain, run_pass, share_of
+from tests.support.values import GIB, gpu, job, request, room, spec
 from tests.unit.coordinator.markets import random_market, random_request, random_room
 
 SEEDS = range(40)
@@ -82,6 +82,21 @@ def test_hosts_are_counted_as_a_plain_scan_counts_them(seed):
         assert dict(why.counts) == dict(Counter(found.limit for found in misfits))
         assert [limit for limit, _ in why.counts] == sorted(limit for limit, _ in why.counts)
         assert why.host_count == len(rooms)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_pass_gives_what_scans_one_after_the_other_give(seed):
+    rng = Random(seed)
+    rooms = random_market(rng, 25)
+    waiting = [(job(f"job_{n:03}", submitted_ms=n), random_request(rng)) for n in range(60)]
+    outcome = run_pass(waiting, Index(rooms), held={}, served={}, now_ms=0)
+    given = {placed.job_id: (placed.host.id, placed.gpus) for placed in outcome.placements}
+    plainly = Index(rooms)
+    for one, asked in waiting:
+        found = best(asked, rooms_of(plainly))
+        assert given.get(one.id) == (None if found is None else (found[0].host.id, found[1].gpus))
+        if found is not None:
+            plainly.take(share_of(asked.spec, found[0].host.id, found[1].gpus))
 
 
 def test_what_was_taken_is_free_again_when_it_is_released():
