@@ -34,6 +34,7 @@ class EndReason(StrEnum):
     RECLAIMED = "reclaimed"
     PAID_THROUGH = "paid_through"
     SUPERSEDED = "superseded"
+    CLAIM_REFUSED = "claim_refused"
 
 
 class Isolation(StrEnum):
