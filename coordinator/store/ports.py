@@ -106,6 +106,14 @@ class Jobs(Protocol):
         """Those of which their host has not said yet that it knows."""
         ...
 
+    def attempts_stopping(self) -> Sequence[Attempt]:
+        """Those whose end was asked for, and of which the host has not said that they are over."""
+        ...
+
+    def attempts_awaiting_output(self) -> Sequence[Attempt]:
+        """Those that ended and of whose output more is to come."""
+        ...
+
     def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...
 
     def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:

@@ -313,7 +313,7 @@ def test_output_that_is_not_what_the_host_says_it_was_is_not_called_complete(pla
 
 
 def test_a_long_bill_can_be_read(play: Play) -> None:
-    """Three days of records came to more than a message could hold, and nobody could see the bill any more."""
+    """Three days of records came to more than a message could hold: nobody could see the bill."""
 
     async def script(market: Running) -> None:
         agent = await market.agent()
