@@ -41,7 +41,7 @@ def clock() -> ManualClock:
 def journal(tmp_path: Path):
     opened = UsageJournal(tmp_path / "usage", KEY)
     yield opened
-    opened.close()
+    asyncio.run(opened.close())
 
 
 def make_meter(journal: UsageJournal, clock: ManualClock) -> Meter:
