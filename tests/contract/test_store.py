@@ -260,9 +260,17 @@ def test_attempts_are_found_by_job_by_host_and_by_what_is_awaited_of_them(market
     market.save_attempt(second, told)
     assert market.attempts_reported_ended() == [told]
     assert market.attempts_untaken() == []
+    assert market.attempts_stopping() == market.attempts_awaiting_output() == []
+    stopping = replace(told, state=AttemptState.STOPPING, reported_end=None)
+    market.save_attempt(told, stopping)
+    assert market.attempts_stopping() == [stopping]
+    market.save_attempt(stopping, replace(told, state=AttemptState.STOPPING))
+    assert market.attempts_stopping() == []
+    told = replace(told, state=AttemptState.STOPPING)
     over = replace(told, state=AttemptState.ENDED, end_reason=EndReason.EXITED, cause=Cause.BUYER)
     market.save_attempt(told, over)
     assert [a.id for a in market.attempts_on_host("host_1")] == ["att_2"], "its output is still awaited"
+    assert [a.id for a in market.attempts_awaiting_output()] == ["att_2"]
     assert market.attempts_reported_ended() == []
 
 
