@@ -27,7 +27,7 @@ from usance.v1 import types_pb2 as t
 
 BEAT_MS, WINDOW_MS = 1_000, 60_000
 FEE_PPM = 50_000
-WAIT_S = 10.0
+WAIT_S = 30.0
 T = TypeVar("T")
 
 
