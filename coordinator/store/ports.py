@@ -14,6 +14,8 @@ from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
 from ledger.entries import Outcome, Transfer
 
+NUMBER_MAX = 2**63 - 1
+
 
 class Accounts(Protocol):
     def insert_account(self, account: Account, now_ms: int) -> bool:
@@ -121,7 +123,7 @@ class Jobs(Protocol):
         ...
 
     def lines_of(
-        self, attempt_ids: Sequence[str], number_min: int = 0
+        self, attempt_ids: Sequence[str], number_min: int = 0, number_max: int = NUMBER_MAX
     ) -> dict[str, list[tuple[Line, str]]]: ...
 
     def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None: ...

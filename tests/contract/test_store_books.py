@@ -40,6 +40,7 @@ def test_bill_lines_come_back_as_they_went_in(market: SqlTransaction) -> None:
     market.insert_lines("att_1", lines)
     assert market.lines_of(["att_1", "att_9"]) == {"att_1": lines, "att_9": []}
     assert market.lines_of(["att_1"], number_min=2) == {"att_1": lines[1:]}
+    assert market.lines_of(["att_1"], number_max=1) == {"att_1": lines[:1]}
 
 
 def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
