@@ -81,6 +81,8 @@ def terms(message: h.Terms) -> Terms:
 
 def reports(message: h.Beat) -> list[Report]:
     few("beat.attempts", len(message.attempts), ATTEMPTS_MAX)
+    if len({(one.attempt_id, one.epoch) for one in message.attempts}) != len(message.attempts):
+        raise invalid("beat.attempts", "each attempt once")
     return [_report(attempt) for attempt in message.attempts]
 
 

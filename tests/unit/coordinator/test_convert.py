@@ -226,6 +226,7 @@ def test_output_out_of_bounds_is_refused_by_its_field(field: str, change: list[t
 def test_more_than_a_message_may_hold_is_refused() -> None:
     for field, convert in (
         ("beat.attempts", lambda: convert_host.reports(h.Beat(attempts=[report_message()] * 257))),
+        ("beat.attempts", lambda: convert_host.reports(h.Beat(attempts=[report_message()] * 2))),
         ("usage.records", lambda: convert_host.records(h.UsageReport(records=[t.UsageRecord()] * 257))),
     ):
         with pytest.raises(Refusal) as caught:
