@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Parallel test processes.
 WORKERS ?= 2
+# Which markets `make sim` plays.
+SEEDS ?= 100
+FIRST ?= 1
 PROTOS := $(sort $(wildcard proto/usance/v1/*.proto))
 
 help:  ## print this help
@@ -31,6 +34,9 @@ check: lint  ## the fast subset: lint, types, imports, unit tests
 test: lint  ## everything: `make check`, contract, integration and end-to-end tests
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -rs
 
+sim: setup  ## play SEEDS markets in simulation, from number FIRST on (docs/reliability.md)
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) --workers $(WORKERS)
+
 demo: setup  ## the main job, end to end, on this machine
 	$(BIN)/python -m tests.e2e.demo
 
@@ -52,4 +58,4 @@ clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test demo proto freeze lock clean
+.PHONY: help setup lint check test sim demo proto freeze lock clean

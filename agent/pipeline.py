@@ -142,9 +142,9 @@ class Attempt:
         self.spool.acknowledge(log_offset)
         await self.journal.acknowledge(usage_number)
 
-    def close(self) -> None:
-        self.journal.close()
-        self.spool.close()
+    async def close(self) -> None:
+        await self.journal.close()
+        await self.spool.close()
 
     async def run(self) -> None:
         """Live through what is left of the attempt. Cancelling it leaves what runs alone."""
@@ -281,14 +281,15 @@ class Attempt:
     async def _finish(self, end: RunEnd) -> None:
         stopped = self._memory.stop_reason
         ending = Ending(
-            reason=stopped or end.reason,
+            # Whoever did not see the end does not know that it was the one asked for.
+            reason=end.reason if end.run_ms is None else stopped or end.reason,
             detail=_short(end.detail),
             run_ms=self.journal.end_ms if end.run_ms is None else end.run_ms,
             exit_code=end.exit_code,
             usage_number_last=self.journal.number_last,
             totals=self.spool.totals(),
         )
-        await self._remember(replace(self._memory, ending=ending))
+        await self._remember_end(ending)
         log.info(
             "attempt %s ended: %s, exit code %s, %d ms",
             self.key,
@@ -303,6 +304,16 @@ class Attempt:
         async with self._saving:
             # Whatever is newest by now: a later change may have come while we waited.
             await asyncio.to_thread(remembered.save, self.folder, self._memory)
+
+    async def _remember_end(self, ending: Ending) -> None:
+        """An end is told only when it is on the disk: whoever has heard of it may settle it."""
+        while True:
+            memory = self._memory
+            async with self._saving:
+                await asyncio.to_thread(remembered.save, self.folder, replace(memory, ending=ending))
+            if self._memory is memory:  # else a reason to stop came meanwhile
+                self._memory = replace(memory, ending=ending)
+                return
 
     def _tell(self) -> None:
         self._changed.set()

@@ -86,11 +86,11 @@ class Runner:
         """Take up what an agent before us held, and destroy what nobody holds."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in sorted(self._folder.iterdir()):
-            memory = remembered.load(folder)
+            memory = _remembered(folder)
             if memory is None:
                 await asyncio.to_thread(shutil.rmtree, folder)
-                continue
-            self._hold(folder, memory)
+            else:
+                self._hold(folder, memory)
         for key in await self._executor.held() - self._attempts.keys():
             log.warning("destroying the rest of %s, of which this agent knows nothing", key)
             await self._executor.destroy(key)
@@ -102,7 +102,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for attempt in self._attempts.values():
-            attempt.close()
+            await attempt.close()
         await self._executor.close()
 
     async def keep_reconciling(self) -> None:
@@ -226,7 +226,7 @@ class Runner:
                 await self._clock.sleep_ms(_AGAIN_MS)
             else:
                 break
-        attempt.close()
+        await attempt.close()
         del self._attempts[key], self._tasks[key], self._forgetting[key]
         log.info("attempt %s is forgotten", key)
         self._changed()
@@ -250,6 +250,15 @@ class Runner:
             if shared and other.state is not AttemptState.ENDED:
                 return True
         return False
+
+
+def _remembered(folder: Path) -> Memory | None:
+    """None where nothing was written yet, or what was written is damaged: then it is lost, and said to be."""
+    try:
+        return remembered.load(folder)
+    except (ValueError, KeyError, TypeError):
+        log.exception("%s can't be read; its attempt is given up", folder)
+        return None
 
 
 _USING = (AttemptState.RUNNING, AttemptState.STOPPING)

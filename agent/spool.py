@@ -42,8 +42,9 @@ class UsageJournal:
             log.warning("the usage journal of %s ended in %d damaged bytes; cut", key, recovered.cut_bytes)
         self._records = deque(recovered.records)
         self._lines = len(self._records)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, recovered.good_bytes)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = recovered.good_bytes
+        os.ftruncate(self._file, self._size)
         self._last_digest = chain_start(key.attempt_id, key.epoch)
         self.number_last = self.end_ms = self._acknowledged = 0
         if self._records:
@@ -57,7 +58,13 @@ class UsageJournal:
         return self._acknowledged
 
     async def append(self, pieces: Sequence[tuple[int, int, Sequence[GpuUse]]]) -> None:
-        """Add a record for each (start_ms, end_ms, use); they are shown when they are on the disk."""
+        """Add a record for each (start_ms, end_ms, use); they are shown when they are on the disk.
+
+        Whoever waits for it may be cancelled; what was begun is finished.
+        """
+        await asyncio.shield(self._append(pieces))
+
+    async def _append(self, pieces: Sequence[tuple[int, int, Sequence[GpuUse]]]) -> None:
         async with self._lock:
             digest, number, reached_ms = self._last_digest, self.number_last, self.end_ms
             records: list[UsageRecord] = []
@@ -68,12 +75,16 @@ class UsageJournal:
                 record = make_record(digest, number, start_ms, end_ms, gpus)
                 records.append(record)
                 digest, reached_ms = record.digest, end_ms
-            await asyncio.to_thread(self._write, b"".join(journal_line.encode(record) for record in records))
+            lines = b"".join(journal_line.encode(record) for record in records)
+            await asyncio.to_thread(self._write, lines)
+            self._size += len(lines)
             self._records.extend(records)
             self._lines += len(records)
             self._last_digest, self.number_last, self.end_ms = digest, number, reached_ms
 
     def _write(self, lines: bytes) -> None:
+        # Where the last good line ends: a write that failed half-way, on a full disk, is written over.
+        os.lseek(self._file, self._size, os.SEEK_SET)
         write_all(self._file, lines)
         os.fdatasync(self._file)
 
@@ -92,15 +103,16 @@ class UsageJournal:
             async with self._lock:
                 lines = b"".join(journal_line.encode(record) for record in self._records)
                 await asyncio.to_thread(self._compact, lines)
-                self._lines = len(self._records)
+                self._lines, self._size = len(self._records), len(lines)
 
-    def close(self) -> None:
-        os.close(self._file)
+    async def close(self) -> None:
+        async with self._lock:
+            os.close(self._file)
 
     def _compact(self, lines: bytes) -> None:
         replace_durably(self._path, lines)
         os.close(self._file)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
 
 
 class OutputSpool:
@@ -135,7 +147,13 @@ class OutputSpool:
         return self._written
 
     async def append(self, chunks: Sequence[OutputChunk]) -> None:
-        """Add the output that comes next; it is shown to readers when it is on the disk."""
+        """Add the output that comes next; it is shown to readers when it is on the disk.
+
+        Whoever waits for it may be cancelled; what was begun is finished.
+        """
+        await asyncio.shield(self._append(chunks))
+
+    async def _append(self, chunks: Sequence[OutputChunk]) -> None:
         async with self._lock:
             reached = self._written
             pieces: list[tuple[OutputStream, bytes]] = []
@@ -171,10 +189,9 @@ class OutputSpool:
         while begin < self._written and total < bytes_max:
             tag, length, _ = _FRAME.unpack(os.pread(self._file, _FRAME.size, position))
             if begin + length > offset:
-                data = os.pread(self._file, length, position + _FRAME.size)[max(0, offset - begin) :]
                 start = max(offset, begin)
-                if chunks and total + len(data) > bytes_max:
-                    break
+                length_wanted = min(begin + length - start, bytes_max - total)
+                data = os.pread(self._file, length_wanted, position + _FRAME.size + start - begin)
                 _join(chunks, OutputChunk(offset=start, stream=_STREAMS[tag], data=data))
                 total += len(data)
             begin += length
@@ -198,8 +215,9 @@ class OutputSpool:
             stderr_sha256=self._digests[OutputStream.STDERR].digest(),
         )
 
-    def close(self) -> None:
-        os.close(self._file)
+    async def close(self) -> None:
+        async with self._lock:
+            os.close(self._file)
 
     def _scan(self) -> None:
         """Read what an agent before us wrote, up to the first frame that is not whole."""

@@ -54,7 +54,7 @@ class Sizes:
     queue_tasks: int
 
 
-FULL = Sizes(singles=60, burst=300, dispatches=5_000, dispatch_hosts=64, queue_tasks=2_000)
+FULL = Sizes(singles=60, burst=300, dispatches=2_000, dispatch_hosts=64, queue_tasks=2_000)
 QUICK = Sizes(singles=10, burst=32, dispatches=300, dispatch_hosts=8, queue_tasks=0)
 
 

@@ -73,11 +73,7 @@ def initialise(settings: Settings) -> Path:
 
 
 def run_audit(settings: Settings) -> tuple[list[str], int]:
-    if not (settings.data_dir / "ca.pem").exists():
-        # An empty database would be made and found to be in order.
-        raise SettingsError(
-            f"{settings.data_dir}: no coordinator was made here; see: usance-coordinator init"
-        )
+    _must_exist(settings)
     database = Database(open_database(settings), lambda _: None)
     try:
         return database.read(audit.run).result()
@@ -85,8 +81,17 @@ def run_audit(settings: Settings) -> tuple[list[str], int]:
         database.close()
 
 
+def _must_exist(settings: Settings) -> None:
+    """Else an empty database would be made, and an audit would find it in order."""
+    if not (settings.data_dir / "ca.pem").exists():
+        raise SettingsError(
+            f"{settings.data_dir}: no coordinator was made here; see: usance-coordinator init"
+        )
+
+
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: agents are asked to come back, and what was begun is committed."""
+    _must_exist(settings)
     loop, clock = asyncio.get_running_loop(), SystemClock()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -209,7 +209,7 @@ def holds(conn: Connection, scope: Scope) -> Found:
       JOIN ledger_account AS h ON h.id = CASE WHEN t.kind = 3 THEN t.credit ELSE t.debit END
      WHERE t.seq > :since AND t.kind IN (3, 4, 5) AND (h.payer IS NULL
        OR (t.kind = 3 AND h.payer <> t.debit) OR (t.kind = 5 AND h.payer <> t.credit)
-       OR substr(h.code || '@', 1, length(t.ref) + 6) <> 'hold:' || t.ref || '@')"""
+       OR (h.code <> 'hold:' || t.ref AND substr(h.code, 1, length(t.ref) + 6) <> 'hold:' || t.ref || '@'))"""
     for row in conn.execute(text(strangers), {"since": scope.since_seq}):
         yield row.code, f"transfer {row.seq} is not of its job or not of its payer"
     payers = """

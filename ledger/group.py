@@ -6,6 +6,7 @@ ledger has one head: more writers would only wait for each other.
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -34,10 +35,16 @@ class GroupClosedError(RuntimeError):
     """The writer has been closed."""
 
 
+Answer = list[Outcome] | Exception
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Request:
+    """`loop` is where the future lives; None for one of a thread."""
+
     transfers: Sequence[Transfer]
-    resolve: Callable[[list[Outcome] | Exception], None]
+    future: "Future[list[Outcome]] | asyncio.Future[list[Outcome]]"
+    loop: asyncio.AbstractEventLoop | None
 
 
 class GroupCommit:
@@ -52,8 +59,9 @@ class GroupCommit:
         self._wall_ms = wall_ms
         # The hot path speaks to the driver, whose errors come as they are.
         self._dbapi: Any = engine.dialect.dbapi
-        self._queue: queue.Queue[_Request | None] = queue.Queue(QUEUE_REQUESTS_MAX)
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._door = threading.Lock()
         self._left: _Request | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -61,52 +69,34 @@ class GroupCommit:
     def submit(self, transfers: Sequence[Transfer]) -> "Future[list[Outcome]]":
         """Post from any thread; the future resolves after the commit."""
         future: Future[list[Outcome]] = Future()
-
-        def resolve(answer: list[Outcome] | Exception) -> None:
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
         # From here on a caller's cancel() changes nothing: the transfers are on their way.
         future.set_running_or_notify_cancel()
-        self._enqueue(_Request(transfers=transfers, resolve=resolve))
+        self._enqueue(_Request(transfers=transfers, future=future, loop=None))
         return future
 
     async def post(self, transfers: Sequence[Transfer]) -> list[Outcome]:
         """Post from asyncio. Cancelling the wait does not cancel the transfers."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Outcome]] = loop.create_future()
-
-        def settle(answer: list[Outcome] | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        def resolve(answer: list[Outcome] | Exception) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, answer)
-
-        self._enqueue(_Request(transfers=transfers, resolve=resolve))
+        self._enqueue(_Request(transfers=transfers, future=future, loop=loop))
         return await future
 
     def close(self) -> None:
         """What was asked is still posted; nothing more is taken."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+        with self._door:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
         self._thread.join()
 
     def _enqueue(self, request: _Request) -> None:
-        if self._closed:
-            raise GroupClosedError("the ledger's writer is closed")
-        try:
-            self._queue.put_nowait(request)
-        except queue.Full:
-            raise GroupFullError(f"{QUEUE_REQUESTS_MAX} requests are waiting already") from None
+        # Nothing may slip in behind the mark that ends the queue.
+        with self._door:
+            if self._closed:
+                raise GroupClosedError("the ledger's writer is closed")
+            if self._queue.qsize() >= QUEUE_REQUESTS_MAX:
+                raise GroupFullError(f"{QUEUE_REQUESTS_MAX} requests are waiting already")
+            self._queue.put(request)
 
     def _run(self) -> None:
         while True:
@@ -138,7 +128,7 @@ class GroupCommit:
             outcomes = self._commit([transfer for request in group for transfer in request.transfers])
         except Exception as error:  # noqa: BLE001 - the top of a loop: whoever asked is told
             if len(group) == 1:
-                group[0].resolve(error)
+                _resolve([(group[0], error)])
                 return
             # One request that the database will not have must not take the others with it.
             middle = len(group) // 2
@@ -146,9 +136,11 @@ class GroupCommit:
             self._serve(group[middle:])
             return
         at = 0
+        answers: list[tuple[_Request, Answer]] = []
         for request in group:
-            request.resolve(outcomes[at : at + len(request.transfers)])
+            answers.append((request, outcomes[at : at + len(request.transfers)]))
             at += len(request.transfers)
+        _resolve(answers)
 
     def _commit(self, transfers: Sequence[Transfer]) -> list[Outcome]:
         attempt = 1
@@ -162,3 +154,27 @@ class GroupCommit:
                 if attempt == _ATTEMPTS_MAX:
                     raise
             attempt += 1
+
+
+def _resolve(answers: list[tuple[_Request, Answer]]) -> None:
+    """Each event loop is woken once for all of its callers: a wake is a system call."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Request, Answer]]] = {}
+    for request, answer in answers:
+        if request.loop is None:
+            _settle([(request, answer)])
+        else:
+            loops.setdefault(request.loop, []).append((request, answer))
+    for loop, mine in loops.items():
+        # A loop that was closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, mine)
+
+
+def _settle(answers: list[tuple[_Request, Answer]]) -> None:
+    for request, answer in answers:
+        if request.future.done():
+            continue
+        if isinstance(answer, Exception):
+            request.future.set_exception(answer)
+        else:
+            request.future.set_result(answer)

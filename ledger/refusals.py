@@ -1,6 +1,7 @@
 """Why a transfer is refused: pure checks, in the order in which `Status` lists them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from ledger.chart import AccountKind
@@ -77,8 +78,7 @@ class Original:
         return self.amount_micro if self.fee_micro >= 0 else self.amount_micro - self.fee_micro
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parties:
+class Parties(NamedTuple):
     """The accounts of one transfer."""
 
     debit: Account
@@ -101,9 +101,7 @@ def refuse_words(transfer: Transfer) -> Status | None:
         return Status.WINDOW_OUT_OF_RANGE
     if not 0 <= transfer.event_ms <= TIME_MS_MAX:
         return Status.TIME_OUT_OF_RANGE
-    # One line each: they go to exports that are made of lines.
-    ref, reason = transfer.ref, transfer.reason
-    if len(ref) > REF_LENGTH_MAX or len(reason) > REASON_LENGTH_MAX or not (ref + reason).isprintable():
+    if not _text_fits(transfer.ref, REF_LENGTH_MAX) or not _text_fits(transfer.reason, REASON_LENGTH_MAX):
         return Status.TEXT_UNFIT
     if rule.corrects or transfer.corrects is not None:
         refusal = _refuse_naming(transfer, rule)
@@ -112,6 +110,11 @@ def refuse_words(transfer: Transfer) -> Status | None:
     if transfer.debit == transfer.credit:
         return Status.ACCOUNTS_NOT_DISTINCT
     return None
+
+
+def _text_fits(text: str, length_max: int) -> bool:
+    """One line of what can be printed: it goes to exports that are made of lines."""
+    return not text or (len(text) <= length_max and text.isprintable())
 
 
 def _fee_fits(transfer: Transfer, rule: FeeRule) -> bool:

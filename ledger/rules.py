@@ -175,7 +175,7 @@ class _Batch:
             fee = self.accounts.get(transfer.fee_account) or self._unopened(transfer.fee_account, None)
             if fee is None:
                 return None
-        return None if credit is None else Parties(debit=debit, credit=credit, fee=fee)
+        return None if credit is None else Parties(debit, credit, fee)
 
     def _unopened(self, text: str, payer: Account | None) -> Account | None:
         """An account that opens by itself: a hold when it is filled, and those of which there is only one.
@@ -251,18 +251,10 @@ class _Batch:
         if original is not None:
             _note_correction(original, transfer)
         outcome = Outcome(
-            id=transfer.id,
-            status=Status.POSTED,
-            seq=self.seq,
-            posted_ms=self._now_ms,
-            debit_seq=debit.seq,
-            debit_balance_micro=debit.balance_micro,
-            credit_seq=credit.seq,
-            credit_balance_micro=credit.balance_micro,
-            fee_seq=fee_seq,
-            fee_balance_micro=fee_balance,
-        )
-        posted = Posted(transfer=transfer, outcome=outcome)
+            transfer.id, Status.POSTED, self.seq, self._now_ms,
+            debit.seq, debit.balance_micro, credit.seq, credit.balance_micro, fee_seq, fee_balance,
+        )  # fmt: skip
+        posted = Posted(transfer, outcome)
         self.known[transfer.id] = posted
         self.decision.posted.append(posted)
         return outcome
@@ -324,4 +316,4 @@ def _answer_again(transfer: Transfer, known: Posted | Refused) -> Outcome:
         return Outcome(id=transfer.id, status=known.status if same else Status.EXISTS_WITH_DIFFERENT_CONTENT)
     if digest_of(known.transfer) != digest_of(transfer):
         return Outcome(id=transfer.id, status=Status.EXISTS_WITH_DIFFERENT_CONTENT)
-    return replace(known.outcome, status=Status.EXISTS)
+    return known.outcome._replace(status=Status.EXISTS)

@@ -26,17 +26,20 @@ SEAL_LOCK = 0x7573616E63652073
 _APPEND_ONLY = ("ledger_transfer", "ledger_refusal", "ledger_seal")
 
 
-def _sqlite_append_only(table: str, key: str) -> list[str]:
-    # INSERT OR REPLACE deletes what it replaces without firing the DELETE trigger: refuse it at the insert.
+def _sqlite_append_only(table: str) -> list[str]:
     return [
         f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
         f" BEGIN SELECT RAISE(ABORT, 'ledger: {table} is append-only'); END"
         for verb in ("UPDATE", "DELETE")
-    ] + [
-        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}"
-        f" WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})"
-        f" BEGIN SELECT RAISE(ABORT, 'ledger: {table} has this {key} already'); END"
     ]
+
+
+def _sqlite_no_replace(table: str, key: str) -> str:
+    # INSERT OR REPLACE deletes what it replaces without firing the DELETE trigger: refuse it at the insert.
+    return f"""
+CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}
+WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})
+BEGIN SELECT RAISE(ABORT, 'ledger: {table} has this {key} already'); END"""
 
 
 def _sqlite_leg(role: str, delta: str, *, window: bool = False) -> str:
@@ -50,14 +53,16 @@ def _sqlite_leg(role: str, delta: str, *, window: bool = False) -> str:
   SELECT RAISE(ABORT, 'ledger: the {role} leg does not continue its account') WHERE changes() <> 1;"""
 
 
+# Triggers run for every row, so they are few: each costs a capture a microsecond or so.
 SQLITE = [
-    *_sqlite_append_only("ledger_transfer", "id"),
-    *_sqlite_append_only("ledger_refusal", "id"),
-    *_sqlite_append_only("ledger_seal", "no"),
+    *(statement for table in _APPEND_ONLY for statement in _sqlite_append_only(table)),
+    _sqlite_no_replace("ledger_refusal", "id"),
+    _sqlite_no_replace("ledger_seal", "no"),
     """
 CREATE TRIGGER ledger_transfer_next BEFORE INSERT ON ledger_transfer
 WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM ledger_transfer)
-BEGIN SELECT RAISE(ABORT, 'ledger: transfers are numbered without gaps'); END""",
+  OR EXISTS (SELECT 1 FROM ledger_transfer WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'ledger: transfers are numbered without gaps, and an id names one'); END""",
     f"""
 CREATE TRIGGER ledger_transfer_apply AFTER INSERT ON ledger_transfer
 BEGIN{_sqlite_leg("debit", "-NEW.amount", window=True)}

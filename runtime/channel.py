@@ -9,7 +9,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 import grpc.aio
 
+# What a stranger may send at once.
 MESSAGE_BYTES_MAX = 1 << 20
+# What we answer our own people and hosts: the bill of a month, in a line for each minute and GPU.
+ANSWER_BYTES_MAX = 64 << 20
 KEEPALIVE_MS = 20_000
 # The option named keepalive_timeout_ms alone has no effect; ping_timeout_ms has.
 PING_TIMEOUT_MS = 5_000
@@ -18,12 +21,12 @@ _SHARED: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
 ]
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_SHARED,
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", ANSWER_BYTES_MAX),
     # Idle streams may be pinged: without this the server cuts a client which keeps its NAT entry warm.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     # The default drops streams when thousands of agents come back at once.
@@ -34,6 +37,8 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     *_SHARED,
+    ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 10_000),

@@ -34,6 +34,8 @@ class EndReason(StrEnum):
     RECLAIMED = "reclaimed"
     PAID_THROUGH = "paid_through"
     SUPERSEDED = "superseded"
+    CLAIM_REFUSED = "claim_refused"
+    REPLACED = "replaced"
 
 
 class Isolation(StrEnum):

@@ -264,7 +264,7 @@ def _run_end(exit_: dict[str, object]) -> RunEnd:
         return RunEnd(
             reason=EndReason.START_FAILED, detail=str(exit_["never_started"]), run_ms=0, exit_code=None
         )
-    reason, detail = EndReason.EXITED, ""
+    reason, detail = EndReason.EXITED, str(exit_["note"])
     if exit_["lost"]:
         reason, detail = EndReason.HOST_LOST, str(exit_["lost"])
     elif exit_["unstartable"]:

@@ -23,6 +23,9 @@ LOG_REPORT_BYTES_MAX = 256 << 10
 LOG_REPORT_CHUNKS_MAX = 64
 USAGE_REPORT_RECORDS_MAX = 256
 WELCOME_WAIT_MS = 15_000
+# A wrong welcome must neither flood the coordinator nor make us seem dead.
+BEAT_MS_MIN = 100
+BEAT_MS_MAX = 60_000
 SILENCE_BEATS = 3
 SILENCE_MS_MIN = 5_000
 BACKOFF_MS_MIN = 1_000
@@ -94,10 +97,11 @@ class Stream:
             log.info("connected as host %s", first.welcome.host_id)
             self._heard_at_ms = self._clock.boot_ms()
             self.welcomed.set()
+            beat_ms = min(max(first.welcome.beat_interval_ms, BEAT_MS_MIN), BEAT_MS_MAX)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(call))
-                group.create_task(self._write(call, first.welcome.beat_interval_ms))
-                group.create_task(self._listen_for_silence(first.welcome.beat_interval_ms))
+                group.create_task(self._write(call, beat_ms))
+                group.create_task(self._listen_for_silence(beat_ms))
         finally:
             call.cancel()
 

@@ -1,5 +1,7 @@
 """Messages of `host.proto` to domain values and back."""
 
+import re
+
 from coordinator.api.convert_market import end_reason_to, spec_to
 from coordinator.api.validate import labels, line, whole
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
@@ -11,6 +13,7 @@ from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import host_pb2 as h
 from usance.v1 import types_pb2 as t
 
+_REGION = re.compile(r"[a-z0-9-]{0,64}")
 INT64_MAX = 2**63 - 1
 GPUS_MAX, PRICES_MAX, TRUSTED_MAX, ATTEMPTS_MAX, RECORDS_MAX, CHUNKS_MAX = 64, 64, 256, 256, 256, 64
 CHUNK_BYTES_MAX = 65_536
@@ -39,7 +42,7 @@ def facts(message: h.HostFacts) -> HostFacts:
         executor=line("facts.executor", message.executor, 256),
         gpus=gpus,
         driver_version=line("facts.driver_version", message.driver_version, 64),
-        region=line("facts.region", message.region, 64),
+        region=_region(message.region),
         cuda_version=line("facts.cuda_version", message.cuda_version, 32),
         labels=labels("facts.labels", message.labels),
         download_bps=_bps("facts.download_bps", message.download_bps)
@@ -51,6 +54,12 @@ def facts(message: h.HostFacts) -> HostFacts:
 
 def _bps(field: str, value: int) -> int:
     return whole(field, value, 0, INT64_MAX)
+
+
+def _region(text: str) -> str:
+    if not _REGION.fullmatch(text):
+        raise invalid("facts.region", "at most 64 of a-z, 0-9 and dashes, or nothing")
+    return text
 
 
 def _gpu(message: t.Gpu) -> Gpu:
@@ -83,6 +92,8 @@ def terms(message: h.Terms) -> Terms:
 
 def reports(message: h.Beat) -> list[Report]:
     few("beat.attempts", len(message.attempts), ATTEMPTS_MAX)
+    if len({(one.attempt_id, one.epoch) for one in message.attempts}) != len(message.attempts):
+        raise invalid("beat.attempts", "each attempt once")
     return [_report(attempt) for attempt in message.attempts]
 
 

@@ -173,8 +173,9 @@ def _events(
     def look(tx: Transaction) -> tuple[Sequence[Event], Lines, bool]:
         events, over = reading.events(tx, buyer, job_id, after, EVENTS_A_LOOK)
         billed = [e.what for e in events if e.what.bill_line_number is not None]
-        least = min((what.bill_line_number or 0 for what in billed), default=0)
-        found = tx.lines_of(sorted({what.attempt_id for what in billed}), least) if billed else {}
+        numbers = [what.bill_line_number or 0 for what in billed]
+        attempts = sorted({what.attempt_id for what in billed})
+        found = tx.lines_of(attempts, min(numbers), max(numbers)) if billed else {}
         lines = {(key, line[0].record.number): line for key, of in found.items() for line in of}
         return events, lines, over
 

@@ -116,9 +116,12 @@ def sight_by_usage(meter: Meter, host_boot_id: str, now: Stamp, window_ms: int) 
 
 def believe(meter: Meter, run_ms: int, now: Stamp) -> int | Lie:
     """How long it can have run, of what the host says: never longer than it has had it."""
+    if now.boot_id != meter.assigned.boot_id:
+        # Over a reboot of ours we have but the wall clock, and hold nobody to its word: were it set back, an
+        # honest run would get no more paid time. What is billed is bounded by what was witnessed anyway.
+        return run_ms
     passed_ms = elapsed_ms(meter.assigned, now)
-    # Over a reboot of ours we have but the wall clock, and call nobody a liar on its word.
-    if now.boot_id == meter.assigned.boot_id and run_ms > passed_ms + drift_ms(passed_ms):
+    if run_ms > passed_ms + drift_ms(passed_ms):
         return Lie.FALSE_TIME
     return min(run_ms, passed_ms)
 

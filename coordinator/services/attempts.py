@@ -76,7 +76,8 @@ def end_attempt(
     assert job is not None, "an attempt has a job"
     reason = end_reason(attempt, reported)
     sentence = end_sentence(reason, exit_code, detail)
-    host_is_gone = reported in _HOST_GONE
+    # Who is gone sends no more; who never told an end never tells how much there was.
+    no_more_output = reported in _HOST_GONE or attempt.reported_end is None
     after = replace(
         attempt,
         state=attempt_after(attempt.state, AttemptStep.END),
@@ -85,7 +86,7 @@ def end_attempt(
         exit_code=exit_code,
         detail=sentence,
         log_state=LogState.INCOMPLETE
-        if host_is_gone and attempt.log_state is LogState.OPEN
+        if no_more_output and attempt.log_state is LogState.OPEN
         else attempt.log_state,
     )
     _must(tx.save_attempt(attempt, after))

@@ -334,6 +334,10 @@ def _check_log(tx: Transaction, attempt: Attempt) -> Attempt:
             digests[chunk.stream].update(chunk.data)
             offset = chunk.offset + len(chunk.data)
     whole = (digests[1].digest(), digests[2].digest()) == (totals.stdout_sha256, totals.stderr_sha256)
+    end = attempt.reported_end
+    if end is not None and end.reason is EndReason.HOST_LOST:
+        # It says what it holds. What the command wrote until it was lost, nobody knows.
+        whole = False
     after = replace(attempt, log_state=LogState.COMPLETE if whole else LogState.INCOMPLETE)
     _save(tx, attempt, after)
     tx.wake(attempt.job_id, attempt.host_id)

@@ -15,6 +15,8 @@ from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
 from ledger.entries import Outcome, Transfer
 
+NUMBER_MAX = 2**63 - 1
+
 
 class Accounts(Protocol):
     def insert_account(self, account: Account, now_ms: int) -> bool:
@@ -125,6 +127,14 @@ class Jobs(Protocol):
         """Those of which their host has not said yet that it knows."""
         ...
 
+    def attempts_stopping(self) -> Sequence[Attempt]:
+        """Those whose end was asked for, and of which the host has not said that they are over."""
+        ...
+
+    def attempts_awaiting_output(self) -> Sequence[Attempt]:
+        """Those that ended and of whose output more is to come."""
+        ...
+
     def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...
 
     def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
@@ -132,7 +142,7 @@ class Jobs(Protocol):
         ...
 
     def lines_of(
-        self, attempt_ids: Sequence[str], number_min: int = 0
+        self, attempt_ids: Sequence[str], number_min: int = 0, number_max: int = NUMBER_MAX
     ) -> dict[str, list[tuple[Line, str]]]: ...
 
     def insert_credit(self, attempt_id: str, credit: Credit, transfer_id: str, reason: str) -> None: ...

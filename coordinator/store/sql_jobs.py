@@ -122,6 +122,18 @@ class SqlJobs:
         query = select(attempt).where(attempt.c.state == str(AttemptState.ASSIGNED))
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
+    def attempts_stopping(self) -> Sequence[Attempt]:
+        query = select(attempt).where(
+            attempt.c.state == str(AttemptState.STOPPING), attempt.c.reported_end.is_(None)
+        )
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def attempts_awaiting_output(self) -> Sequence[Attempt]:
+        query = select(attempt).where(
+            attempt.c.state == str(AttemptState.ENDED), attempt.c.log_state == "open"
+        )
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
     def save_attempt(self, before: Attempt, after: Attempt) -> bool:
         done = self.connection.execute(
             update(attempt)

@@ -8,6 +8,7 @@ from coordinator.domain.credit import Credit
 from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
 from coordinator.store.codec import line_from_row, line_to_row
+from coordinator.store.ports import NUMBER_MAX
 from coordinator.store.tables import bill_line, credit, log_chunk
 
 
@@ -18,11 +19,15 @@ class SqlUsage:
         rows = [line_to_row(attempt_id, line, transfer_id) for line, transfer_id in lines]
         self.connection.execute(insert(bill_line), rows)
 
-    def lines_of(self, attempt_ids: Sequence[str], number_min: int = 0) -> dict[str, list[tuple[Line, str]]]:
+    def lines_of(
+        self, attempt_ids: Sequence[str], number_min: int = 0, number_max: int = NUMBER_MAX
+    ) -> dict[str, list[tuple[Line, str]]]:
         found: dict[str, list[tuple[Line, str]]] = {attempt_id: [] for attempt_id in attempt_ids}
         query = (
             select(bill_line)
-            .where(bill_line.c.attempt_id.in_(attempt_ids), bill_line.c.number >= number_min)
+            .where(
+                bill_line.c.attempt_id.in_(attempt_ids), bill_line.c.number.between(number_min, number_max)
+            )
             .order_by(bill_line.c.number)
         )
         for row in self.connection.execute(query).mappings():

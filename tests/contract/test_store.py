@@ -7,21 +7,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from coordinator.domain.account import Account, Balances, Role
-from coordinator.domain.credit import Credit
-from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.account import Account, Role
 from coordinator.domain.host import Isolation
-from coordinator.domain.job import GpuRequest, LogChunk, LogState, LogTotals, ReportedEnd
-from coordinator.domain.metering import Line
-from coordinator.domain.pricing import Charge
+from coordinator.domain.job import GpuRequest, LogState, LogTotals, ReportedEnd
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.store import ports
 from coordinator.store.database import SqlTransaction
-from ledger.entries import Status, capture, hold
-from runtime.evidence import GpuUse
-from runtime.ids import new_uuid
+from tests.support import store_fixtures
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
-from tests.support.values import BOOT, HOST_BOOT, at, attempt, job, meter, record, spec
+from tests.support.values import BOOT, HOST_BOOT, at, attempt, job, meter, spec
 
 # Accounts, tokens, requests.
 
@@ -103,7 +97,6 @@ def test_the_queue_is_the_queued_oldest_first(market: SqlTransaction) -> None:
     market.insert_job(job("job_2"))
     assert [j.id for j in market.queue(9)] == ["job_1", "job_2"]
     assert [j.id for j in market.queue(1)] == ["job_1"]
-    assert market.jobs(["job_2", "job_9"]) == {"job_2": job("job_2")}
 
 
 @pytest.mark.parametrize("stale", [{"state": JobState.RUNNING}, {"charged_micro": 5}])
@@ -181,9 +174,7 @@ def test_a_gpu_in_use_is_not_given(market: SqlTransaction) -> None:
     second = attempt(id="att_2", job_id="job_2", meter=meter(attempt_id="att_2"))
     assert not market.insert_attempt(second)
     assert market.attempt("att_2") is None
-    assert market.held_by_buyers() == {BUYER: 1}
     market.save_attempt(attempt(), ended())
-    assert market.held_by_buyers() == {}
     assert market.insert_attempt(second)
 
 
@@ -211,157 +202,26 @@ def test_attempts_are_found_by_job_by_host_and_by_what_is_awaited_of_them(market
     market.save_attempt(second, told)
     assert market.attempts_reported_ended() == [told]
     assert market.attempts_untaken() == []
+    assert market.attempts_stopping() == market.attempts_awaiting_output() == []
+    stopping = replace(told, state=AttemptState.STOPPING, reported_end=None)
+    market.save_attempt(told, stopping)
+    assert market.attempts_stopping() == [stopping]
+    market.save_attempt(stopping, replace(told, state=AttemptState.STOPPING))
+    assert market.attempts_stopping() == []
+    told = replace(told, state=AttemptState.STOPPING)
     over = replace(told, state=AttemptState.ENDED, end_reason=EndReason.EXITED, cause=Cause.BUYER)
     market.save_attempt(told, over)
     assert [a.id for a in market.attempts_on_host("host_1")] == ["att_2"], "its output is still awaited"
+    assert [a.id for a in market.attempts_awaiting_output()] == ["att_2"]
     assert market.attempts_reported_ended() == []
 
 
-# Bill lines and output.
-
-
-def line(number_after: Line | None = None, charge: int = 1_000) -> Line:
-    use = GpuUse(gpu_uuid="GPU-1", utilization_percent=0, memory_used_bytes=None, energy_mj=2**53)
-    before = number_after.record if number_after else None
-    made = record(before, (before.end_ms if before else 0) + 1_000, gpus=(use,))
-    return Line(
-        record=made,
-        witnessed_ms=60_000,
-        billed_through_ms=made.end_ms,
-        charge=Charge(charge_micro=charge, fee_micro=charge // 20, earning_micro=charge - charge // 20),
-    )
-
-
-def test_bill_lines_come_back_as_they_went_in(market: SqlTransaction) -> None:
-    market.insert_attempt(attempt())
-    first = line()
-    second = line(first, charge=0)
-    lines = [(first, str(new_uuid())), (second, "")]
-    market.insert_lines("att_1", lines)
-    assert market.lines_of(["att_1", "att_9"]) == {"att_1": lines, "att_9": []}
-    assert market.lines_of(["att_1"], number_min=2) == {"att_1": lines[1:]}
-
-
-def test_credits_come_back_as_they_went_in(market: SqlTransaction) -> None:
-    market.insert_attempt(attempt())
-    market.insert_lines("att_1", [(line(), "transfer_1")])
-    back = Credit(number=1, earning_micro=950, fee_micro=50)
-    market.insert_credit("att_1", back, "transfer_2", "the host was lost")
-    assert market.credits_of(["att_1", "att_9"]) == {
-        "att_1": [(back, "transfer_2", "the host was lost")],
-        "att_9": [],
-    }
-
-
-def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
-    market.insert_attempt(attempt())
-    chunks = [
-        LogChunk(offset=0, stream=1, data=b"abc"),
-        LogChunk(offset=3, stream=2, data=b"\x00\xff"),
-        LogChunk(offset=5, stream=1, data=b"d"),
-    ]
-    market.append_log("att_1", chunks)
-    assert market.log_after("att_1", 0, 9) == chunks
-    assert market.log_after("att_1", 0, 1) == chunks[:1]
-    assert market.log_after("att_1", 1, 2) == [LogChunk(offset=1, stream=1, data=b"bc"), chunks[1]]
-    assert market.log_after("att_1", 5, 9) == chunks[2:]
-    assert market.log_after("att_1", 6, 9) == market.log_after("att_9", 0, 9) == []
-
-
-# Events.
-
-
-def event(text: str, **changes) -> NewEvent:
-    plain = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text=text, job_state=JobState.QUEUED)
-    return replace(plain, **changes)
-
-
-def test_events_are_numbered_over_the_whole_market_and_read_by_job(market: SqlTransaction) -> None:
+def test_jobs_are_fetched_together_and_gpus_counted_by_buyer(market: SqlTransaction) -> None:
     market.insert_job(job("job_2"))
-    full = event("all", kind=EventKind.BILLED, attempt_id="att_1", cause=Cause.HOST, bill_line_number=3)
-    market.append_events([event("a"), event("b", job_id="job_2")], 5)
-    market.append_events([full], 6)
-    found = market.events_after("job_1", 0, 9)
-    assert [(e.number - found[0].number, e.happened_ms, e.what) for e in found] == [
-        (0, 5, event("a")),
-        (2, 6, full),
-    ]
-    assert market.events_after("job_1", found[0].number, 9) == found[1:]
-    assert market.events_after("job_1", 0, 1) == found[:1]
-    assert market.events_after("job_9", 0, 9) == []
-
-
-# Money.
-
-
-def test_money_and_jobs_are_one_transaction(market: SqlTransaction) -> None:
-    held = hold(transfer_id=new_uuid(), account_id=BUYER, job_id="job_1", amount_micro=1_000_000, event_ms=2)
-    paid = capture(
-        transfer_id=new_uuid(), job_id="job_1", seller_id=SELLER, amount_micro=1_000, fee_micro=50, event_ms=3
-    )
-    assert [outcome.status for outcome in market.post([held, paid], 5)] == [Status.POSTED] * 2
-    market.save_job(job(), job(charged_micro=1_000))
-    assert market.balances([BUYER, SELLER, "acct_nobody"]) == {
-        BUYER: Balances(wallet_micro=9_000_000, held_micro=999_000, earnings_micro=0),
-        SELLER: Balances(wallet_micro=0, held_micro=0, earnings_micro=950),
-        "acct_nobody": Balances(wallet_micro=0, held_micro=0, earnings_micro=0),
-    }
-    lines = dict(market.trial_balance())
-    assert sum(lines.values()) == 0
-    assert (lines["wallet"], lines["hold"], lines["earnings"], lines["fee"]) == (9_000_000, 999_000, 950, 50)
-    assert market.post([], 5) == []
-    assert market.audit() == ([], 3)
-
-
-# What the audit finds.
-
-
-def sound(market: SqlTransaction) -> SqlTransaction:
-    """A job that runs on the host, with its hold and a paid record."""
-    first = line()
-    market.post(
-        [hold(transfer_id=new_uuid(), account_id=BUYER, job_id="job_1", amount_micro=1_000_000, event_ms=2)],
-        5,
-    )
+    assert market.jobs(["job_1", "job_2", "job_9"]) == {"job_1": job(), "job_2": job("job_2")}
+    assert market.held_by_buyers() == {}
     market.insert_attempt(attempt())
-    pay = capture(
-        transfer_id=new_uuid(), job_id="job_1", seller_id=SELLER, amount_micro=1_000, fee_micro=50, event_ms=3
-    )
-    market.post([pay], 5)
-    market.insert_lines("att_1", [(first, str(pay.id))])
-    market.save_attempt(attempt(), attempt(meter=meter(usage_number=1, witnessed_ms=1_000, billed_ms=1_000)))
-    market.save_job(job(), job(charged_micro=1_000))
-    market.append_events([event("a")], 5)
-    return market
-
-
-def test_what_is_in_order_is_found_in_order(market: SqlTransaction) -> None:
-    assert sound(market).market_violations() == []
-
-
-@pytest.mark.parametrize(
-    ("breaks", "words"),
-    [
-        ("UPDATE job SET charged_micro = 999", "job_1 was charged 999 but its bill says 1000"),
-        ("UPDATE job SET charged_micro = 999", "job_1 should hold 999001 but holds 999000"),
-        ("UPDATE job SET state = 'failed', ended_ms = 9", "job_1 should hold 0 but holds 999000"),
-        ("UPDATE attempt SET usage_number = 2", "att_1 stands at record 2 but has 1"),
-        (
-            "UPDATE attempt SET state = 'ended', end_reason = 'exited', cause = 'buyer'",
-            "GPU GPU-1 is still taken by att_1, which has ended",
-        ),
-        ("UPDATE counter SET value = value + 1", "events are numbered up to"),
-    ],
-)
-def test_the_audit_finds_what_is_broken(market: SqlTransaction, breaks: str, words: str) -> None:
-    sound(market).connection.exec_driver_sql(breaks)
-    assert any(words in violation for violation in market.market_violations())
-
-
-def test_wakes_are_kept_for_after_the_commit(tx: SqlTransaction) -> None:
-    tx.wake("queue", "job_1")
-    tx.wake("queue")
-    assert tx.topics == {"queue", "job_1"}
+    assert market.held_by_buyers() == {BUYER: 1}
 
 
 def test_every_verb_is_tried_here() -> None:
@@ -371,8 +231,7 @@ def test_every_verb_is_tried_here() -> None:
         for name, member in vars(port).items()
         if inspect.isfunction(member) and not name.startswith("_")
     }
-    tests = Path(__file__).parents[1]
-    files = [*tests.glob("contract/test_store*.py"), tests / "support/store_fixtures.py"]
+    files = [*Path(__file__).parent.glob("test_store*.py"), Path(store_fixtures.__file__)]
     text = "".join(file.read_text() for file in files)
     assert {verb for verb in verbs if f".{verb}(" not in text} == set()
 

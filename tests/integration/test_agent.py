@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -167,6 +169,21 @@ def test_nothing_outlives_its_money_not_even_without_an_agent(tell):
         last = check_complete(taken)
         assert last.end_reason == types_pb2.END_REASON_PAID_THROUGH
         assert 2_000 <= last.run_ms < 4_000
+
+    tell(story)
+
+
+def test_a_killed_supervisor_takes_its_job_along(tell):
+    async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
+        stray = "setsid sh -c 'while :; do sleep 0.05; done' & " + SLOWLY
+        taken = coordinator.want(desired_attempt("sh", "-c", stray))
+        await coordinator.until(lambda: bytes(taken.stdout) == b"ready\n", "the job is ready")
+        (supervisor,) = supervisors(agent.state_dir)
+        os.kill(supervisor, signal.SIGKILL)
+        await coordinator.until(lambda: taken.complete, "the loss is told")
+        assert taken.last.end_reason == types_pb2.END_REASON_HOST_LOST
+        assert not taken.last.HasField("exit_code")
+        assert not job_processes("attempt_1.1")
 
     tell(story)
 

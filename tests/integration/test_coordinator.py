@@ -8,6 +8,7 @@ import asyncio
 import grpc.aio
 import pytest
 
+from runtime.evidence import GpuUse
 from tests.support.running_coordinator import FEE_PPM, WINDOW_MS, Running
 from tests.support.scripted_agent import Run, ScriptedAgent
 from tests.support.scripts import Play, all_of, goes_on, kinds, read_logs, refusal, started
@@ -307,5 +308,27 @@ def test_output_that_is_not_what_the_host_says_it_was_is_not_called_complete(pla
         await market.buyer.ended(job.job_id)
         output = await all_of(read_logs(market, job.job_id, follow=True))
         assert (output[0].chunk.chunk.data, output[-1].end.complete) == (b"true", False)
+
+    play(script)
+
+
+def test_a_long_bill_can_be_read(play: Play) -> None:
+    """Three days of records came to more than a message could hold: nobody could see the bill."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent(gpu_count=16)
+        job, run = await started(market, agent, gpus=t.GpuRequest(count=16))
+        await goes_on(market, agent, run, 10_000, by_ms=10_000)
+        uses = tuple(
+            GpuUse(gpu_uuid=uuid, utilization_percent=100, memory_used_bytes=24 << 30)
+            for uuid in run.wanted.gpu_uuids
+        )
+        for _ in range(10):
+            await agent.usage(run, *[run.record(len(run.records) + 1, gpus=uses) for _ in range(128)])
+        await agent.beat(run.ended())
+        await market.buyer.ended(job.job_id)
+        bill = await market.buyer.bill(job.job_id)
+        assert bill.ByteSize() > 1 << 20
+        assert len(bill.attempts[0].lines) == 1_280
 
     play(script)

@@ -201,7 +201,8 @@ def test_plaintext_is_refused_on_both_ports(play: Play) -> None:
     async def script(market: Running) -> None:
         for address in (market.settings.market, market.settings.hosts):
             async with grpc.aio.insecure_channel(address, options=client_options()) as channel:
-                person = Person(channel, market.operator.metadata[0][1])
+                person = Person(channel, "")
+                person.metadata, person.waits = market.operator.metadata, False
                 assert await refused(person.wallet()) == "UNAVAILABLE"
 
     play(script)

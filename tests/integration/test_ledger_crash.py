@@ -53,7 +53,7 @@ def check_killed_at_every_statement(url_of, told: Path) -> int:
         told.write_text("")
         process = FORK.Process(target=ledger_child.run_scenario, args=(url, die_at, str(told)))
         process.start()
-        process.join(60)
+        process.join(180)
         finished = process.exitcode == 0
         assert finished or process.exitcode == -signal.SIGKILL
         done = len(told.read_text().split())
@@ -133,7 +133,7 @@ def test_processes_that_overlap_and_die_post_each_transfer_once(ledger_url: str)
         unlucky.kill()
         unlucky.communicate()
     for writer in writers:
-        _, err = writer.communicate(timeout=120)
+        _, err = writer.communicate(timeout=300)
         assert writer.returncode == 0, err
     amounts = [(1 + n % 7, n % 2) for n in range(count)]
     with engine.reading(ledger) as conn:

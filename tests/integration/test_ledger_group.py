@@ -67,24 +67,24 @@ def test_callers_of_asyncio_share_commits_and_each_gets_its_own_answer(ledger, g
 def test_threads_that_send_the_same_transfer_post_it_once(ledger, group):
     with ThreadPoolExecutor(8) as pool:
         futures = list(pool.map(lambda _: group.submit([make.deposit(1, 7)]), range(50)))
-    assert all(future.result(10)[0].ok for future in futures)
+    assert all(future.result(60)[0].ok for future in futures)
     assert [future.result()[0].status for future in futures].count(Status.POSTED) == 1
     check(ledger, 7)
 
 
 def test_a_request_that_cannot_be_posted_takes_no_other_with_it(ledger, group):
     blocked = threading.Event()
-    event.listen(ledger, "begin", lambda _conn: blocked.wait(10), once=True)
+    event.listen(ledger, "begin", lambda _conn: blocked.wait(60), once=True)
     good = [group.submit([make.deposit(number, 1)]) for number in range(1, 10)]
     bad = group.submit([make.deposit(50, 1.5)])  # type: ignore[arg-type]
     too_many = group.submit([make.deposit(60, 1)] * (book.BATCH_TRANSFERS_MAX + 1))
     more = [group.submit([make.deposit(number, 1)]) for number in range(20, 30)]
     blocked.set()
-    assert all(future.result(20)[0].ok for future in good + more)
+    assert all(future.result(60)[0].ok for future in good + more)
     with pytest.raises(TypeError):
-        bad.result(20)
+        bad.result(60)
     with pytest.raises(book.BatchError):
-        too_many.result(20)
+        too_many.result(60)
     check(ledger, 19)
 
 
@@ -99,7 +99,7 @@ def test_a_commit_whose_outcome_is_unknown_is_sent_again_and_posts_once(ledger, 
             conn.connection.driver_connection.commit()
             raise OperationalError("COMMIT", None, Exception("connection lost"))
 
-    assert group.submit([make.deposit(1, 7)]).result(10)[0].ok
+    assert group.submit([make.deposit(1, 7)]).result(60)[0].ok
     check(ledger, 7)
 
 
@@ -109,7 +109,7 @@ def test_a_database_that_stays_away_is_told_to_the_caller(ledger, group):
         raise OperationalError("BEGIN", None, Exception("gone"))
 
     with pytest.raises(OperationalError):
-        group.submit([make.deposit(1, 7)]).result(10)
+        group.submit([make.deposit(1, 7)]).result(60)
 
 
 def test_closing_serves_what_was_asked_and_takes_no_more(ledger):
@@ -127,7 +127,7 @@ def test_a_queue_that_is_full_says_so(sqlite_ledger, monkeypatch):
     make.start(sqlite_ledger)
     monkeypatch.setattr("ledger.group.QUEUE_REQUESTS_MAX", 3)
     blocked = threading.Event()
-    event.listen(sqlite_ledger, "begin", lambda _conn: blocked.wait(10), once=True)
+    event.listen(sqlite_ledger, "begin", lambda _conn: blocked.wait(60), once=True)
     group = GroupCommit(sqlite_ledger, lambda: 10)
 
     def ask_for_ten():
@@ -143,7 +143,7 @@ def test_a_queue_that_is_full_says_so(sqlite_ledger, monkeypatch):
 def test_a_caller_that_stops_waiting_does_not_stop_its_transfer(ledger, group):
     async def impatient():
         blocked = threading.Event()
-        event.listen(ledger, "begin", lambda _conn: blocked.wait(10), once=True)
+        event.listen(ledger, "begin", lambda _conn: blocked.wait(60), once=True)
         task = asyncio.create_task(group.post([make.deposit(1, 7)]))
         await asyncio.sleep(0)
         task.cancel()

@@ -56,7 +56,7 @@ def _crash(url: str) -> None:
     assert found is not None
     # One process of a server that dies so takes all with it, and the log is replayed.
     os.kill(found[0], signal.SIGKILL)
-    out, err = writer.communicate(timeout=60)
+    out, err = writer.communicate(timeout=300)
     assert writer.returncode != 0, err
     done = 5 + len(out.split())
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 
 import docker
+from docker.errors import APIError
 
 from tests.rig import leftovers
 from tests.rig.gpus import FOUR_GPUS, Gpu
@@ -51,7 +53,7 @@ class Engine:
 
     def __init__(self, options: EngineOptions) -> None:
         if os.geteuid() != 0:
-            raise MissingError("root's rights", "run the tests as root, or leave out `-m docker`")
+            raise MissingError("root's rights", "run the tests as root")
         sweep(_KIND, leftovers.remove)
         self._folder = Folder(_KIND)
         leftovers.note_host(self.path)
@@ -119,7 +121,11 @@ class Engine:
     def remove_containers(self) -> None:
         with self.client() as client:
             for container in client.api.containers(all=True, quiet=True):
-                client.api.remove_container(container["Id"], force=True, v=True)
+                try:
+                    client.api.remove_container(container["Id"], force=True, v=True)
+                except APIError as error:
+                    if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                        raise  # those two say that somebody else removes it, or just did
 
     def stop(self) -> None:
         if self.answers():  # what a dead engine leaves is taken away all the same, only not in order

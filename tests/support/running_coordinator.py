@@ -27,7 +27,7 @@ from usance.v1 import types_pb2 as t
 
 BEAT_MS, WINDOW_MS = 1_000, 60_000
 FEE_PPM = 50_000
-WAIT_S = 10.0
+WAIT_S = 30.0
 T = TypeVar("T")
 
 
@@ -73,6 +73,8 @@ class Person:
 
     def __init__(self, channel: grpc.aio.Channel, token: str, name: str = "") -> None:
         self.name = name
+        # For a coordinator that is just coming back.
+        self.waits = True
         self.metadata = (("authorization", f"Bearer {token}"),)
         self.market: Any = market_pb2_grpc.MarketServiceStub(channel)
         self.account: Any = market_pb2_grpc.AccountServiceStub(channel)
@@ -80,10 +82,10 @@ class Person:
         self.admin: Any = market_pb2_grpc.AdminServiceStub(channel)
 
     async def ask(self, rpc: Any, request: Any) -> Any:
-        return await rpc(request, metadata=self.metadata, timeout=WAIT_S)
+        return await rpc(request, metadata=self.metadata, timeout=WAIT_S, wait_for_ready=self.waits)
 
     def stream(self, rpc: Any, request: Any) -> Any:
-        return rpc(request, metadata=self.metadata, timeout=WAIT_S)
+        return rpc(request, metadata=self.metadata, timeout=WAIT_S, wait_for_ready=self.waits)
 
     async def submit(self, *, request_id: str = "", **changes: Any) -> m.Job:
         spec = job_spec(**changes)

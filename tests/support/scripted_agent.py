@@ -18,7 +18,7 @@ from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
 from usance.v1 import types_pb2 as t
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 MODEL = "NVIDIA GeForce RTX 4090"
 # An hour of 3.6 credits: a millisecond is a micro-credit.
 PRICE_MICRO = 3_600_000

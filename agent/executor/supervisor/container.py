@@ -22,6 +22,7 @@ _ANSWER_S = 120
 # How far the engine's clock, which may be set while we look, may differ from ours in what a run took.
 _CLOCK_MS = 2_000
 _ASK_MS = 200
+_GAP = "the container engine was restarted; output written meanwhile may be missing"
 _NOT_RUN_CODES = (126, 127)
 _INIT_COMPLAINT = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.* failed: .*)\n")
 # How containers end when the engine takes them with it.
@@ -166,6 +167,7 @@ class ContainerTarget:
             out_of_memory=bool(state["OOMKilled"]),
             lost=lost,
             unstartable=self._why_unstartable(exit_code),
+            note=_GAP if self._engine_was_away else "",
         )
 
     def _why_unstartable(self, exit_code: int) -> str:

@@ -137,6 +137,7 @@ class Supervisor:
                 "out_of_memory": ended.out_of_memory,
                 "lost": ended.lost,
                 "unstartable": ended.unstartable,
+                "note": ended.note,
                 "stopped": self._stopped,
             },
         )

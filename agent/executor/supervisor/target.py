@@ -25,13 +25,14 @@ class Started:
 @dataclass(frozen=True)
 class Ended:
     """A command's end. `lost` says that whoever ran it lost it, and the rest is guesswork; `unstartable`,
-    that there was no command to run after all."""
+    that there was no command to run after all; `note` is what else a person should know."""
 
     exit_code: int | None
     run_ms: int
     out_of_memory: bool = False
     lost: str = ""
     unstartable: str = ""
+    note: str = ""
 
 
 class Target(Protocol):

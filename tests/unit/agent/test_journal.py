@@ -1,13 +1,16 @@
 """Usage on disk: pieces that lie end to end, lines that survive a cut at every byte, and their journal."""
 
 import asyncio
+import errno
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import spool
 from agent.domain.attempt import AttemptKey
 from agent.domain.record import decode, encode, recover
 from agent.domain.slices import slices
@@ -90,20 +93,20 @@ def test_the_journal_goes_on_after_a_crash_at_any_byte(tmp_path: Path, caplog: p
         await journal.append([(start, end, (USE,)) for start, end in pieces])
         return journal
 
-    asyncio.run(write(whole, [(0, 10), (10, 20)])).close()
+    asyncio.run(asyncio.run(write(whole, [(0, 10), (10, 20)])).close())
     raw = whole.read_bytes()
     for cut in range(len(raw) + 1):
         path = tmp_path / "cut"
         path.write_bytes(raw[:cut])
         journal = UsageJournal(path, KEY)
         asyncio.run(_append(journal, journal.end_ms, 99))
-        journal.close()
+        asyncio.run(journal.close())
         again = UsageJournal(path, KEY)
         records = again.after(0, 99)
         assert [record.number for record in records] == list(range(1, len(records) + 1))
         assert records[-1].end_ms == again.end_ms == 99
         assert records[0].previous_digest == chain_start(KEY.attempt_id, KEY.epoch)
-        again.close()
+        asyncio.run(again.close())
 
 
 async def _append(journal: UsageJournal, start_ms: int, end_ms: int) -> None:
@@ -114,7 +117,7 @@ def test_a_gap_is_refused(tmp_path: Path):
     journal = UsageJournal(tmp_path / "j", KEY)
     with pytest.raises(ValueError, match="can't follow"):
         asyncio.run(_append(journal, 5, 10))
-    journal.close()
+    asyncio.run(journal.close())
 
 
 def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path):
@@ -128,7 +131,7 @@ def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path):
         # The last stays, acknowledged or not: the next one is chained to it.
         await journal.acknowledge(1_200)
         assert [record.number for record in journal.after(0, 5_000)] == [1_200]
-        journal.close()
+        await journal.close()
 
     asyncio.run(story())
     assert len(path.read_bytes().splitlines()) < 600
@@ -137,4 +140,25 @@ def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path):
     (before,) = journal.after(1_199, 5)
     asyncio.run(_append(journal, 1_200, 1_300))
     assert journal.after(1_200, 5)[0].previous_digest == before.digest
-    journal.close()
+    asyncio.run(journal.close())
+
+
+def test_a_write_that_fails_half_way_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A full disk takes a part of a line; the next line must not stand behind that part."""
+    journal = UsageJournal(tmp_path / "j", KEY)
+    asyncio.run(_append(journal, 0, 10))
+
+    def full(file: int, data: bytes) -> None:
+        os.write(file, data[:20])
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "write_all", full)
+        with pytest.raises(OSError, match="no space"):
+            asyncio.run(_append(journal, 10, 20))
+    assert journal.end_ms == 10
+    asyncio.run(_append(journal, 10, 30))
+    asyncio.run(journal.close())
+    again = UsageJournal(tmp_path / "j", KEY)
+    assert [(r.start_ms, r.end_ms) for r in again.after(0, 9)] == [(0, 10), (10, 30)]
+    asyncio.run(again.close())

@@ -123,7 +123,7 @@ def test_a_repeated_transfer_answers_where_it_stands_and_may_tell_its_time_anew(
     first = make.capture(4, 7, 1, 6)
     posted = ledger.post([first], 20)[0]
     again = ledger.post([replace(first, event_ms=999, linked=False)], 30)[0]
-    assert again == replace(posted, status=Status.EXISTS)
+    assert again == posted._replace(status=Status.EXISTS)
     assert again.posted_ms == 20
 
 

@@ -122,12 +122,6 @@ CREATE TRIGGER ledger_transfer_no_delete
   BEGIN SELECT RAISE(ABORT, 'ledger: ledger_transfer is append-only'); END
 """,
     """
-CREATE TRIGGER ledger_transfer_no_replace
-  BEFORE INSERT ON ledger_transfer
-  WHEN EXISTS (SELECT 1 FROM ledger_transfer WHERE id = NEW.id)
-  BEGIN SELECT RAISE(ABORT, 'ledger: ledger_transfer has this id already'); END
-""",
-    """
 CREATE TRIGGER ledger_refusal_no_update
   BEFORE UPDATE ON ledger_refusal
   BEGIN SELECT RAISE(ABORT, 'ledger: ledger_refusal is append-only'); END
@@ -136,12 +130,6 @@ CREATE TRIGGER ledger_refusal_no_update
 CREATE TRIGGER ledger_refusal_no_delete
   BEFORE DELETE ON ledger_refusal
   BEGIN SELECT RAISE(ABORT, 'ledger: ledger_refusal is append-only'); END
-""",
-    """
-CREATE TRIGGER ledger_refusal_no_replace
-  BEFORE INSERT ON ledger_refusal
-  WHEN EXISTS (SELECT 1 FROM ledger_refusal WHERE id = NEW.id)
-  BEGIN SELECT RAISE(ABORT, 'ledger: ledger_refusal has this id already'); END
 """,
     """
 CREATE TRIGGER ledger_seal_no_update
@@ -154,15 +142,20 @@ CREATE TRIGGER ledger_seal_no_delete
   BEGIN SELECT RAISE(ABORT, 'ledger: ledger_seal is append-only'); END
 """,
     """
-CREATE TRIGGER ledger_seal_no_replace
-  BEFORE INSERT ON ledger_seal
-  WHEN EXISTS (SELECT 1 FROM ledger_seal WHERE no = NEW.no)
-  BEGIN SELECT RAISE(ABORT, 'ledger: ledger_seal has this no already'); END
+CREATE TRIGGER ledger_refusal_no_replace BEFORE INSERT ON ledger_refusal
+WHEN EXISTS (SELECT 1 FROM ledger_refusal WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'ledger: ledger_refusal has this id already'); END
+""",
+    """
+CREATE TRIGGER ledger_seal_no_replace BEFORE INSERT ON ledger_seal
+WHEN EXISTS (SELECT 1 FROM ledger_seal WHERE no = NEW.no)
+BEGIN SELECT RAISE(ABORT, 'ledger: ledger_seal has this no already'); END
 """,
     """
 CREATE TRIGGER ledger_transfer_next BEFORE INSERT ON ledger_transfer
 WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM ledger_transfer)
-BEGIN SELECT RAISE(ABORT, 'ledger: transfers are numbered without gaps'); END
+  OR EXISTS (SELECT 1 FROM ledger_transfer WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'ledger: transfers are numbered without gaps, and an id names one'); END
 """,
     """
 CREATE TRIGGER ledger_transfer_apply AFTER INSERT ON ledger_transfer

@@ -1,0 +1,339 @@
+"""Holds the market to its promises: written from docs and contract, with arithmetic and queries of its own.
+
+It reads the database, what truly ran on the machines, and what arrived over the network; never what the
+programs think. `look` is called after every commit, `judge` when all is over.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Any
+
+from agent.domain.attempt import OutputStream
+from tests.sim.coordinator import RULES, SimCoordinator
+from tests.sim.engine import Container
+from tests.sim.faults import Story
+from tests.sim.host import SimHost
+from usance.v1 import host_pb2
+
+HOUR_MS = 3_600_000
+WINDOW_MS = RULES.reconnect_window_ms
+LIVE_JOBS = ("queued", "starting", "running")
+# From the arrival of a message to the stamp of the transaction that takes it in.
+TAKING_IN_MS = 4_000
+# How much later the last of several messages is taken in than the first, at most.
+SKEW_MS = 1_000
+DRIFT = 0.002
+
+
+@dataclass
+class Sightings:
+    """When the coordinator noted an attempt as alive, on its own clock, and when that truly was."""
+
+    stamps: list[tuple[str, int, float]] = field(default_factory=list)
+
+    def note(self, boot_id: str, boot_ms: int, moment_s: float) -> bool:
+        if self.stamps and self.stamps[-1][:2] == (boot_id, boot_ms):
+            return False
+        self.stamps.append((boot_id, boot_ms, moment_s))
+        return True
+
+    def covered_ms(self, until_s: float) -> float:
+        """True time between sightings that are near enough to each other, up to a moment."""
+        total_s = 0.0
+        for (_, _, one), (_, _, other) in pairwise(self.stamps):
+            if (other - one) * 1_000 <= WINDOW_MS * (1 - DRIFT) - 100:
+                total_s += max(0.0, min(other, until_s) - one)
+        return total_s * 1_000
+
+    def crosses_boots(self) -> bool:
+        return len({boot_id for boot_id, _, _ in self.stamps}) > 1
+
+
+class Auditor:
+    def __init__(self, story: Story, raw: Any) -> None:
+        self._story = story
+        self._raw = raw
+        self._loop = story.loop
+        self.hosts: dict[str, SimHost] = {}
+        self.coordinator: SimCoordinator | None = None
+        self.looks = 0
+        self._said: set[str] = set()
+        self.sightings: dict[str, Sightings] = defaultdict(Sightings)
+        self.stops: dict[str, float] = {}
+        self.ended_s: dict[str, float] = {}
+        self._final: dict[str, tuple[Any, ...]] = {}
+        # By attempt: when a message that shows it alive or just ended arrived; by host: any message.
+        self.shown: dict[str, list[float]] = defaultdict(list)
+        self.heard: dict[str, list[float]] = defaultdict(list)
+
+    def require(self, condition: bool, text: str) -> None:
+        if not condition and text not in self._said:
+            self._said.add(text)
+            self._story.violate(text)
+
+    def arrived(self, host_id: str, raw: bytes) -> None:
+        self.heard[host_id].append(self._loop.time())
+        message = host_pb2.SynchronizeRequest.FromString(raw)
+        for report in message.beat.attempts:
+            if report.container_id:
+                self.shown[report.attempt_id].append(self._loop.time())
+        if message.usage.records:
+            self.shown[message.usage.attempt_id].append(self._loop.time())
+
+    def container(self, attempt_id: str) -> Container | None:
+        for host in self.hosts.values():
+            for run in host.engine.history:
+                if run.key.attempt_id == attempt_id:
+                    return run
+        return None
+
+    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
+        cursor = self._raw.execute(query, values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    # After every commit
+
+    def look(self) -> None:
+        self.looks += 1
+        self._money()
+        self._gpus()
+        self._jobs()
+        self._attempts()
+
+    def _money(self) -> None:
+        ((total,),) = self._raw.execute(
+            "SELECT coalesce(sum(balance_micro), 0) FROM ledger_account"
+        ).fetchall()
+        self.require(total == 0, f"the accounts sum to {total}")
+        below = self.rows(
+            "SELECT code FROM ledger_account"
+            " WHERE balance_micro < 0 AND code NOT IN ('issuance', 'adjustments')"
+        )
+        self.require(not below, f"below zero: {below}")
+        for row in self.rows(
+            "SELECT j.id, j.state, j.budget_micro, j.charged_micro, coalesce(a.balance_micro, 0) AS held"
+            " FROM job j LEFT JOIN ledger_account a ON a.code = 'hold:' || j.id"
+        ):
+            due = row["budget_micro"] - row["charged_micro"] if row["state"] in LIVE_JOBS else 0
+            self.require(
+                row["held"] == due, f"{row['id']} is {row['state']} and holds {row['held']}, not {due}"
+            )
+            self.require(
+                row["charged_micro"] <= row["budget_micro"], f"{row['id']} cost more than its budget"
+            )
+
+    def _gpus(self) -> None:
+        seen: dict[str, str] = {}
+        for row in self.rows("SELECT id, gpus FROM attempt WHERE state <> 'ended'"):
+            for gpu in json.loads(row["gpus"]):
+                other = seen.setdefault(gpu["uuid"], row["id"])
+                self.require(other == row["id"], f"GPU {gpu['uuid']} is sold to {other} and {row['id']}")
+
+    def _jobs(self) -> None:
+        for row in self.rows("SELECT id, state, cause, ended_ms, exit_code, charged_micro, detail FROM job"):
+            if row["state"] in LIVE_JOBS:
+                self.require(row["id"] not in self._final, f"{row['id']} had ended and is {row['state']}")
+                continue
+            end = tuple(row.values())
+            was = self._final.setdefault(row["id"], end)
+            self.require(was == end, f"{row['id']} ended as {was} and then as {end}")
+            self.require(bool(row["cause"]) and bool(row["detail"]), f"{row['id']} ended without a cause")
+
+    def _attempts(self) -> None:
+        for row in self.rows("SELECT * FROM attempt"):
+            name = row["id"]
+            if name in self.ended_s:
+                continue
+            now_s = self._loop.time()
+            if row["sighted"]:
+                self._sighted(row, json.loads(row["sighted"]))
+            if row["stop_asked"]:
+                self.stops.setdefault(name, self._moment(json.loads(row["stop_asked"])))
+            if row["state"] == "ended":
+                self.ended_s[name] = now_s
+                self._ended(row)
+            self._billed(row)
+
+    def _moment(self, stamp: dict[str, Any]) -> float:
+        """The true time of a stamp of the coordinator's; now where it has been rebooted since."""
+        assert self.coordinator is not None
+        clock = self.coordinator.clock
+        if stamp["boot_id"] != clock.boot_id:
+            return self._loop.time()
+        ago_ms: int = clock.boot_ms() - stamp["boot_ms"]
+        return self._loop.time() - ago_ms / 1_000 / clock.rate
+
+    def _sighted(self, row: dict[str, Any], stamp: dict[str, Any]) -> None:
+        seen = self.sightings[row["id"]]
+        moment_s = self._moment(stamp)
+        known = self.coordinator is not None and stamp["boot_id"] == self.coordinator.clock.boot_id
+        if seen.note(stamp["boot_id"], stamp["boot_ms"], moment_s) and known:
+            near = [t for t in self.shown[row["id"]] if -0.01 <= moment_s - t <= TAKING_IN_MS / 1_000]
+            self.require(
+                bool(near), f"{row['id']} was noted as seen at {moment_s:.3f}, when nothing had come"
+            )
+
+    def _billed(self, row: dict[str, Any]) -> None:
+        name, billed_ms = row["id"], row["billed_ms"]
+        if not billed_ms:
+            return
+        host, run = self.hosts[row["host_id"]], self.container(name)
+        most_ms = _most_ms(self.shown[name])
+        if not self.sightings[name].crosses_boots():
+            self.require(
+                billed_ms <= most_ms, f"{name} billed {billed_ms} ms and at most {most_ms:.0f} were witnessed"
+            )
+        self.require(run is not None or bool(host.lie), f"{name} billed {billed_ms} ms and never ran")
+        if run is None or host.lie:
+            return
+        ran_ms = host.clock.boot_ms() - run.start_boot_ms if run.run_ms is None else run.run_ms
+        self.require(billed_ms <= ran_ms, f"{name} billed {billed_ms} ms and ran {ran_ms} ms")
+        stop_s = self.stops.get(name)
+        if stop_s is not None:
+            most_ms = (stop_s - run.start_s) * 1_000 * (1 + DRIFT) + 2
+            self.require(
+                billed_ms <= max(0, most_ms), f"{name} billed {billed_ms} ms, stop asked at {most_ms:.0f} ms"
+            )
+
+    def _ended(self, row: dict[str, Any]) -> None:
+        name, host = row["id"], self.hosts[row["host_id"]]
+        reason = row["end_reason"]
+        self._story.seen[f"attempt ended: {reason}"] += 1
+        self.require(bool(row["cause"]), f"{name} ended without a cause")
+        if host.lie:
+            return
+        self.require(reason != "claim_refused", f"{name}: an honest host was called a liar: {row['lie']}")
+        self.require(reason != "host_forgot", f"{name}: an honest host was said to have forgotten")
+        if reason == "host_lost" and not row["reported_end"]:
+            last_s = max((t for t in self.heard[row["host_id"]] if t < self._loop.time() - 1), default=0)
+            silent_ms = (self._loop.time() - last_s) * 1_000
+            self.require(
+                silent_ms >= WINDOW_MS * (1 - DRIFT) - TAKING_IN_MS,
+                f"{name}: its host was given up after {silent_ms:.0f} ms of silence",
+            )
+        run = self.container(name)
+        if reason == "exited" and run is not None and not row["stop_reason"]:
+            self.require(
+                row["exit_code"] == run.exit_code,
+                f"{name} exited with {run.exit_code}, told {row['exit_code']}",
+            )
+
+    # When all is over
+
+    def judge(self) -> None:
+        self.look()
+        self._bills()
+        for row in self.rows("SELECT * FROM attempt"):
+            host = self.hosts[row["host_id"]]
+            if not host.lie:
+                self._log(row)
+                self._paid(row)
+
+    def _paid(self, row: dict[str, Any]) -> None:
+        """An honest seller has every witnessed millisecond, but for what rounding and drift make of it."""
+        name, run = row["id"], self.container(row["id"])
+        if (
+            run is None
+            or run.end_s is None
+            or row["end_reason"] in {"host_lost", "host_forgot", "claim_refused"}
+        ):
+            return
+        until_s = min(run.end_s, self.stops.get(name, run.end_s))
+        due_ms = self.sightings[name].covered_ms(until_s)
+        due_ms = min(due_ms * (1 - DRIFT) - 20, row["run_ms_affordable"], row["run_ms_max"])
+        self.require(
+            row["billed_ms"] >= due_ms,
+            f"{name} ({row['end_reason']}) was paid {row['billed_ms']} ms of {due_ms:.0f}",
+        )
+
+    def _log(self, row: dict[str, Any]) -> None:
+        name, run = row["id"], self.container(row["id"])
+        kept: list[tuple[int, bytes]] = []
+        offset = 0
+        for chunk in self.rows("SELECT * FROM log_chunk WHERE attempt_id = ? ORDER BY offset_bytes", name):
+            self.require(chunk["offset_bytes"] == offset, f"{name}'s output has a hole at {offset}")
+            kept.append((chunk["stream"], chunk["data"]))
+            offset += len(chunk["data"])
+        true = [(1 if c.stream is OutputStream.STDOUT else 2, c.data) for c in run.output] if run else []
+        kept, true = _joined(kept), _joined(true)
+        self.require(_begins(true, kept), f"{name}'s output is not what it wrote")
+        whole = kept == true
+        self.require(row["log_state"] != "open", f"{name}'s output is still awaited")
+        if row["log_state"] == "complete":
+            self.require(whole, f"{name}'s output is called complete and is not")
+        elif row["end_reason"] == "exited":
+            host = self.hosts[row["host_id"]]
+            after = [t for t in self.heard[host.id] if t >= self.ended_s[name] - 1]
+            gaps = [b - a for a, b in pairwise(after)]
+            lost = max(gaps, default=0) * 1_000 > WINDOW_MS * 0.8
+            self.require(lost, f"{name} exited, its host was there, and its output is {row['log_state']}")
+
+    def _bills(self) -> None:
+        """Every charge, computed again from its evidence."""
+        charged: dict[str, int] = defaultdict(int)
+        earned: dict[str, int] = defaultdict(int)
+        fees = 0
+        for row in self.rows("SELECT * FROM attempt"):
+            charge = row["hour_price_micro"] * row["billed_ms"] // HOUR_MS
+            fee = charge * row["fee_ppm"] // 1_000_000
+            lines = self.rows("SELECT * FROM bill_line WHERE attempt_id = ? ORDER BY number", row["id"])
+            self.require(
+                sum(x["charge_micro"] for x in lines) == charge, f"{row['id']}'s bill is not {charge}"
+            )
+            self.require(sum(x["fee_micro"] for x in lines) == fee, f"{row['id']}'s fee is not {fee}")
+            self.require(
+                [x["number"] for x in lines] == list(range(1, len(lines) + 1)), f"{row['id']}: lines missing"
+            )
+            charged[row["job_id"]] += charge
+            earned[row["seller_account_id"]] += charge - fee
+            fees += fee
+        spent: dict[str, int] = defaultdict(int)
+        for row in self.rows("SELECT * FROM job"):
+            due = charged[row["id"]]
+            self.require(
+                row["charged_micro"] == due, f"{row['id']} was charged {row['charged_micro']}, not {due}"
+            )
+            spent[row["account_id"]] += due
+        balances = {row["code"]: row["balance_micro"] for row in self.rows("SELECT * FROM ledger_account")}
+        for account_id, micro in earned.items():
+            have = balances[f"earnings:{account_id}"]
+            self.require(have == micro, f"{account_id} has earned {micro} and holds {have}")
+        self.require(balances.get("fee", 0) == fees, f"fees are {balances.get('fee')}, not {fees}")
+        for account_id, micro in spent.items():
+            have = balances[f"wallet:{account_id}"]
+            given = DEPOSIT_MICRO - micro
+            live = any(
+                r["account_id"] == account_id for r in self.rows("SELECT * FROM job WHERE ended_ms IS NULL")
+            )
+            self.require(live or have == given, f"{account_id} should have {given} left and has {have}")
+
+
+DEPOSIT_MICRO = 300_000_000
+
+
+def _most_ms(moments_s: list[float]) -> float:
+    """The most that a coordinator can have witnessed which was shown a run at these moments."""
+    gaps_s = [other - one for one, other in pairwise(moments_s)]
+    near_s = sum(gap for gap in gaps_s if gap * 1_000 <= WINDOW_MS * (1 + DRIFT) + TAKING_IN_MS)
+    return near_s * 1_000 * (1 + DRIFT) + SKEW_MS
+
+
+def _joined(chunks: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Neighbours of one stream as one piece: how output was cut into chunks does not matter."""
+    return [(stream, b"".join(data for _, data in of)) for stream, of in groupby(chunks, key=itemgetter(0))]
+
+
+def _begins(whole: list[tuple[int, bytes]], part: list[tuple[int, bytes]]) -> bool:
+    """Is `part` how `whole` begins?"""
+    if not part:
+        return True
+    *firsts, (stream, data) = part
+    rest = whole[len(firsts) : len(part)]
+    return (
+        whole[: len(firsts)] == firsts and bool(rest) and rest[0][0] == stream and rest[0][1].startswith(data)
+    )
