@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from coordinator.domain.credit import Credit
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
@@ -29,6 +30,7 @@ def full(market: SqlTransaction) -> SqlTransaction:
     charge = Charge(charge_micro=0, fee_micro=0, earning_micro=0)
     line = Line(record=record(None, 1_000), witnessed_ms=0, billed_through_ms=0, charge=charge)
     market.insert_lines("att_1", [(line, "")])
+    market.insert_credit("att_1", Credit(number=1, earning_micro=1, fee_micro=0), "t", "the host was lost")
     market.append_log("att_1", [LogChunk(offset=0, stream=1, data=b"x")])
     market.remember(BUYER, "r1", DIGEST, "job_1")
     event = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text="a", job_state=JobState.QUEUED)
@@ -43,7 +45,13 @@ def refused(market: SqlTransaction, statement: str) -> str:
     return str(caught.value.orig)
 
 
-COLUMN = {"bill_line": "start_ms", "event": "happened_ms", "log_chunk": "stream", "request": "request_id"}
+COLUMN = {
+    "bill_line": "start_ms",
+    "credit": "reason",
+    "event": "happened_ms",
+    "log_chunk": "stream",
+    "request": "request_id",
+}
 
 
 @pytest.mark.parametrize("table", APPEND_ONLY)
@@ -56,7 +64,7 @@ def test_what_was_written_once_stays(full: SqlTransaction, table: str, verb: str
         "replace": f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}",
     }
     if verb == "replace" and full.connection.dialect.name != "sqlite":
-        statements["replace"] = f"TRUNCATE {table}"
+        statements["replace"] = f"TRUNCATE {table} CASCADE"
     assert f"market: {table} is append-only" in refused(full, statements[verb])
 
 
@@ -104,6 +112,9 @@ IMPOSSIBLE = {
     "output in a state that does not exist": "UPDATE attempt SET log_state = 'x'",
     "an attempt of no job": "UPDATE attempt SET job_id = 'job_9'",
     "a host's state that does not exist": "UPDATE host SET state = 'asleep'",
+    "a hold on a host that does not exist": "UPDATE host SET hold = 'asleep'",
+    "a reliability of more than all": "UPDATE host SET reliability_ppm = 1000001",
+    "a credit of no line": "INSERT INTO credit SELECT attempt_id, 9, 1, 0, 't', '' FROM bill_line",
     "a host of nobody": "UPDATE host SET account_id = 'acct_9'",
     "a job of nobody": "UPDATE job SET account_id = 'acct_9'",
     "a role that does not exist": "UPDATE account_role SET role = 'king'",

@@ -84,7 +84,9 @@ def lying(market_script: Callable[[Running, ScriptedAgent, Run], Awaitable[None]
         assert (ended.state, ended.cause) == (t.JOB_STATE_FAILED, t.CAUSE_HOST)
         assert ended.attempts[0].end_reason == t.END_REASON_CLAIM_REFUSED
         assert ended.charged_micro == HONEST_MS
-        assert (await market.seller.wallet()).earnings_micro == HONEST_MS - HONEST_MS // 20
+        bill = await market.buyer.bill(job.job_id)
+        assert bill.credited_micro == HONEST_MS, "what a liar made worthless goes back, the honest part too"
+        assert (await market.seller.wallet()).earnings_micro == 0
         assert kinds(await market.buyer.events(job.job_id)).count("REFUSED_CLAIM") == 1
 
     return script
