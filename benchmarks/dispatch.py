@@ -25,7 +25,8 @@ from benchmarks.queues import celery_rate, procrastinate_rate
 from benchmarks.report import Figure
 from benchmarks.slurm import CPUS, Slurm, running_slurm
 from cli.client.market import Connection, Market, open_market
-from cli.model import GpuRequest, Isolation, JobSpec
+from cli.model import Isolation, JobSpec
+from cli.wishes import GpuRequest
 from runtime.channel import open_channel
 from runtime.ids import new_uuid
 from tests.rig.parts import MissingError, wait_until

@@ -161,6 +161,8 @@ class JobSpec:
     on_host_loss: OnHostLoss = OnHostLoss.UNSPECIFIED
     labels: tuple[tuple[str, str], ...] = ()
     note: str = ""
+    memory_bytes: int = 0
+    cpu_milli: int = 0
 
     @property
     def time_limit_ms(self) -> int:

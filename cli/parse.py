@@ -27,6 +27,7 @@ _NAME_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%?", re.ASCII)
+_PROCESSORS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
 GPU_COUNT_MAX = 64
 
 
@@ -103,6 +104,14 @@ def parse_version(text: str) -> str:
     if _VERSION.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no version; write digits and dots, like 550.54")
     return text
+
+
+def parse_processors(text: str) -> int:
+    """Thousandths of a processor: "4", "1.5"."""
+    found = _PROCESSORS.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no number of processors; write it like 4 or 1.5")
+    return int(found.group(1)) * 1_000 + int((found.group(2) or "").ljust(3, "0"))
 
 
 def parse_reliability(text: str) -> int:

@@ -133,6 +133,8 @@ def spec_to(spec: JobSpec) -> types_pb2.JobSpec:
         on_host_loss=types_pb2.OnHostLoss.Value(f"ON_HOST_LOSS_{spec.on_host_loss}"),
         labels=dict(spec.labels),
         note=spec.note,
+        memory_bytes=spec.memory_bytes,
+        cpu_milli=spec.cpu_milli,
     )
 
 
@@ -161,6 +163,8 @@ def spec_of(message: types_pb2.JobSpec) -> JobSpec:
         on_host_loss=_choice(OnHostLoss, _ON_HOST_LOSS, message.on_host_loss),
         labels=tuple(sorted(message.labels.items())),
         note=message.note,
+        memory_bytes=message.memory_bytes,
+        cpu_milli=message.cpu_milli,
     )
 
 

@@ -8,7 +8,15 @@ import click
 from cli.commands.asked import LABEL, TEXT, host_options
 from cli.errors import WrongUse
 from cli.model import Isolation, JobSpec
-from cli.parse import name_from_command, parse_credits, parse_duration, parse_env, parse_gpu, parse_size
+from cli.parse import (
+    name_from_command,
+    parse_credits,
+    parse_duration,
+    parse_env,
+    parse_gpu,
+    parse_processors,
+    parse_size,
+)
 from cli.session import Typed
 from cli.wishes import GpuRequest, HostRequest, OnHostLoss, Policy
 
@@ -16,6 +24,7 @@ CREDITS = Typed("CREDITS", parse_credits)
 DURATION = Typed("DURATION", parse_duration)
 SIZE = Typed("SIZE", parse_size)
 GPU = Typed("MODEL[:COUNT]", parse_gpu)
+PROCESSORS = Typed("NUMBER", parse_processors)
 ENV = Typed("NAME=VALUE", parse_env)
 ISOLATION = click.Choice(["container", "process"])
 
@@ -27,6 +36,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--gpu", type=GPU, default="any", help="GPU model and count, like rtx4090:2 [any:1].")
     @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
+    @click.option("--memory", type=SIZE, default=0, help="Main memory, like 32GB [the host's share].")
+    @click.option("--cpu", type=PROCESSORS, default=0, help="Processors, like 4 or 1.5 [the host's share].")
     @click.option("--image", default="", help="Container image; not needed with --isolation process.")
     @click.option("--env", type=ENV, multiple=True, help="Set a variable for the job; repeatable.")
     @click.option(
@@ -71,6 +82,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         *positional: object,
         gpu: GpuRequest,
         vram: int,
+        memory: int,
+        cpu: int,
         image: str,
         env: tuple[tuple[str, str], ...],
         isolation: str,
@@ -120,6 +133,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             on_host_loss=OnHostLoss(on_host_loss.upper()),
             labels=labels,
             note=note,
+            memory_bytes=memory,
+            cpu_milli=cpu,
             isolation_min=isolation_min,
             gpu_hour_price_micro_max=max_price,
             budget_micro=budget,

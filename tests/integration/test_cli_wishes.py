@@ -42,6 +42,7 @@ def sent(market: FakeMarket, name: str) -> Any:
 
 def test_a_run_sends_every_wish(market, capfd):
     wishes = ["--policy", "most-reliable", "--priority", "90", "--on-host-loss", "replace", "--retries", "1"]
+    wishes += ["--memory", "32GiB", "--cpu", "1.5"]
     own = ["--label", "team=vision", "--note", "the third try"]
     assert execute([*RUN, *ASKED, *wishes, *own, "--", "a"]) == 0
     spec = market.jobs[0].spec
@@ -49,6 +50,7 @@ def test_a_run_sends_every_wish(market, capfd):
     assert spec.gpus.compute_capability_min == "8.0"
     assert spec.policy == types_pb2.POLICY_MOST_RELIABLE
     assert spec.priority == 90
+    assert (spec.memory_bytes, spec.cpu_milli) == (32 << 30, 1_500)
     assert spec.on_host_loss == types_pb2.ON_HOST_LOSS_REPLACE
     assert (dict(spec.labels), spec.note) == ({"team": "vision"}, "the third try")
 

@@ -29,12 +29,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EnrollRequest(_message.Message):
+    """What a machine gives to become a host. Set by the agent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     CSR_PEM_FIELD_NUMBER: _builtins.int
     token_secret: _builtins.str
-    """The secret part of the enrolment token."""
+    """The secret part of the enrolment token, as the seller's token holds it. One that is not known, whatever
+    its form, is ENROLMENT_REFUSED.
+    """
     csr_pem: _builtins.bytes
     """A PKCS #10 certificate signing request (PEM, at most 8 KiB) for the agent's own P-256 key. Names in
     it are ignored: the coordinator names the host.
@@ -55,15 +59,19 @@ Global___EnrollRequest: _TypeAlias = EnrollRequest  # noqa: Y015
 
 @_typing.final
 class EnrollResponse(_message.Message):
+    """What makes it a host. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_ID_FIELD_NUMBER: _builtins.int
     CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     AUTHORITY_PEM_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
+    """The host's name for good; also in its certificate."""
     certificate_pem: _builtins.bytes
-    """The host's certificate and the authority's, PEM."""
+    """The host's own certificate, PEM; good for 90 days."""
     authority_pem: _builtins.bytes
+    """The certificate of the authority that signed it and by which the coordinator is known, PEM."""
     def __init__(
         self,
         *,
@@ -81,7 +89,7 @@ Global___EnrollResponse: _TypeAlias = EnrollResponse  # noqa: Y015
 
 @_typing.final
 class SynchronizeRequest(_message.Message):
-    """Agent to coordinator."""
+    """Agent to coordinator. Set by the agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -90,13 +98,21 @@ class SynchronizeRequest(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def hello(self) -> Global___Hello: ...
+    def hello(self) -> Global___Hello:
+        """The first on every stream."""
+
     @_builtins.property
-    def beat(self) -> Global___Beat: ...
+    def beat(self) -> Global___Beat:
+        """A sign of life with the whole state."""
+
     @_builtins.property
-    def usage(self) -> Global___UsageReport: ...
+    def usage(self) -> Global___UsageReport:
+        """Evidence to be charged by."""
+
     @_builtins.property
-    def logs(self) -> Global___LogReport: ...
+    def logs(self) -> Global___LogReport:
+        """Output of a command."""
+
     def __init__(
         self,
         *,
@@ -117,7 +133,7 @@ Global___SynchronizeRequest: _TypeAlias = SynchronizeRequest  # noqa: Y015
 
 @_typing.final
 class SynchronizeResponse(_message.Message):
-    """Coordinator to agent."""
+    """Coordinator to agent. Set by the coordinator."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,13 +142,21 @@ class SynchronizeResponse(_message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def welcome(self) -> Global___Welcome: ...
+    def welcome(self) -> Global___Welcome:
+        """The first on every stream."""
+
     @_builtins.property
-    def desired(self) -> Global___Desired: ...
+    def desired(self) -> Global___Desired:
+        """The whole state that should be."""
+
     @_builtins.property
-    def acknowledged(self) -> Global___Acknowledged: ...
+    def acknowledged(self) -> Global___Acknowledged:
+        """What the agent need not keep any longer."""
+
     @_builtins.property
-    def drain(self) -> Global___Drain: ...
+    def drain(self) -> Global___Drain:
+        """A request to come back on another stream."""
+
     def __init__(
         self,
         *,
@@ -153,8 +177,8 @@ Global___SynchronizeResponse: _TypeAlias = SynchronizeResponse  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
-    """Who speaks, and what it has to sell. Sent first on every stream, and again whenever it changes. Set by
-    the agent.
+    """Who speaks, and what it has to sell. Sent first on every stream; sent again, it replaces what was said
+    before. Set by the agent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -164,13 +188,19 @@ class Hello(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
-    """"0.1.0"."""
+    """"0.1.0"; for people, and nothing is decided by it."""
     boot_id: _builtins.str
-    """Names the boot of the host's kernel: run times of the same attempt are comparable within one boot."""
+    """Names the boot of the host's kernel, 1 to 64 bytes: run times of the same attempt are comparable within
+    one boot.
+    """
     @_builtins.property
-    def facts(self) -> Global___HostFacts: ...
+    def facts(self) -> Global___HostFacts:
+        """What the machine has; always given."""
+
     @_builtins.property
-    def terms(self) -> Global___Terms: ...
+    def terms(self) -> Global___Terms:
+        """On what terms it is sold; without prices nothing is for sale."""
+
     def __init__(
         self,
         *,
@@ -227,27 +257,30 @@ class HostFacts(_message.Message):
     DOWNLOAD_BPS_FIELD_NUMBER: _builtins.int
     UPLOAD_BPS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
+    """What the machine calls itself; for people, at most 256 bytes."""
     cpu_count: _builtins.int
-    """1 to 4096."""
+    """Logical processors, 1 to 4,096."""
     memory_bytes: _builtins.int
+    """The machine's memory, >= 0."""
     disk_free_bytes: _builtins.int
-    """Free where jobs will live."""
+    """Free where jobs will live, >= 0."""
     isolation: _types_pb2.Isolation.ValueType
-    """The isolation that this host gives: what its executor is."""
+    """The isolation that this host gives: what its executor is. Never UNSPECIFIED."""
     executor: _builtins.str
-    """"Docker Engine 28.5.2"; for people."""
+    """"Docker Engine 28.5.2"; for people, at most 256 bytes."""
     driver_version: _builtins.str
-    """"550.54.15"; empty without a driver."""
+    """"550.54.15", at most 64 bytes; empty without a driver."""
     region: _builtins.str
-    """Chosen by the seller, at most 64 bytes of [a-z0-9-]; may be empty."""
+    """Chosen by the seller, at most 64 bytes, in an agent's settings of [a-z0-9-]; may be empty."""
     cuda_version: _builtins.str
-    """Highest CUDA version that the driver takes, "12.4"; empty without a driver."""
+    """Highest CUDA version that the driver takes, "12.4", at most 32 bytes; empty without a driver."""
     download_bps: _builtins.int
-    """As the agent measured it last, bits per second; absent where it was not measured."""
+    """To the host, as the agent measured it last, bits per second, >= 0; absent where it was not measured."""
     upload_bps: _builtins.int
+    """From the host, likewise."""
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
-        """At most 64."""
+        """The machine's GPUs, each once; at most 64."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -289,8 +322,8 @@ Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
 
 @_typing.final
 class Terms(_message.Message):
-    """On what terms the seller sells. Locked into a job when it starts. Set by the agent from its
-    configuration.
+    """On what terms the seller sells. Price and fee are locked into an attempt when it is made. Set by the agent
+    from the seller's configuration.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -300,16 +333,20 @@ class Terms(_message.Message):
     TRUSTED_ACCOUNTS_FIELD_NUMBER: _builtins.int
     RECLAIM_NOTICE_MS_FIELD_NUMBER: _builtins.int
     run_ms_max: _builtins.int
-    """Longest job the seller takes; 0 for no limit."""
+    """Longest job the seller takes, >= 0; 0 for no limit."""
     reclaim_notice_ms: _builtins.int
     """How long a job may still run when the seller takes the machine back, 0 to 86,400,000."""
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuPrice]:
-        """Price of each GPU model; a GPU whose model is not here is not for sale. At most 64."""
+        """Price of each GPU model; a GPU whose model is not here is not for sale. At most 64; of two for one model
+        the last counts.
+        """
 
     @_builtins.property
     def trusted_accounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of accounts which may run without isolation here, beside the host's own. At most 256."""
+        """Names of accounts which may run without isolation here, beside the host's own. At most 256, each of at
+        most 64 bytes.
+        """
 
     def __init__(
         self,
@@ -329,12 +366,14 @@ Global___Terms: _TypeAlias = Terms  # noqa: Y015
 
 @_typing.final
 class GpuPrice(_message.Message):
+    """What one model costs. Set by the agent from the seller's configuration."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     GPU_HOUR_PRICE_MICRO_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Exactly as in Gpu.model."""
+    """Exactly as in Gpu.model, 1 to 128 bytes."""
     gpu_hour_price_micro: _builtins.int
     """For one GPU for one hour, 1 to 1,000,000,000,000."""
     def __init__(
@@ -362,10 +401,10 @@ class Beat(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts up from 1 within a stream."""
+    """Counts up from 1 within a stream; for whoever reads a trace, and nothing is decided by it."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptReport]:
-        """At most 256."""
+        """Every attempt that the host holds, ended ones too; at most 256."""
 
     def __init__(
         self,
@@ -398,27 +437,33 @@ class AttemptReport(_message.Message):
     USAGE_NUMBER_LAST_FIELD_NUMBER: _builtins.int
     LOG_TOTALS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """As in DesiredAttempt; a report of an attempt that is not this host's is ignored."""
     epoch: _builtins.int
-    """A report of an old epoch is ignored."""
+    """As in DesiredAttempt, >= 1; a report of another epoch is ignored."""
     state: _types_pb2.AttemptState.ValueType
     """PREPARING, RUNNING, STOPPING or ENDED."""
     container_id: _builtins.str
-    """What runs: the engine's container id, or the executor's name for a process. The same for as long as
-    the same thing runs; a changed value is another run and is not billed.
+    """What runs: the engine's container id, or the executor's name for a process; at most 128 bytes, empty
+    before anything runs. The same for as long as the same thing runs: a changed value is another run, which
+    is a claim refused.
     """
     run_ms: _builtins.int
-    """Run time so far on CLOCK_BOOTTIME; in ENDED the whole run time. 0 before RUNNING."""
+    """Run time so far on CLOCK_BOOTTIME; in ENDED the whole run time. 0 before RUNNING. More than has passed
+    since the host was given the attempt (by more than 1 s and a thousandth) is a claim refused.
+    """
     exit_code: _builtins.int
-    """Only in ENDED, and only where the command's own end is known."""
+    """Only in ENDED, and only where the command's own end is known: 0 to 255; 128 and the signal's
+    number where a signal ended it.
+    """
     end_reason: _types_pb2.EndReason.ValueType
-    """Only in ENDED."""
+    """Only in ENDED; UNSPECIFIED there counts as START_FAILED."""
     detail: _builtins.str
     """For people: what happened, what is awaited ("pulling image, 312 of 980 MB"). At most 1,024 bytes."""
     usage_number_last: _builtins.int
-    """Only in ENDED: the number of the attempt's last usage record; 0 when it never ran."""
+    """Only in ENDED: the number of the attempt's last usage record, >= 0; 0 when it never ran."""
     @_builtins.property
     def log_totals(self) -> _types_pb2.LogTotals:
-        """Only in ENDED: what it wrote."""
+        """Only in ENDED: what it wrote. Once given it stands."""
 
     def __init__(
         self,
@@ -454,10 +499,12 @@ class UsageReport(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """As in DesiredAttempt; a report of an attempt that is not this host's is ignored."""
     epoch: _builtins.int
+    """As in DesiredAttempt, >= 1; a report of another epoch is ignored."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.UsageRecord]:
-        """1 to 256."""
+        """At most 256, and at least one to be of use. Those known already are passed over."""
 
     def __init__(
         self,
@@ -486,10 +533,14 @@ class LogReport(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """As in DesiredAttempt; a report of an attempt that is not this host's is ignored."""
     epoch: _builtins.int
+    """As in DesiredAttempt, >= 1; a report of another epoch is ignored."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.LogChunk]:
-        """1 to 64 chunks, together at most 256 KiB."""
+        """At most 64 chunks, and at least one to be of use; an agent puts at most 256 KiB into one report. Those
+        known already are passed over, and so is what would leave a hole.
+        """
 
     def __init__(
         self,
@@ -516,6 +567,7 @@ class Welcome(_message.Message):
     BEAT_INTERVAL_MS_FIELD_NUMBER: _builtins.int
     RECONNECT_WINDOW_MS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
+    """Who the agent is, by its certificate."""
     beat_interval_ms: _builtins.int
     """How often to send a beat; 500 to 60,000."""
     reconnect_window_ms: _builtins.int
@@ -546,7 +598,9 @@ class Desired(_message.Message):
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DesiredAttempt]: ...
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DesiredAttempt]:
+        """Each once; none where the host should hold nothing."""
+
     def __init__(
         self,
         *,
@@ -562,6 +616,8 @@ Global___Desired: _TypeAlias = Desired  # noqa: Y015
 
 @_typing.final
 class DesiredAttempt(_message.Message):
+    """One attempt as the host should have it. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
@@ -573,27 +629,32 @@ class DesiredAttempt(_message.Message):
     USAGE_NUMBER_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     LOG_OFFSET_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """Names the attempt in the whole market; also what folders and containers on the host are named by."""
     epoch: _builtins.int
-    """If the agent holds this attempt under a lower epoch, it stops that one and begins anew."""
+    """Which try of its job this is, from 1. If the agent holds this attempt under a lower epoch, it stops that
+    one and begins anew.
+    """
     paid_through_ms: _builtins.int
-    """How far the run is paid: the agent stops the command by itself, within its grace period, when its
-    run time reaches this, whatever it hears or does not hear. Only ever grows.
+    """How far the run is paid, ms of run time, >= 0: the agent stops the command by itself, within its grace
+    period, when its run time reaches this, whatever it hears or does not hear. Only ever grows.
     """
     stop_reason: _types_pb2.EndReason.ValueType
     """UNSPECIFIED: it should run (or, having ended, needs nothing more than to be kept until it is no longer
-    named). Otherwise: it should stop, for this reason.
+    named). Otherwise: it should stop, for this reason; one that the agent does not know counts as CANCELLED.
     """
     usage_number_acknowledged: _builtins.int
-    """Usage records up to this number are stored for good and may be dropped by the agent."""
+    """Usage records up to this number are stored for good and may be dropped by the agent; 0 for none."""
     log_offset_acknowledged: _builtins.int
-    """Output up to this offset is stored for good and may be dropped by the agent."""
+    """Output up to this offset is stored for good and may be dropped by the agent; 0 for none."""
     @_builtins.property
     def spec(self) -> _types_pb2.JobSpec:
-        """The whole order; the same in every message of an attempt."""
+        """The whole order, with the buyer's bounds checked; the same in every message of an attempt, but for what
+        the buyer has extended.
+        """
 
     @_builtins.property
     def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Exactly the GPUs that the job gets."""
+        """Exactly the GPUs that the job gets, 1 to 64, all of this host."""
 
     def __init__(
         self,
@@ -626,9 +687,13 @@ class Acknowledged(_message.Message):
     USAGE_NUMBER_FIELD_NUMBER: _builtins.int
     LOG_OFFSET_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """As in the report that it answers."""
     epoch: _builtins.int
+    """As in the report that it answers, >= 1."""
     usage_number: _builtins.int
+    """Usage records up to this number are stored; 0 for none."""
     log_offset: _builtins.int
+    """Output up to this offset, bytes of both streams together, is stored; 0 for none."""
     def __init__(
         self,
         *,
@@ -655,6 +720,7 @@ class Drain(_message.Message):
 
     SPREAD_MS_FIELD_NUMBER: _builtins.int
     spread_ms: _builtins.int
+    """The longest that an agent should wait, >= 0, so that not all come back at once."""
     def __init__(
         self,
         *,

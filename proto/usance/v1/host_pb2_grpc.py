@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EnrolmentServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """How a machine becomes a host, once. On the market port, because it has no certificate yet.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,7 +43,8 @@ class EnrolmentServiceStub:
 
 
 class EnrolmentServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """How a machine becomes a host, once. On the market port, because it has no certificate yet.
+    """
 
     def Enroll(self, request, context):
         """Turns a single-use token into a host identity.
@@ -50,7 +52,7 @@ class EnrolmentServiceServicer:
         Caller: anybody with a token from SellerService.CreateEnrolmentToken, on the market port.
         Repeating: with the same token AND the same key the answer is the same host with a fresh
         certificate, for as long as the token lives; with another key it is refused.
-        Errors: INVALID_FIELD, ENROLMENT_REFUSED.
+        Errors: INVALID_FIELD, ENROLMENT_REFUSED, UNAVAILABLE, INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +75,8 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrolmentService:
-    """Missing associated documentation comment in .proto file."""
+    """How a machine becomes a host, once. On the market port, because it has no certificate yet.
+    """
 
     @staticmethod
     def Enroll(request,
@@ -104,7 +107,8 @@ class EnrolmentService:
 
 
 class HostServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """How agents are told what to run, and tell what runs. On the host port alone.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -120,7 +124,8 @@ class HostServiceStub:
 
 
 class HostServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """How agents are told what to run, and tell what runs. On the host port alone.
+    """
 
     def Synchronize(self, request_iterator, context):
         """The one conversation of an agent, for as long as it lives.
@@ -128,13 +133,13 @@ class HostServiceServicer:
         Caller: an enrolled host, on the host port, by its certificate.
         The agent's first message is `hello`; the coordinator's first is `welcome`, then at once `desired`.
         After that the agent sends `beat` at the interval that `welcome` names, and also whenever an
-        attempt's state changes; the coordinator answers each beat with `desired`, and sends `desired`
+        attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
         unasked when something changes.
         A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
         the host, because the older may be a connection that only the coordinator believes in.
         Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-        Errors: UNAUTHENTICATED, INVALID_FIELD (the agent has broken the protocol; it is a bug),
-        SUPERSEDED, UNAVAILABLE.
+        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
+        (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +162,8 @@ def add_HostServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HostService:
-    """Missing associated documentation comment in .proto file."""
+    """How agents are told what to run, and tell what runs. On the host port alone.
+    """
 
     @staticmethod
     def Synchronize(request_iterator,

@@ -35,6 +35,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnrolmentServiceStub:
+    """How a machine becomes a host, once. On the market port, because it has no certificate yet."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -45,11 +47,13 @@ class EnrolmentServiceStub:
     Caller: anybody with a token from SellerService.CreateEnrolmentToken, on the market port.
     Repeating: with the same token AND the same key the answer is the same host with a fresh
     certificate, for as long as the token lives; with another key it is refused.
-    Errors: INVALID_FIELD, ENROLMENT_REFUSED.
+    Errors: INVALID_FIELD, ENROLMENT_REFUSED, UNAVAILABLE, INTERNAL.
     """
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
+    """How a machine becomes a host, once. On the market port, because it has no certificate yet."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enroll: _aio.UnaryUnaryMultiCallable[_host_pb2.EnrollRequest, _host_pb2.EnrollResponse]  # type: ignore[assignment]
     """Turns a single-use token into a host identity.
@@ -57,10 +61,12 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     Caller: anybody with a token from SellerService.CreateEnrolmentToken, on the market port.
     Repeating: with the same token AND the same key the answer is the same host with a fresh
     certificate, for as long as the token lives; with another key it is refused.
-    Errors: INVALID_FIELD, ENROLMENT_REFUSED.
+    Errors: INVALID_FIELD, ENROLMENT_REFUSED, UNAVAILABLE, INTERNAL.
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
+    """How a machine becomes a host, once. On the market port, because it has no certificate yet."""
+
     @_abc_1.abstractmethod
     def Enroll(
         self,
@@ -72,12 +78,14 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         Caller: anybody with a token from SellerService.CreateEnrolmentToken, on the market port.
         Repeating: with the same token AND the same key the answer is the same host with a fresh
         certificate, for as long as the token lives; with another key it is refused.
-        Errors: INVALID_FIELD, ENROLMENT_REFUSED.
+        Errors: INVALID_FIELD, ENROLMENT_REFUSED, UNAVAILABLE, INTERNAL.
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class HostServiceStub:
+    """How agents are told what to run, and tell what runs. On the host port alone."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -88,17 +96,19 @@ class HostServiceStub:
     Caller: an enrolled host, on the host port, by its certificate.
     The agent's first message is `hello`; the coordinator's first is `welcome`, then at once `desired`.
     After that the agent sends `beat` at the interval that `welcome` names, and also whenever an
-    attempt's state changes; the coordinator answers each beat with `desired`, and sends `desired`
+    attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
     unasked when something changes.
     A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
     the host, because the older may be a connection that only the coordinator believes in.
     Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-    Errors: UNAUTHENTICATED, INVALID_FIELD (the agent has broken the protocol; it is a bug),
-    SUPERSEDED, UNAVAILABLE.
+    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
+    (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
     """
 
 @_typing.type_check_only
 class HostServiceAsyncStub(HostServiceStub):
+    """How agents are told what to run, and tell what runs. On the host port alone."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Synchronize: _aio.StreamStreamMultiCallable[_host_pb2.SynchronizeRequest, _host_pb2.SynchronizeResponse]  # type: ignore[assignment]
     """The one conversation of an agent, for as long as it lives.
@@ -106,16 +116,18 @@ class HostServiceAsyncStub(HostServiceStub):
     Caller: an enrolled host, on the host port, by its certificate.
     The agent's first message is `hello`; the coordinator's first is `welcome`, then at once `desired`.
     After that the agent sends `beat` at the interval that `welcome` names, and also whenever an
-    attempt's state changes; the coordinator answers each beat with `desired`, and sends `desired`
+    attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
     unasked when something changes.
     A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
     the host, because the older may be a connection that only the coordinator believes in.
     Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-    Errors: UNAUTHENTICATED, INVALID_FIELD (the agent has broken the protocol; it is a bug),
-    SUPERSEDED, UNAVAILABLE.
+    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
+    (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
     """
 
 class HostServiceServicer(metaclass=_abc_1.ABCMeta):
+    """How agents are told what to run, and tell what runs. On the host port alone."""
+
     @_abc_1.abstractmethod
     def Synchronize(
         self,
@@ -127,13 +139,13 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
         Caller: an enrolled host, on the host port, by its certificate.
         The agent's first message is `hello`; the coordinator's first is `welcome`, then at once `desired`.
         After that the agent sends `beat` at the interval that `welcome` names, and also whenever an
-        attempt's state changes; the coordinator answers each beat with `desired`, and sends `desired`
+        attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
         unasked when something changes.
         A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
         the host, because the older may be a connection that only the coordinator believes in.
         Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-        Errors: UNAUTHENTICATED, INVALID_FIELD (the agent has broken the protocol; it is a bug),
-        SUPERSEDED, UNAVAILABLE.
+        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
+        (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
         """
 
 def add_HostServiceServicer_to_server(servicer: HostServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,11 +3,14 @@
 isort:skip_file
 What buyers, sellers and the operator say to the coordinator, on the market port over TLS.
 
-Callers are known by metadata `authorization: Bearer TOKEN`. Every request that changes something
-carries `request_id`, a UUID made by the caller before the first try: repeating it with the same content
-gives the first answer again, with other content REQUEST_ID_REUSED. All RPCs may therefore be repeated,
-and a client repeats them on UNAVAILABLE and DEADLINE_EXCEEDED. UNAUTHENTICATED, INVALID_FIELD,
-UNAVAILABLE and INTERNAL can come from every RPC and are not listed again.
+Callers are known by metadata `authorization: Bearer TOKEN`. Every request that changes something carries
+`request_id`, a UUID made by the caller before the first try: repeating it with the same content changes
+nothing more and is answered again, with the thing as it stands now; with other content it is
+REQUEST_ID_REUSED. All RPCs may therefore be repeated, and a client repeats them on UNAVAILABLE and
+DEADLINE_EXCEEDED. UNAUTHENTICATED, FORBIDDEN (the account lacks the service's role), INVALID_FIELD,
+UNAVAILABLE and INTERNAL can come from every RPC and are not listed again. A message is at most 1 MiB.
+
+Conventions and the bounds of what has no word of its own: types.proto.
 """
 
 from collections import abc as _abc
@@ -42,10 +45,12 @@ class _OfferOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferOrder
     OFFER_ORDER_VRAM: _OfferOrder.ValueType  # 3
     """Most GPU memory first."""
     OFFER_ORDER_COUNT: _OfferOrder.ValueType  # 4
-    """Most free GPUs first."""
+    """The host with the most free GPUs, of whatever model, first."""
 
 class OfferOrder(_OfferOrder, metaclass=_OfferOrderEnumTypeWrapper):
-    """In what order offers come."""
+    """In what order offers come. Among equals the cheaper comes first, then the lower host_id. An unknown value
+    is refused.
+    """
 
 OFFER_ORDER_UNSPECIFIED: OfferOrder.ValueType  # 0
 """PRICE."""
@@ -56,7 +61,7 @@ OFFER_ORDER_RELIABILITY: OfferOrder.ValueType  # 2
 OFFER_ORDER_VRAM: OfferOrder.ValueType  # 3
 """Most GPU memory first."""
 OFFER_ORDER_COUNT: OfferOrder.ValueType  # 4
-"""Most free GPUs first."""
+"""The host with the most free GPUs, of whatever model, first."""
 Global___OfferOrder: _TypeAlias = OfferOrder  # noqa: Y015
 
 class _EventKind:
@@ -66,56 +71,96 @@ class _EventKind:
 class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    """Never an event's; it stands for one that a newer coordinator knows and the reader does not."""
     EVENT_KIND_SUBMITTED: _EventKind.ValueType  # 1
+    """The job was taken in, and its budget is held."""
     EVENT_KIND_ASSIGNED: _EventKind.ValueType  # 2
+    """A host gets the job: a new attempt."""
     EVENT_KIND_PREPARING: _EventKind.ValueType  # 3
+    """The host prepares it; not billed."""
     EVENT_KIND_STARTED: _EventKind.ValueType  # 4
+    """The command runs; billing begins."""
     EVENT_KIND_BILLED: _EventKind.ValueType  # 5
+    """A usage record was taken in, whether or not it cost anything."""
     EVENT_KIND_STOP_ASKED: _EventKind.ValueType  # 6
+    """The end of the attempt was asked for; from here on nothing is charged."""
     EVENT_KIND_ATTEMPT_ENDED: _EventKind.ValueType  # 7
+    """The attempt is over."""
     EVENT_KIND_REQUEUED: _EventKind.ValueType  # 8
+    """The job waits for another host, at the price of one retry."""
     EVENT_KIND_ENDED: _EventKind.ValueType  # 9
+    """The job is over and the rest of its budget is back in the wallet. Its last event."""
     EVENT_KIND_REFUSED_CLAIM: _EventKind.ValueType  # 10
+    """The host claimed what can't be; nothing more of the attempt is charged."""
     EVENT_KIND_EXTENDED: _EventKind.ValueType  # 11
+    """The buyer gave it more time or more money."""
     EVENT_KIND_CREDITED: _EventKind.ValueType  # 12
+    """The buyer got something back because the host was at fault."""
     EVENT_KIND_BUDGET_LOW: _EventKind.ValueType  # 13
-    """The money lasts for five more minutes, or for a tenth of what it bought, whichever is less."""
+    """The money lasts for five more minutes, or for a tenth of what it bought, whichever is less. Once an
+    attempt, and again after an extension.
+    """
     EVENT_KIND_HOST_ENROLLED: _EventKind.ValueType  # 14
-    """Of hosts and of accounts, not of jobs."""
+    """A machine became a host. Not a job's event, so WatchJob never tells it."""
     EVENT_KIND_HOST_STATE: _EventKind.ValueType  # 15
+    """A host's state changed. Not a job's event, so WatchJob never tells it."""
     EVENT_KIND_ACCOUNT_CREATED: _EventKind.ValueType  # 16
+    """An account was made. Not a job's event, so WatchJob never tells it."""
     EVENT_KIND_TOKEN_CREATED: _EventKind.ValueType  # 17
+    """A token was made for an account. Not a job's event, so WatchJob never tells it."""
     EVENT_KIND_DEPOSITED: _EventKind.ValueType  # 18
+    """Credits came into a wallet from outside. Not a job's event, so WatchJob never tells it."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen to a job, a host or an account."""
 
 EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+"""Never an event's; it stands for one that a newer coordinator knows and the reader does not."""
 EVENT_KIND_SUBMITTED: EventKind.ValueType  # 1
+"""The job was taken in, and its budget is held."""
 EVENT_KIND_ASSIGNED: EventKind.ValueType  # 2
+"""A host gets the job: a new attempt."""
 EVENT_KIND_PREPARING: EventKind.ValueType  # 3
+"""The host prepares it; not billed."""
 EVENT_KIND_STARTED: EventKind.ValueType  # 4
+"""The command runs; billing begins."""
 EVENT_KIND_BILLED: EventKind.ValueType  # 5
+"""A usage record was taken in, whether or not it cost anything."""
 EVENT_KIND_STOP_ASKED: EventKind.ValueType  # 6
+"""The end of the attempt was asked for; from here on nothing is charged."""
 EVENT_KIND_ATTEMPT_ENDED: EventKind.ValueType  # 7
+"""The attempt is over."""
 EVENT_KIND_REQUEUED: EventKind.ValueType  # 8
+"""The job waits for another host, at the price of one retry."""
 EVENT_KIND_ENDED: EventKind.ValueType  # 9
+"""The job is over and the rest of its budget is back in the wallet. Its last event."""
 EVENT_KIND_REFUSED_CLAIM: EventKind.ValueType  # 10
+"""The host claimed what can't be; nothing more of the attempt is charged."""
 EVENT_KIND_EXTENDED: EventKind.ValueType  # 11
+"""The buyer gave it more time or more money."""
 EVENT_KIND_CREDITED: EventKind.ValueType  # 12
+"""The buyer got something back because the host was at fault."""
 EVENT_KIND_BUDGET_LOW: EventKind.ValueType  # 13
-"""The money lasts for five more minutes, or for a tenth of what it bought, whichever is less."""
+"""The money lasts for five more minutes, or for a tenth of what it bought, whichever is less. Once an
+attempt, and again after an extension.
+"""
 EVENT_KIND_HOST_ENROLLED: EventKind.ValueType  # 14
-"""Of hosts and of accounts, not of jobs."""
+"""A machine became a host. Not a job's event, so WatchJob never tells it."""
 EVENT_KIND_HOST_STATE: EventKind.ValueType  # 15
+"""A host's state changed. Not a job's event, so WatchJob never tells it."""
 EVENT_KIND_ACCOUNT_CREATED: EventKind.ValueType  # 16
+"""An account was made. Not a job's event, so WatchJob never tells it."""
 EVENT_KIND_TOKEN_CREATED: EventKind.ValueType  # 17
+"""A token was made for an account. Not a job's event, so WatchJob never tells it."""
 EVENT_KIND_DEPOSITED: EventKind.ValueType  # 18
+"""Credits came into a wallet from outside. Not a job's event, so WatchJob never tells it."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
 class Offer(_message.Message):
-    """What one host has free at what price. Set by the coordinator."""
+    """What one host has free of one GPU model, at what price. Set by the coordinator, from what the agent has
+    said.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,25 +201,41 @@ class Offer(_message.Message):
     COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
     RECLAIM_NOTICE_MS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
+    """Who offers."""
     gpu_model: _builtins.str
-    """Free GPUs of one model."""
+    """The one model that is offered, as in Gpu.model; 1 to 128 bytes."""
     gpu_count_free: _builtins.int
+    """GPUs of the model that no job has, 0 to 64; never 0 in ListOffers and WatchOffers."""
     vram_bytes: _builtins.int
+    """Memory of each GPU of the model, > 0; where they differ, of the smallest."""
     simulated: _builtins.bool
+    """One of these GPUs does not exist, and the agent pretends it."""
     gpu_hour_price_micro: _builtins.int
+    """Price of one GPU for one hour, 1 to 1,000,000,000,000."""
     isolation: _types_pb2.Isolation.ValueType
+    """What the host gives; never UNSPECIFIED."""
     region: _builtins.str
+    """As in HostFacts, at most 64 bytes; empty where the seller has named none."""
     executor: _builtins.str
-    """For people: "Docker Engine 28.5.2"."""
+    """For people: "Docker Engine 28.5.2". At most 256 bytes."""
     run_ms_max: _builtins.int
+    """Longest job that the seller takes, >= 0; 0 for no limit."""
     driver_version: _builtins.str
+    """"550.54.15", at most 64 bytes; empty without a driver."""
     cuda_version: _builtins.str
+    """Highest CUDA version that the driver takes, "12.4", at most 32 bytes; empty without a driver."""
     reliability_ppm: _builtins.int
-    """Parts per million of the attempts of late that ended well or for a cause that was not the host's."""
+    """Parts per million of the attempts of late that ended well or for a cause that was not the host's, 0 to
+    1,000,000; 900,000 for a new host.
+    """
     compute_capability: _builtins.str
+    """Of these GPUs, "8.9", at most 16 bytes; empty where unknown."""
     reclaim_notice_ms: _builtins.int
+    """How long a job may still run when the seller takes the machine back, 0 to 86,400,000."""
     @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The seller's own words about the host, as in HostFacts; at most 32."""
+
     def __init__(
         self,
         *,
@@ -205,6 +266,8 @@ Global___Offer: _TypeAlias = Offer  # noqa: Y015
 
 @_typing.final
 class ListOffersRequest(_message.Message):
+    """What offers to show; absent or zero means any. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     GPUS_FIELD_NUMBER: _builtins.int
@@ -217,17 +280,21 @@ class ListOffersRequest(_message.Message):
     isolation_min: _types_pb2.Isolation.ValueType
     """The weakest isolation to show; UNSPECIFIED shows all that the caller may use."""
     gpu_hour_price_micro_max: _builtins.int
+    """The highest price of one GPU for one hour to show, 0 to 9,007,199,254,740,991; 0 for any."""
     page_size: _builtins.int
-    """1 to 500; 0 means 100."""
+    """Most offers in the answer, 0 to 500; 0 means 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """Where to go on: next_page_token of the answer before, to the same filters; empty for the first page."""
     order: Global___OfferOrder.ValueType
+    """In what order; UNSPECIFIED means PRICE."""
     @_builtins.property
     def gpus(self) -> _types_pb2.GpuRequest:
-        """Filters; absent or zero means any. `count` is the least number free on one host."""
+        """The GPUs that must be free on one host."""
 
     @_builtins.property
-    def host(self) -> _types_pb2.HostRequest: ...
+    def host(self) -> _types_pb2.HostRequest:
+        """What else the host must have."""
+
     def __init__(
         self,
         *,
@@ -249,14 +316,18 @@ Global___ListOffersRequest: _TypeAlias = ListOffersRequest  # noqa: Y015
 
 @_typing.final
 class ListOffersResponse(_message.Message):
+    """A page of offers. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """For the next page, at most nine digits; empty on the last page."""
     @_builtins.property
-    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]: ...
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """In the order asked for, at most page_size; one for each host and model that fit."""
+
     def __init__(
         self,
         *,
@@ -273,7 +344,9 @@ Global___ListOffersResponse: _TypeAlias = ListOffersResponse  # noqa: Y015
 
 @_typing.final
 class LimitCount(_message.Message):
-    """Why hosts were passed over: how many fell to this limit, each host counted at the first that it fails."""
+    """Why hosts were passed over: how many fell to this limit, each host counted at the first that it fails. Set
+    by the coordinator.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,10 +354,13 @@ class LimitCount(_message.Message):
     HOST_COUNT_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     limit: _builtins.str
-    """For people: "price cap 0.30 per GPU-hour"."""
+    """For people: "asks more than 0.30 credits per GPU-hour". Not bounded to 256 bytes: it may repeat what the
+    order says.
+    """
     host_count: _builtins.int
+    """How many hosts, >= 1."""
     remedy: _builtins.str
-    """What would be needed: "0.42 would do"; empty when nothing the buyer may change would."""
+    """For people, what would be needed: "0.42 would do"; empty when nothing the buyer may change would."""
     def __init__(
         self,
         *,
@@ -302,11 +378,17 @@ Global___LimitCount: _TypeAlias = LimitCount  # noqa: Y015
 
 @_typing.final
 class QuoteJobRequest(_message.Message):
+    """An order to be thought through. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spec(self) -> _types_pb2.JobSpec: ...
+    def spec(self) -> _types_pb2.JobSpec:
+        """As it would be submitted; always given, and refused where SubmitJob would refuse it but for want of
+        funds.
+        """
+
     def __init__(
         self,
         *,
@@ -322,6 +404,8 @@ Global___QuoteJobRequest: _TypeAlias = QuoteJobRequest  # noqa: Y015
 
 @_typing.final
 class QuoteJobResponse(_message.Message):
+    """What would come of it now. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFER_FIELD_NUMBER: _builtins.int
@@ -333,22 +417,27 @@ class QuoteJobResponse(_message.Message):
     CHEAPEST_CHANGE_FIELD_NUMBER: _builtins.int
     FEE_PPM_FIELD_NUMBER: _builtins.int
     hour_price_micro: _builtins.int
-    """For all GPUs of the job together, for an hour."""
+    """For all GPUs of the job together, for an hour, >= 1; 0 when no host fits now."""
     hold_micro: _builtins.int
-    """What submit would hold: the budget."""
+    """What submit would hold: the budget, >= 1."""
     run_ms_affordable: _builtins.int
-    """How long the budget lasts at that price, capped by the job's time limit."""
+    """How long the budget lasts at that price, capped by the job's time limit; 0 when no host fits now."""
     hosts_considered: _builtins.int
+    """How many hosts the market knows, >= 0, whatever their state."""
     cheapest_change: _builtins.str
-    """The single change that would find a host now at the least cost; empty when none would or none is needed."""
+    """For people, the single change that would find a host now at the least cost; empty when none would or none
+    is needed.
+    """
     fee_ppm: _builtins.int
-    """Parts per million of each charge that the platform keeps; the buyer pays nothing on top."""
+    """Parts per million of each charge that the platform keeps, 0 to 1,000,000; the buyer pays nothing on top."""
     @_builtins.property
     def offer(self) -> Global___Offer:
-        """Absent when no host fits now."""
+        """The offer that the job would take; absent when no host fits now."""
 
     @_builtins.property
-    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitCount]: ...
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitCount]:
+        """Why no host fits, in the order in which limits are looked at; empty when one does."""
+
     def __init__(
         self,
         *,
@@ -371,6 +460,8 @@ Global___QuoteJobResponse: _TypeAlias = QuoteJobResponse  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
+    """One try of a job on one host. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
@@ -388,23 +479,37 @@ class Attempt(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """Names it in the whole market."""
     epoch: _builtins.int
+    """Which try of the job it is, from 1 without gaps."""
     host_id: _builtins.str
+    """Where it runs or ran."""
     state: _types_pb2.AttemptState.ValueType
+    """Where it stands; never UNSPECIFIED."""
     end_reason: _types_pb2.EndReason.ValueType
+    """Why it ended; UNSPECIFIED before ENDED."""
     cause: _types_pb2.Cause.ValueType
+    """Who brought its end about; UNSPECIFIED before ENDED."""
     exit_code: _builtins.int
+    """Of its command, as the agent told it, 0 to 255; absent where it is not known."""
     hour_price_micro: _builtins.int
-    """Locked at the start: for all GPUs together, for an hour."""
+    """Locked when it was made: for all GPUs together, for an hour; >= 1."""
     billed_ms: _builtins.int
-    """Run time charged so far, and run time reported but not witnessed."""
+    """Run time charged so far, >= 0."""
     unbilled_ms: _builtins.int
+    """Run time that the agent has told and that is not charged: not yet, or because it was not witnessed or not
+    paid for; >= 0.
+    """
     charged_micro: _builtins.int
+    """What billed_ms costs at that price, before any credit; >= 0."""
     detail: _builtins.str
-    """A sentence for people."""
+    """A sentence for people: where it stands, or why it ended so. At most 2,048 bytes."""
     isolation: _types_pb2.Isolation.ValueType
+    """What its host gives it; never UNSPECIFIED."""
     @_builtins.property
-    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]: ...
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
+        """The GPUs that it has or had to itself, 1 to 64, all of one model."""
+
     def __init__(
         self,
         *,
@@ -435,6 +540,8 @@ Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
+    """An order and what became of it. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -451,30 +558,40 @@ class Job(_message.Message):
     QUEUE_PLACE_FIELD_NUMBER: _builtins.int
     CHEAPEST_CHANGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """Names it in the whole market."""
     state: _types_pb2.JobState.ValueType
+    """Where it stands; never UNSPECIFIED."""
     cause: _types_pb2.Cause.ValueType
+    """Who brought its end about; UNSPECIFIED while it has not ended."""
     detail: _builtins.str
-    """A sentence that says where it stands, or why it ended so."""
+    """A sentence for people that says where it stands, or why it ended so. At most 2,048 bytes."""
     submitted_at_ms: _builtins.int
+    """When it was taken in."""
     ended_at_ms: _builtins.int
-    """0 while it has not ended."""
+    """When it ended; 0 while it has not."""
     charged_micro: _builtins.int
+    """What all its attempts were charged, 0 to the budget, before any credit."""
     exit_code: _builtins.int
-    """The exit code of the command; absent where it is not known."""
-    queue_place: _builtins.int
-    """In QUEUED: its place in the queue, from 1, and the single change that would place it now at the least
-    cost; empty when none would.
+    """Of the command in the last attempt, 0 to 255; absent where it is not known and while the job has not
+    ended.
     """
+    queue_place: _builtins.int
+    """In QUEUED, but not in ListJobs: its place in the queue, from 1; 0 when it is too far back to say."""
     cheapest_change: _builtins.str
+    """In QUEUED, but not in ListJobs, for people: the single change that would place it now at the least cost;
+    empty when none would.
+    """
     @_builtins.property
-    def spec(self) -> _types_pb2.JobSpec: ...
+    def spec(self) -> _types_pb2.JobSpec:
+        """As the buyer ordered it, with the defaults filled in and with all extensions."""
+
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """In the order they were made; the last is the current one."""
+        """In the order they were made; the last is the current one. 0 to 11."""
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitCount]:
-        """In QUEUED: why no host has it now."""
+        """In QUEUED, but not in ListJobs: why no host has it now, in the order in which limits are looked at."""
 
     def __init__(
         self,
@@ -505,13 +622,18 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class SubmitJobRequest(_message.Message):
+    """An order. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     @_builtins.property
-    def spec(self) -> _types_pb2.JobSpec: ...
+    def spec(self) -> _types_pb2.JobSpec:
+        """What is to be run, and on what terms; always given."""
+
     def __init__(
         self,
         *,
@@ -528,11 +650,15 @@ Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
 
 @_typing.final
 class SubmitJobResponse(_message.Message):
+    """The order taken in. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> Global___Job: ...
+    def job(self) -> Global___Job:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -548,10 +674,13 @@ Global___SubmitJobResponse: _TypeAlias = SubmitJobResponse  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):
+    """Which job to look at. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """One of the caller's."""
     def __init__(
         self,
         *,
@@ -567,11 +696,15 @@ Global___GetJobRequest: _TypeAlias = GetJobRequest  # noqa: Y015
 
 @_typing.final
 class GetJobResponse(_message.Message):
+    """The job asked for. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> Global___Job: ...
+    def job(self) -> Global___Job:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -587,6 +720,8 @@ Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
+    """Which jobs to list. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LIVE_ONLY_FIELD_NUMBER: _builtins.int
@@ -595,8 +730,9 @@ class ListJobsRequest(_message.Message):
     live_only: _builtins.bool
     """Only jobs that have not ended."""
     page_size: _builtins.int
-    """1 to 500; 0 means 100."""
+    """Most jobs in the answer, 0 to 500; 0 means 100."""
     page_token: _builtins.str
+    """Where to go on: next_page_token of the answer before; empty for the first page."""
     def __init__(
         self,
         *,
@@ -614,13 +750,18 @@ Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
 
 @_typing.final
 class ListJobsResponse(_message.Message):
+    """A page of jobs. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """For the next page, at most 64 bytes; empty on the last page."""
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
+        """Newest first, at most page_size."""
+
     def __init__(
         self,
         *,
@@ -637,7 +778,7 @@ Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """Written in the same transaction as what it tells of, and never changed."""
+    """Written in the same transaction as what it tells of, and never changed. Set by the coordinator."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -650,18 +791,24 @@ class Event(_message.Message):
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     BILL_LINE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts all events of the market without gaps; a job's own events have growing, not adjacent numbers."""
+    """Counts all events of the market from 1 without gaps; a job's own events have growing, not adjacent
+    numbers.
+    """
     kind: Global___EventKind.ValueType
+    """What happened; never UNSPECIFIED."""
     happened_at_ms: _builtins.int
+    """When it was written."""
     text: _builtins.str
-    """A sentence for people."""
+    """A sentence for people, at most 2,048 bytes."""
     job_state: _types_pb2.JobState.ValueType
     """The job's state after it."""
     cause: _types_pb2.Cause.ValueType
+    """Who brought it about; UNSPECIFIED in BILLED."""
     attempt_id: _builtins.str
+    """The attempt that it is about; empty where it is about none."""
     @_builtins.property
     def bill_line(self) -> Global___BillLine:
-        """Only in BILLED."""
+        """The line that the record became; only in BILLED."""
 
     def __init__(
         self,
@@ -685,13 +832,16 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):
+    """Which job to follow, and from where. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     EVENT_NUMBER_AFTER_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """One of the caller's."""
     event_number_after: _builtins.int
-    """0 for all."""
+    """Only events with a greater number; 0 for all."""
     def __init__(
         self,
         *,
@@ -708,11 +858,15 @@ Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobResponse(_message.Message):
+    """One event. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def event(self) -> Global___Event: ...
+    def event(self) -> Global___Event:
+        """The next of the job; always there."""
+
     def __init__(
         self,
         *,
@@ -728,6 +882,8 @@ Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
 
 @_typing.final
 class ReadLogsRequest(_message.Message):
+    """Which output to read, and from where. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -736,15 +892,18 @@ class ReadLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_BYTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """One of the caller's."""
     attempt_id: _builtins.str
-    """Empty: begin with the first attempt."""
+    """One of the job's, to begin with; the output of later ones follows. Empty: begin with the first attempt."""
     offset: _builtins.int
-    """Within the attempt."""
+    """Where to begin within that attempt, bytes of both streams together, 0 to 2^62; it need not be where a
+    chunk begins.
+    """
     follow: _builtins.bool
-    """Wait for more until the output is complete."""
+    """Wait for more until no more can come; without it, the stream ends with what is there."""
     tail_bytes: _builtins.int
-    """Only with an empty attempt_id: begin so many bytes before the end of what the last attempt has written
-    so far; 0 for the beginning of the first attempt.
+    """Only with an empty attempt_id, 0 to 2^62: begin so many bytes before the end of what the last attempt has
+    written so far, whatever `offset` says; 0 for the beginning of the first attempt.
     """
     def __init__(
         self,
@@ -765,14 +924,20 @@ Global___ReadLogsRequest: _TypeAlias = ReadLogsRequest  # noqa: Y015
 
 @_typing.final
 class ReadLogsResponse(_message.Message):
+    """A piece of output, or the end. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def chunk(self) -> Global___AttemptLog: ...
+    def chunk(self) -> Global___AttemptLog:
+        """The next piece."""
+
     @_builtins.property
-    def end(self) -> Global___LogEnd: ...
+    def end(self) -> Global___LogEnd:
+        """There is no more to be read; the last message."""
+
     def __init__(
         self,
         *,
@@ -791,13 +956,18 @@ Global___ReadLogsResponse: _TypeAlias = ReadLogsResponse  # noqa: Y015
 
 @_typing.final
 class AttemptLog(_message.Message):
+    """A piece of output and whose it is. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """The attempt that wrote it."""
     @_builtins.property
-    def chunk(self) -> _types_pb2.LogChunk: ...
+    def chunk(self) -> _types_pb2.LogChunk:
+        """As the agent sent it, or the part of it that begins at the offset asked for."""
+
     def __init__(
         self,
         *,
@@ -814,6 +984,8 @@ Global___AttemptLog: _TypeAlias = AttemptLog  # noqa: Y015
 
 @_typing.final
 class LogEnd(_message.Message):
+    """Where reading has ended. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
@@ -821,13 +993,14 @@ class LogEnd(_message.Message):
     TOTALS_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
-    """Of the last attempt; empty if there was none."""
+    """Of the last attempt that was read; empty if there was none."""
     complete: _builtins.bool
-    """All bytes that the command wrote are here, and their digests were checked by the coordinator."""
+    """All bytes that its command wrote are here, and their digests were checked by the coordinator."""
     offset: _builtins.int
+    """How far that attempt was read, bytes of both streams together, >= 0: where to go on."""
     @_builtins.property
     def totals(self) -> _types_pb2.LogTotals:
-        """As the agent told them; absent where it never did."""
+        """As the agent told them; absent where it never did, or has not yet."""
 
     def __init__(
         self,
@@ -847,6 +1020,8 @@ Global___LogEnd: _TypeAlias = LogEnd  # noqa: Y015
 
 @_typing.final
 class ExtendJobRequest(_message.Message):
+    """More for a job; money, time or both. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -854,9 +1029,13 @@ class ExtendJobRequest(_message.Message):
     BUDGET_MICRO_MORE_FIELD_NUMBER: _builtins.int
     RUN_MS_MORE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     job_id: _builtins.str
+    """One of the caller's."""
     budget_micro_more: _builtins.int
-    """Added to the budget, 0 to 9,007,199,254,740,991."""
+    """Added to the budget, 0 to 9,007,199,254,740,991; the sum stays within the limits of JobSpec. Not 0
+    together with run_ms_more.
+    """
     run_ms_more: _builtins.int
     """Added to the time limit, 0 to 2,592,000,000; the sum stays within the limits of JobSpec."""
     def __init__(
@@ -877,11 +1056,15 @@ Global___ExtendJobRequest: _TypeAlias = ExtendJobRequest  # noqa: Y015
 
 @_typing.final
 class ExtendJobResponse(_message.Message):
+    """The job extended. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> Global___Job: ...
+    def job(self) -> Global___Job:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -897,6 +1080,8 @@ Global___ExtendJobResponse: _TypeAlias = ExtendJobResponse  # noqa: Y015
 
 @_typing.final
 class WatchOffersRequest(_message.Message):
+    """Which offers to follow. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
@@ -919,11 +1104,15 @@ Global___WatchOffersRequest: _TypeAlias = WatchOffersRequest  # noqa: Y015
 
 @_typing.final
 class WatchOffersResponse(_message.Message):
+    """What is to be had from now on. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]: ...
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """All that fit, in the order asked for; at most 500."""
+
     def __init__(
         self,
         *,
@@ -939,12 +1128,16 @@ Global___WatchOffersResponse: _TypeAlias = WatchOffersResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):
+    """Which job is to end. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     job_id: _builtins.str
+    """One of the caller's."""
     def __init__(
         self,
         *,
@@ -961,11 +1154,15 @@ Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
 class CancelJobResponse(_message.Message):
+    """The job that is ending. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> Global___Job: ...
+    def job(self) -> Global___Job:
+        """As it stands now, which may be before its end; always there."""
+
     def __init__(
         self,
         *,
@@ -981,7 +1178,9 @@ Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
 
 @_typing.final
 class BillLine(_message.Message):
-    """One usage record and what it cost. Everything needed to compute it again is here or in the Bill."""
+    """One usage record and what it cost. Everything needed to compute it again is here or in the Bill. Set by the
+    coordinator.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -994,20 +1193,24 @@ class BillLine(_message.Message):
     EARNING_MICRO_FIELD_NUMBER: _builtins.int
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """Whose run it is a piece of."""
     witnessed_ms: _builtins.int
-    """Run time that the coordinator had witnessed when it took the record in."""
+    """Run time that the coordinator had witnessed when it took the record in, >= 0."""
     billed_through_ms: _builtins.int
-    """Run time paid after this line: min(record end, witnessed, affordable), never less than before."""
+    """Run time paid after this line, >= 0: min(record end, witnessed, affordable, time limit), never less than
+    before.
+    """
     charge_micro: _builtins.int
-    """floor(hour price x billed_through / 3,600,000) less what the lines before had charged."""
+    """floor(hour price x billed_through / 3,600,000) less what the lines before had charged; >= 0."""
     fee_micro: _builtins.int
-    """Of the charge: to the platform, and to the seller. Their sum is the charge."""
+    """Of the charge, to the platform: floor(all charged x fee_ppm / 1,000,000) less the fees before; >= 0."""
     earning_micro: _builtins.int
+    """Of the charge, to the seller: the charge less the fee; >= 0."""
     transfer_id: _builtins.str
-    """The ledger's transfer; empty when the charge is 0."""
+    """The ledger's transfer, a UUID; empty when the charge is 0."""
     @_builtins.property
     def record(self) -> _types_pb2.UsageRecord:
-        """The record as the agent signed it into its chain."""
+        """As the agent put it into its chain of digests."""
 
     def __init__(
         self,
@@ -1031,7 +1234,9 @@ Global___BillLine: _TypeAlias = BillLine  # noqa: Y015
 
 @_typing.final
 class BillCredit(_message.Message):
-    """What went back to the buyer because the host was at fault, by the published rule."""
+    """What went back to the buyer of one bill line because the host was at fault, by the published rule. Set by
+    the coordinator.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1041,12 +1246,15 @@ class BillCredit(_message.Message):
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """The bill line that it corrects."""
+    """The number of the usage record whose bill line it corrects, >= 1."""
     earning_micro: _builtins.int
-    """From the seller, and from the platform."""
+    """What went back of the seller's part, 0 to the line's."""
     fee_micro: _builtins.int
+    """What went back of the platform's part, 0 to the line's."""
     transfer_id: _builtins.str
+    """The ledger's transfer, a UUID."""
     reason: _builtins.str
+    """Why, a sentence for people; at most 256 bytes."""
     def __init__(
         self,
         *,
@@ -1066,6 +1274,8 @@ Global___BillCredit: _TypeAlias = BillCredit  # noqa: Y015
 
 @_typing.final
 class BillAttempt(_message.Message):
+    """What one attempt cost, and on what terms. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
@@ -1079,20 +1289,33 @@ class BillAttempt(_message.Message):
     CREDITS_FIELD_NUMBER: _builtins.int
     RUN_MS_MAX_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """Names it in the whole market; part of its chain of digests."""
     epoch: _builtins.int
+    """Which try of the job it is, from 1; part of its chain of digests."""
     host_id: _builtins.str
+    """Where it ran."""
     hour_price_micro: _builtins.int
+    """Locked when it was made: for all GPUs together, for an hour; >= 1."""
     fee_ppm: _builtins.int
+    """Locked when it was made: parts per million of each charge that the platform keeps, 0 to 1,000,000."""
     run_ms_affordable: _builtins.int
-    """The most run time that the rest of the budget could pay when the attempt was made."""
+    """The most run time that the rest of the budget could pay when the attempt was made or last extended; >= 0."""
     run_ms_max: _builtins.int
-    """The job's time limit when the attempt was made or last extended; no run is paid beyond it."""
+    """The job's time limit, 1,000 to 2,592,000,000, when the attempt was made or last extended; no run is paid
+    beyond it.
+    """
     @_builtins.property
-    def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The GPUs that it had, 1 to 64; no record may tell of others."""
+
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillLine]: ...
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillLine]:
+        """In the order of their records, without gaps."""
+
     @_builtins.property
-    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillCredit]: ...
+    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillCredit]:
+        """In the order of the lines that they correct, at most one for each."""
+
     def __init__(
         self,
         *,
@@ -1117,6 +1340,8 @@ Global___BillAttempt: _TypeAlias = BillAttempt  # noqa: Y015
 
 @_typing.final
 class Bill(_message.Message):
+    """What a job cost. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -1127,17 +1352,23 @@ class Bill(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CREDITED_MICRO_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """Whose bill it is."""
     final: _builtins.bool
+    """The job has ended: nothing more will be charged."""
     held_micro: _builtins.int
+    """What was set aside in all: the budget, with all extensions; >= 1."""
     charged_micro: _builtins.int
+    """The sum of all lines, 0 to held_micro."""
     released_micro: _builtins.int
-    """Given back to the wallet."""
+    """Given back to the wallet because it was not used: held_micro less charged_micro when final, 0 before."""
     credited_micro: _builtins.int
-    """Given back because a host was at fault: the sum of all credits. What the job cost in the end is
-    charged_micro less this.
+    """Given back because a host was at fault: the sum of all credits, 0 to charged_micro. What the job cost in
+    the end is charged_micro less this.
     """
     @_builtins.property
-    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillAttempt]: ...
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillAttempt]:
+        """In the order they were made, at most 11."""
+
     def __init__(
         self,
         *,
@@ -1159,10 +1390,13 @@ Global___Bill: _TypeAlias = Bill  # noqa: Y015
 
 @_typing.final
 class GetBillRequest(_message.Message):
+    """Which job's bill. Set by the buyer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    """One of the caller's."""
     def __init__(
         self,
         *,
@@ -1178,11 +1412,15 @@ Global___GetBillRequest: _TypeAlias = GetBillRequest  # noqa: Y015
 
 @_typing.final
 class GetBillResponse(_message.Message):
+    """The bill asked for. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BILL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def bill(self) -> Global___Bill: ...
+    def bill(self) -> Global___Bill:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1198,6 +1436,8 @@ Global___GetBillResponse: _TypeAlias = GetBillResponse  # noqa: Y015
 
 @_typing.final
 class Account(_message.Message):
+    """Somebody who takes part. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
@@ -1207,14 +1447,19 @@ class Account(_message.Message):
     HELD_MICRO_FIELD_NUMBER: _builtins.int
     EARNINGS_MICRO_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Names it for good."""
     name: _builtins.str
-    """1 to 64 characters of [a-z0-9-]; unique."""
+    """1 to 64 characters of [a-z0-9-], the first not a dash; unique."""
     wallet_micro: _builtins.int
+    """What it can spend, >= 0."""
     held_micro: _builtins.int
-    """In escrow for jobs that have not ended."""
+    """In escrow for jobs that have not ended, >= 0."""
     earnings_micro: _builtins.int
+    """What its hosts have earned and it has not been paid, >= 0."""
     @_builtins.property
-    def roles(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.Role.ValueType]: ...
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.Role.ValueType]:
+        """What it may do; at least one, each once."""
+
     def __init__(
         self,
         *,
@@ -1235,6 +1480,8 @@ Global___Account: _TypeAlias = Account  # noqa: Y015
 
 @_typing.final
 class GetSelfRequest(_message.Message):
+    """Empty: the token says who asks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1250,11 +1497,15 @@ Global___GetSelfRequest: _TypeAlias = GetSelfRequest  # noqa: Y015
 
 @_typing.final
 class GetSelfResponse(_message.Message):
+    """Whose token it is. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def account(self) -> Global___Account: ...
+    def account(self) -> Global___Account:
+        """The caller's own; always there."""
+
     def __init__(
         self,
         *,
@@ -1270,6 +1521,8 @@ Global___GetSelfResponse: _TypeAlias = GetSelfResponse  # noqa: Y015
 
 @_typing.final
 class GetWalletRequest(_message.Message):
+    """Empty: the token says who asks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1285,14 +1538,19 @@ Global___GetWalletRequest: _TypeAlias = GetWalletRequest  # noqa: Y015
 
 @_typing.final
 class GetWalletResponse(_message.Message):
+    """The caller's balances. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WALLET_MICRO_FIELD_NUMBER: _builtins.int
     HELD_MICRO_FIELD_NUMBER: _builtins.int
     EARNINGS_MICRO_FIELD_NUMBER: _builtins.int
     wallet_micro: _builtins.int
+    """What can be spent, >= 0."""
     held_micro: _builtins.int
+    """In escrow for jobs that have not ended, >= 0."""
     earnings_micro: _builtins.int
+    """What the caller's hosts have earned and the caller has not been paid, >= 0."""
     def __init__(
         self,
         *,
@@ -1310,10 +1568,13 @@ Global___GetWalletResponse: _TypeAlias = GetWalletResponse  # noqa: Y015
 
 @_typing.final
 class CreateEnrolmentTokenRequest(_message.Message):
+    """A machine is to be enrolled. Set by the seller."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try; one for each machine."""
     def __init__(
         self,
         *,
@@ -1329,6 +1590,8 @@ Global___CreateEnrolmentTokenRequest: _TypeAlias = CreateEnrolmentTokenRequest  
 
 @_typing.final
 class CreateEnrolmentTokenResponse(_message.Message):
+    """What to give to the machine. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
@@ -1336,8 +1599,10 @@ class CreateEnrolmentTokenResponse(_message.Message):
     token: _builtins.str
     """Carries the coordinator's two addresses, its authority's certificate and the secret: all that
     `usance-agent enroll` needs, so that nothing is ever fetched from a server not yet trusted.
+    "usance_enroll_" and characters of [A-Za-z0-9_-], some kilobytes.
     """
     expires_at_ms: _builtins.int
+    """From when on it enrols no more: an hour after the first try."""
     def __init__(
         self,
         *,
@@ -1354,6 +1619,8 @@ Global___CreateEnrolmentTokenResponse: _TypeAlias = CreateEnrolmentTokenResponse
 
 @_typing.final
 class ListHostsRequest(_message.Message):
+    """Empty: the token says who asks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1369,11 +1636,15 @@ Global___ListHostsRequest: _TypeAlias = ListHostsRequest  # noqa: Y015
 
 @_typing.final
 class ListHostsResponse(_message.Message):
+    """The caller's hosts. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOSTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Host]: ...
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Host]:
+        """All of them, whatever their state."""
+
     def __init__(
         self,
         *,
@@ -1389,6 +1660,8 @@ Global___ListHostsResponse: _TypeAlias = ListHostsResponse  # noqa: Y015
 
 @_typing.final
 class Host(_message.Message):
+    """A host as its seller and the operator see it. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_ID_FIELD_NUMBER: _builtins.int
@@ -1398,13 +1671,19 @@ class Host(_message.Message):
     SINCE_AT_MS_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
+    """Names it for good."""
     hostname: _builtins.str
+    """What the machine calls itself, at most 256 bytes; empty before its agent has first connected."""
     state: _types_pb2.HostState.ValueType
+    """How it stands in the market; never UNSPECIFIED."""
     reason: _builtins.str
-    """A sentence for people."""
+    """For people: why it stands so. At most 256 bytes."""
     since_at_ms: _builtins.int
+    """Since when it stands so."""
     @_builtins.property
-    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]: ...
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """One for each model that it sells, also where none of it is free."""
+
     def __init__(
         self,
         *,
@@ -1425,12 +1704,16 @@ Global___Host: _TypeAlias = Host  # noqa: Y015
 
 @_typing.final
 class PauseHostRequest(_message.Message):
+    """Which host is to have no new jobs. Set by the seller."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     host_id: _builtins.str
+    """One of the caller's."""
     def __init__(
         self,
         *,
@@ -1447,11 +1730,15 @@ Global___PauseHostRequest: _TypeAlias = PauseHostRequest  # noqa: Y015
 
 @_typing.final
 class PauseHostResponse(_message.Message):
+    """The host paused. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def host(self) -> Global___Host: ...
+    def host(self) -> Global___Host:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1467,12 +1754,16 @@ Global___PauseHostResponse: _TypeAlias = PauseHostResponse  # noqa: Y015
 
 @_typing.final
 class ResumeHostRequest(_message.Message):
+    """Which host is to have jobs again. Set by the seller."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     host_id: _builtins.str
+    """One of the caller's."""
     def __init__(
         self,
         *,
@@ -1489,11 +1780,15 @@ Global___ResumeHostRequest: _TypeAlias = ResumeHostRequest  # noqa: Y015
 
 @_typing.final
 class ResumeHostResponse(_message.Message):
+    """The host resumed. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def host(self) -> Global___Host: ...
+    def host(self) -> Global___Host:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1509,12 +1804,16 @@ Global___ResumeHostResponse: _TypeAlias = ResumeHostResponse  # noqa: Y015
 
 @_typing.final
 class ReclaimHostRequest(_message.Message):
+    """Which host its seller wants back. Set by the seller."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     host_id: _builtins.str
+    """One of the caller's."""
     def __init__(
         self,
         *,
@@ -1531,11 +1830,15 @@ Global___ReclaimHostRequest: _TypeAlias = ReclaimHostRequest  # noqa: Y015
 
 @_typing.final
 class ReclaimHostResponse(_message.Message):
+    """The host that is being reclaimed. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def host(self) -> Global___Host: ...
+    def host(self) -> Global___Host:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1551,13 +1854,17 @@ Global___ReclaimHostResponse: _TypeAlias = ReclaimHostResponse  # noqa: Y015
 
 @_typing.final
 class QuarantineHostRequest(_message.Message):
+    """Which host is not to be trusted, and why. Set by the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     host_id: _builtins.str
+    """Any host of the market."""
     reason: _builtins.str
     """For the seller and the books, 1 to 256 bytes."""
     def __init__(
@@ -1577,11 +1884,15 @@ Global___QuarantineHostRequest: _TypeAlias = QuarantineHostRequest  # noqa: Y015
 
 @_typing.final
 class QuarantineHostResponse(_message.Message):
+    """The host quarantined. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def host(self) -> Global___Host: ...
+    def host(self) -> Global___Host:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1597,12 +1908,16 @@ Global___QuarantineHostResponse: _TypeAlias = QuarantineHostResponse  # noqa: Y0
 
 @_typing.final
 class UnquarantineHostRequest(_message.Message):
+    """Which host is to be trusted again. Set by the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     host_id: _builtins.str
+    """Any host of the market."""
     def __init__(
         self,
         *,
@@ -1619,11 +1934,15 @@ Global___UnquarantineHostRequest: _TypeAlias = UnquarantineHostRequest  # noqa: 
 
 @_typing.final
 class UnquarantineHostResponse(_message.Message):
+    """The host trusted again. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def host(self) -> Global___Host: ...
+    def host(self) -> Global___Host:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1639,16 +1958,20 @@ Global___UnquarantineHostResponse: _TypeAlias = UnquarantineHostResponse  # noqa
 
 @_typing.final
 class CreateAccountRequest(_message.Message):
+    """Who is to take part. Set by the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     name: _builtins.str
+    """1 to 64 characters of [a-z0-9-], the first not a dash; one that no account has."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.Role.ValueType]:
-        """At least one."""
+        """At least one that the coordinator knows; doubles count once."""
 
     def __init__(
         self,
@@ -1667,11 +1990,15 @@ Global___CreateAccountRequest: _TypeAlias = CreateAccountRequest  # noqa: Y015
 
 @_typing.final
 class CreateAccountResponse(_message.Message):
+    """The account made. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def account(self) -> Global___Account: ...
+    def account(self) -> Global___Account:
+        """As it stands now; always there."""
+
     def __init__(
         self,
         *,
@@ -1687,13 +2014,16 @@ Global___CreateAccountResponse: _TypeAlias = CreateAccountResponse  # noqa: Y015
 
 @_typing.final
 class ListAccountsRequest(_message.Message):
+    """Which accounts to list. Set by the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """1 to 500; 0 means 100."""
+    """Most accounts in the answer, 0 to 500; 0 means 100."""
     page_token: _builtins.str
+    """Where to go on: next_page_token of the answer before; empty for the first page."""
     def __init__(
         self,
         *,
@@ -1710,13 +2040,18 @@ Global___ListAccountsRequest: _TypeAlias = ListAccountsRequest  # noqa: Y015
 
 @_typing.final
 class ListAccountsResponse(_message.Message):
+    """A page of accounts. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """For the next page, at most 64 bytes; empty on the last page."""
     @_builtins.property
-    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]: ...
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]:
+        """By name, at most page_size."""
+
     def __init__(
         self,
         *,
@@ -1733,16 +2068,19 @@ Global___ListAccountsResponse: _TypeAlias = ListAccountsResponse  # noqa: Y015
 
 @_typing.final
 class CreateTokenRequest(_message.Message):
+    """For whom a token is to be made. Set by the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     LIFETIME_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     account_name: _builtins.str
-    """The account's name."""
+    """As in Account.name."""
     lifetime_ms: _builtins.int
-    """60,000 to 31,536,000,000 (a year); 0 means 30 days."""
+    """How long it is good, 60,000 to 31,536,000,000 (a year); 0 means 2,592,000,000 (30 days)."""
     def __init__(
         self,
         *,
@@ -1760,12 +2098,16 @@ Global___CreateTokenRequest: _TypeAlias = CreateTokenRequest  # noqa: Y015
 
 @_typing.final
 class CreateTokenResponse(_message.Message):
+    """What to give to the account's holder. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """A secret: "usance_tok_" and 32 characters of [A-Za-z0-9_-], for the metadata `authorization`."""
     expires_at_ms: _builtins.int
+    """From when on it is refused."""
     def __init__(
         self,
         *,
@@ -1782,6 +2124,8 @@ Global___CreateTokenResponse: _TypeAlias = CreateTokenResponse  # noqa: Y015
 
 @_typing.final
 class DepositRequest(_message.Message):
+    """Credits that came in from outside. Set by the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -1789,10 +2133,11 @@ class DepositRequest(_message.Message):
     AMOUNT_MICRO_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
     account_name: _builtins.str
-    """The account's name."""
+    """Whose wallet they go to, as in Account.name."""
     amount_micro: _builtins.int
-    """1 to 9,007,199,254,740,991."""
+    """How much, 1 to 9,007,199,254,740,991, and no more than the wallet can still count."""
     reason: _builtins.str
     """For the books, 1 to 256 bytes."""
     def __init__(
@@ -1813,10 +2158,13 @@ Global___DepositRequest: _TypeAlias = DepositRequest  # noqa: Y015
 
 @_typing.final
 class DepositResponse(_message.Message):
+    """What came of it. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WALLET_MICRO_FIELD_NUMBER: _builtins.int
     wallet_micro: _builtins.int
+    """What the account can spend now, >= 0."""
     def __init__(
         self,
         *,
@@ -1832,6 +2180,8 @@ Global___DepositResponse: _TypeAlias = DepositResponse  # noqa: Y015
 
 @_typing.final
 class GetTrialBalanceRequest(_message.Message):
+    """Empty: there is nothing to choose."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1847,14 +2197,18 @@ Global___GetTrialBalanceRequest: _TypeAlias = GetTrialBalanceRequest  # noqa: Y0
 
 @_typing.final
 class GetTrialBalanceResponse(_message.Message):
+    """The ledger's sums. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LINES_FIELD_NUMBER: _builtins.int
     SUM_MICRO_FIELD_NUMBER: _builtins.int
     sum_micro: _builtins.int
-    """0."""
+    """The sum of all lines: 0, or something is very wrong and it may be negative."""
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialBalanceLine]: ...
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialBalanceLine]:
+        """One for each kind of ledger account and asset that there is."""
+
     def __init__(
         self,
         *,
@@ -1871,14 +2225,16 @@ Global___GetTrialBalanceResponse: _TypeAlias = GetTrialBalanceResponse  # noqa: 
 
 @_typing.final
 class TrialBalanceLine(_message.Message):
+    """One kind of ledger account. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEDGER_ACCOUNT_FIELD_NUMBER: _builtins.int
     BALANCE_MICRO_FIELD_NUMBER: _builtins.int
     ledger_account: _builtins.str
-    """Kind of ledger account: "wallet", "hold", "earnings", "fee", "issuance", …."""
+    """"wallet", "hold", "earnings", "fee", "issuance", "payouts", "adjustments" or "suspense"."""
     balance_micro: _builtins.int
-    """May be negative: issuance is."""
+    """The sum of its accounts' balances. May be negative: issuance is."""
     def __init__(
         self,
         *,
@@ -1895,6 +2251,8 @@ Global___TrialBalanceLine: _TypeAlias = TrialBalanceLine  # noqa: Y015
 
 @_typing.final
 class RunAuditRequest(_message.Message):
+    """Empty: there is nothing to choose."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1910,14 +2268,17 @@ Global___RunAuditRequest: _TypeAlias = RunAuditRequest  # noqa: Y015
 
 @_typing.final
 class RunAuditResponse(_message.Message):
+    """What was found. Set by the coordinator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     TRANSFERS_CHECKED_FIELD_NUMBER: _builtins.int
     transfers_checked: _builtins.int
+    """How many of the ledger's transfers were looked at, >= 0."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A sentence each."""
+        """A sentence for people for each promise that is broken; normally none."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MarketServiceStub:
-    """Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND.
+    """What buyers do. Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -93,34 +93,38 @@ class MarketServiceStub:
 
 
 class MarketServiceServicer:
-    """Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND.
+    """What buyers do. Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND.
     """
 
     def ListOffers(self, request, context):
-        """What is to be had now, cheapest first.
+        """What is to be had now, cheapest first unless another order is asked for.
+        Caller: any buyer. Repeating: reads only. A page is cut from what is there at that moment. Errors: none
+        of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QuoteJob(self, request, context):
-        """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic
-        of the bill.
+        """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic of
+        the bill.
+        Caller: any buyer. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubmitJob(self, request, context):
-        """Takes the job in and holds its budget, both or neither. Errors: INSUFFICIENT_FUNDS,
-        REQUEST_ID_REUSED.
+        """Takes the job in and holds its budget, both or neither.
+        Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Errors: NOT_FOUND.
+        """One of the caller's jobs with all its attempts.
+        Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +132,7 @@ class MarketServiceServicer:
 
     def ListJobs(self, request, context):
         """The caller's own jobs, newest first.
+        Caller: any buyer. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,23 +140,27 @@ class MarketServiceServicer:
 
     def WatchJob(self, request, context):
         """The job's events from the given one on, then each as it happens; ends after the job's last event.
-        Repeating: with `event_number_after` of the last event seen, nothing is lost or doubled. NOT_FOUND.
+        Caller: the job's buyer. Repeating: with `event_number_after` of the last event seen, nothing is lost or
+        doubled. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadLogs(self, request, context):
-        """The job's output, byte for byte and in order; with `follow` until it is complete. The last message
-        holds `end`. Repeating: with the attempt and offset reached, nothing is lost or doubled. NOT_FOUND.
+        """The job's output, byte for byte and in order; with `follow` until no more can come. The last message
+        holds `end`.
+        Caller: the job's buyer. Repeating: with the attempt and offset reached, nothing is lost or doubled.
+        Errors: NOT_FOUND, also for an attempt that is not the job's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that
-        is being stopped already is success. Errors: NOT_FOUND, JOB_ENDED.
+        """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that is
+        being stopped already is success.
+        Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,21 +168,24 @@ class MarketServiceServicer:
 
     def ExtendJob(self, request, context):
         """More time or more money for a job that has not ended; money goes from wallet to hold at once.
-        Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
+        stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOffers(self, request, context):
-        """The offers that ListOffers would give, whole, now and again whenever they change.
+        """The offers that ListOffers would give, whole, now and again whenever they change. Does not end by itself.
+        Caller: any buyer. Repeating: ask again; the first message is the whole. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBill(self, request, context):
-        """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND.
+        """What the job has cost so far, with everything needed to recompute it.
+        Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,7 +258,7 @@ def add_MarketServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MarketService:
-    """Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND.
+    """What buyers do. Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND.
     """
 
     @staticmethod
@@ -548,7 +560,7 @@ class MarketService:
 
 
 class AccountServiceStub:
-    """Caller: any account.
+    """What everybody may know of themselves. Caller: any account.
     """
 
     def __init__(self, channel):
@@ -570,11 +582,12 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """Caller: any account.
+    """What everybody may know of themselves. Caller: any account.
     """
 
     def GetSelf(self, request, context):
-        """Who the token belongs to.
+        """Who the token belongs to, with balances.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -582,6 +595,7 @@ class AccountServiceServicer:
 
     def GetWallet(self, request, context):
         """The caller's own balances.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -609,7 +623,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Caller: any account.
+    """What everybody may know of themselves. Caller: any account.
     """
 
     @staticmethod
@@ -668,7 +682,7 @@ class AccountService:
 
 
 class SellerServiceStub:
-    """Caller: an account with the role seller.
+    """What sellers do. Caller: an account with the role seller. A host of somebody else's is NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -705,33 +719,40 @@ class SellerServiceStub:
 
 
 class SellerServiceServicer:
-    """Caller: an account with the role seller.
+    """What sellers do. Caller: an account with the role seller. A host of somebody else's is NOT_FOUND.
     """
 
     def CreateEnrolmentToken(self, request, context):
-        """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
-        of it: it can be had again only by repeating the request.
+        """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy of
+        it: it can be had again only by repeating the request.
+        Caller: any seller. Repeating: by request_id; the same token, with the end that it had. Errors:
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHosts(self, request, context):
-        """The caller's own hosts.
+        """The caller's own hosts, all of them.
+        Caller: any seller. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseHost(self, request, context):
-        """No new jobs on this host; what runs goes on. Errors: NOT_FOUND.
+        """No new jobs on this host; what runs goes on. Takes the place of a reclaim.
+        Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeHost(self, request, context):
-        """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND.
+        """The opposite of PauseHost and of ReclaimHost; a job whose end was asked for already ends all the same.
+        Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -739,7 +760,8 @@ class SellerServiceServicer:
 
     def ReclaimHost(self, request, context):
         """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
-        Errors: NOT_FOUND.
+        Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -782,7 +804,7 @@ def add_SellerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SellerService:
-    """Caller: an account with the role seller.
+    """What sellers do. Caller: an account with the role seller. A host of somebody else's is NOT_FOUND.
     """
 
     @staticmethod
@@ -922,7 +944,7 @@ class SellerService:
 
 
 class AdminServiceStub:
-    """Caller: an account with the role operator.
+    """What the operator does. Caller: an account with the role operator.
     """
 
     def __init__(self, channel):
@@ -974,18 +996,20 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Caller: an account with the role operator.
+    """What the operator does. Caller: an account with the role operator.
     """
 
     def CreateAccount(self, request, context):
-        """Errors: NAME_TAKEN, REQUEST_ID_REUSED.
+        """A new account with an empty wallet.
+        Caller: an operator. Repeating: by request_id. Errors: NAME_TAKEN, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAccounts(self, request, context):
-        """By name. All of them, with their balances.
+        """All accounts by name, with their balances.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -993,14 +1017,17 @@ class AdminServiceServicer:
 
     def CreateToken(self, request, context):
         """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
-        request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        request.
+        Caller: an operator. Repeating: by request_id; the same token, with the end that it had. Errors:
+        NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Deposit(self, request, context):
-        """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        """Credits that came in from outside: issuance to wallet.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1008,27 +1035,32 @@ class AdminServiceServicer:
 
     def GetTrialBalance(self, request, context):
         """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QuarantineHost(self, request, context):
-        """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND.
+        """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
+        and of a reclaim.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnquarantineHost(self, request, context):
-        """Errors: NOT_FOUND.
+        """Lets a host have new jobs again, whoever held it back.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunAudit(self, request, context):
-        """Checks every invariant of the ledger and the market; prints what is violated, normally nothing.
+        """Checks every invariant of the ledger and the market, and tells what is violated: normally nothing.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1086,7 +1118,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Caller: an account with the role operator.
+    """What the operator does. Caller: an account with the role operator.
     """
 
     @staticmethod

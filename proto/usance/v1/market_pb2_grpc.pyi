@@ -3,11 +3,14 @@
 isort:skip_file
 What buyers, sellers and the operator say to the coordinator, on the market port over TLS.
 
-Callers are known by metadata `authorization: Bearer TOKEN`. Every request that changes something
-carries `request_id`, a UUID made by the caller before the first try: repeating it with the same content
-gives the first answer again, with other content REQUEST_ID_REUSED. All RPCs may therefore be repeated,
-and a client repeats them on UNAVAILABLE and DEADLINE_EXCEEDED. UNAUTHENTICATED, INVALID_FIELD,
-UNAVAILABLE and INTERNAL can come from every RPC and are not listed again.
+Callers are known by metadata `authorization: Bearer TOKEN`. Every request that changes something carries
+`request_id`, a UUID made by the caller before the first try: repeating it with the same content changes
+nothing more and is answered again, with the thing as it stands now; with other content it is
+REQUEST_ID_REUSED. All RPCs may therefore be repeated, and a client repeats them on UNAVAILABLE and
+DEADLINE_EXCEEDED. UNAUTHENTICATED, FORBIDDEN (the account lacks the service's role), INVALID_FIELD,
+UNAVAILABLE and INTERNAL can come from every RPC and are not listed again. A message is at most 1 MiB.
+
+Conventions and the bounds of what has no word of its own: types.proto.
 """
 
 from collections import abc as _abc
@@ -34,89 +37,123 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MarketServiceStub:
-    """Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND."""
+    """What buyers do. Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MarketServiceAsyncStub: ...
     ListOffers: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListOffersRequest, _market_pb2.ListOffersResponse]
-    """What is to be had now, cheapest first."""
+    """What is to be had now, cheapest first unless another order is asked for.
+    Caller: any buyer. Repeating: reads only. A page is cut from what is there at that moment. Errors: none
+    of its own.
+    """
     QuoteJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.QuoteJobRequest, _market_pb2.QuoteJobResponse]
-    """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic
-    of the bill.
+    """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic of
+    the bill.
+    Caller: any buyer. Repeating: reads only. Errors: none of its own.
     """
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.SubmitJobRequest, _market_pb2.SubmitJobResponse]
-    """Takes the job in and holds its budget, both or neither. Errors: INSUFFICIENT_FUNDS,
-    REQUEST_ID_REUSED.
+    """Takes the job in and holds its budget, both or neither.
+    Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetJobRequest, _market_pb2.GetJobResponse]
-    """Errors: NOT_FOUND."""
+    """One of the caller's jobs with all its attempts.
+    Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
+    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListJobsRequest, _market_pb2.ListJobsResponse]
-    """The caller's own jobs, newest first."""
+    """The caller's own jobs, newest first.
+    Caller: any buyer. Repeating: reads only. Errors: none of its own.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_market_pb2.WatchJobRequest, _market_pb2.WatchJobResponse]
     """The job's events from the given one on, then each as it happens; ends after the job's last event.
-    Repeating: with `event_number_after` of the last event seen, nothing is lost or doubled. NOT_FOUND.
+    Caller: the job's buyer. Repeating: with `event_number_after` of the last event seen, nothing is lost or
+    doubled. Errors: NOT_FOUND.
     """
     ReadLogs: _grpc.UnaryStreamMultiCallable[_market_pb2.ReadLogsRequest, _market_pb2.ReadLogsResponse]
-    """The job's output, byte for byte and in order; with `follow` until it is complete. The last message
-    holds `end`. Repeating: with the attempt and offset reached, nothing is lost or doubled. NOT_FOUND.
+    """The job's output, byte for byte and in order; with `follow` until no more can come. The last message
+    holds `end`.
+    Caller: the job's buyer. Repeating: with the attempt and offset reached, nothing is lost or doubled.
+    Errors: NOT_FOUND, also for an attempt that is not the job's.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.CancelJobRequest, _market_pb2.CancelJobResponse]
-    """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that
-    is being stopped already is success. Errors: NOT_FOUND, JOB_ENDED.
+    """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that is
+    being stopped already is success.
+    Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED, REQUEST_ID_REUSED.
     """
     ExtendJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.ExtendJobRequest, _market_pb2.ExtendJobResponse]
     """More time or more money for a job that has not ended; money goes from wallet to hold at once.
-    Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
+    stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     WatchOffers: _grpc.UnaryStreamMultiCallable[_market_pb2.WatchOffersRequest, _market_pb2.WatchOffersResponse]
-    """The offers that ListOffers would give, whole, now and again whenever they change."""
+    """The offers that ListOffers would give, whole, now and again whenever they change. Does not end by itself.
+    Caller: any buyer. Repeating: ask again; the first message is the whole. Errors: none of its own.
+    """
     GetBill: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetBillRequest, _market_pb2.GetBillResponse]
-    """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND."""
+    """What the job has cost so far, with everything needed to recompute it.
+    Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class MarketServiceAsyncStub(MarketServiceStub):
-    """Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND."""
+    """What buyers do. Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListOffers: _aio.UnaryUnaryMultiCallable[_market_pb2.ListOffersRequest, _market_pb2.ListOffersResponse]  # type: ignore[assignment]
-    """What is to be had now, cheapest first."""
+    """What is to be had now, cheapest first unless another order is asked for.
+    Caller: any buyer. Repeating: reads only. A page is cut from what is there at that moment. Errors: none
+    of its own.
+    """
     QuoteJob: _aio.UnaryUnaryMultiCallable[_market_pb2.QuoteJobRequest, _market_pb2.QuoteJobResponse]  # type: ignore[assignment]
-    """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic
-    of the bill.
+    """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic of
+    the bill.
+    Caller: any buyer. Repeating: reads only. Errors: none of its own.
     """
     SubmitJob: _aio.UnaryUnaryMultiCallable[_market_pb2.SubmitJobRequest, _market_pb2.SubmitJobResponse]  # type: ignore[assignment]
-    """Takes the job in and holds its budget, both or neither. Errors: INSUFFICIENT_FUNDS,
-    REQUEST_ID_REUSED.
+    """Takes the job in and holds its budget, both or neither.
+    Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_market_pb2.GetJobRequest, _market_pb2.GetJobResponse]  # type: ignore[assignment]
-    """Errors: NOT_FOUND."""
+    """One of the caller's jobs with all its attempts.
+    Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
+    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_market_pb2.ListJobsRequest, _market_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """The caller's own jobs, newest first."""
+    """The caller's own jobs, newest first.
+    Caller: any buyer. Repeating: reads only. Errors: none of its own.
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_market_pb2.WatchJobRequest, _market_pb2.WatchJobResponse]  # type: ignore[assignment]
     """The job's events from the given one on, then each as it happens; ends after the job's last event.
-    Repeating: with `event_number_after` of the last event seen, nothing is lost or doubled. NOT_FOUND.
+    Caller: the job's buyer. Repeating: with `event_number_after` of the last event seen, nothing is lost or
+    doubled. Errors: NOT_FOUND.
     """
     ReadLogs: _aio.UnaryStreamMultiCallable[_market_pb2.ReadLogsRequest, _market_pb2.ReadLogsResponse]  # type: ignore[assignment]
-    """The job's output, byte for byte and in order; with `follow` until it is complete. The last message
-    holds `end`. Repeating: with the attempt and offset reached, nothing is lost or doubled. NOT_FOUND.
+    """The job's output, byte for byte and in order; with `follow` until no more can come. The last message
+    holds `end`.
+    Caller: the job's buyer. Repeating: with the attempt and offset reached, nothing is lost or doubled.
+    Errors: NOT_FOUND, also for an attempt that is not the job's.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_market_pb2.CancelJobRequest, _market_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that
-    is being stopped already is success. Errors: NOT_FOUND, JOB_ENDED.
+    """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that is
+    being stopped already is success.
+    Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED, REQUEST_ID_REUSED.
     """
     ExtendJob: _aio.UnaryUnaryMultiCallable[_market_pb2.ExtendJobRequest, _market_pb2.ExtendJobResponse]  # type: ignore[assignment]
     """More time or more money for a job that has not ended; money goes from wallet to hold at once.
-    Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
+    stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     WatchOffers: _aio.UnaryStreamMultiCallable[_market_pb2.WatchOffersRequest, _market_pb2.WatchOffersResponse]  # type: ignore[assignment]
-    """The offers that ListOffers would give, whole, now and again whenever they change."""
+    """The offers that ListOffers would give, whole, now and again whenever they change. Does not end by itself.
+    Caller: any buyer. Repeating: ask again; the first message is the whole. Errors: none of its own.
+    """
     GetBill: _aio.UnaryUnaryMultiCallable[_market_pb2.GetBillRequest, _market_pb2.GetBillResponse]  # type: ignore[assignment]
-    """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND."""
+    """What the job has cost so far, with everything needed to recompute it.
+    Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
+    """
 
 class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND."""
+    """What buyers do. Caller: an account with the role buyer. A job of somebody else's is NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListOffers(
@@ -124,7 +161,10 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ListOffersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ListOffersResponse, _abc.Awaitable[_market_pb2.ListOffersResponse]]:
-        """What is to be had now, cheapest first."""
+        """What is to be had now, cheapest first unless another order is asked for.
+        Caller: any buyer. Repeating: reads only. A page is cut from what is there at that moment. Errors: none
+        of its own.
+        """
 
     @_abc_1.abstractmethod
     def QuoteJob(
@@ -132,8 +172,9 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.QuoteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.QuoteJobResponse, _abc.Awaitable[_market_pb2.QuoteJobResponse]]:
-        """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic
-        of the bill.
+        """What a job would cost and where it would run now; holds nothing, changes nothing. Uses the arithmetic of
+        the bill.
+        Caller: any buyer. Repeating: reads only. Errors: none of its own.
         """
 
     @_abc_1.abstractmethod
@@ -142,8 +183,8 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.SubmitJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.SubmitJobResponse, _abc.Awaitable[_market_pb2.SubmitJobResponse]]:
-        """Takes the job in and holds its budget, both or neither. Errors: INSUFFICIENT_FUNDS,
-        REQUEST_ID_REUSED.
+        """Takes the job in and holds its budget, both or neither.
+        Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -152,7 +193,9 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetJobResponse, _abc.Awaitable[_market_pb2.GetJobResponse]]:
-        """Errors: NOT_FOUND."""
+        """One of the caller's jobs with all its attempts.
+        Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -160,7 +203,9 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ListJobsResponse, _abc.Awaitable[_market_pb2.ListJobsResponse]]:
-        """The caller's own jobs, newest first."""
+        """The caller's own jobs, newest first.
+        Caller: any buyer. Repeating: reads only. Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def WatchJob(
@@ -169,7 +214,8 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_market_pb2.WatchJobResponse], _abc.AsyncIterator[_market_pb2.WatchJobResponse]]:
         """The job's events from the given one on, then each as it happens; ends after the job's last event.
-        Repeating: with `event_number_after` of the last event seen, nothing is lost or doubled. NOT_FOUND.
+        Caller: the job's buyer. Repeating: with `event_number_after` of the last event seen, nothing is lost or
+        doubled. Errors: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -178,8 +224,10 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ReadLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_market_pb2.ReadLogsResponse], _abc.AsyncIterator[_market_pb2.ReadLogsResponse]]:
-        """The job's output, byte for byte and in order; with `follow` until it is complete. The last message
-        holds `end`. Repeating: with the attempt and offset reached, nothing is lost or doubled. NOT_FOUND.
+        """The job's output, byte for byte and in order; with `follow` until no more can come. The last message
+        holds `end`.
+        Caller: the job's buyer. Repeating: with the attempt and offset reached, nothing is lost or doubled.
+        Errors: NOT_FOUND, also for an attempt that is not the job's.
         """
 
     @_abc_1.abstractmethod
@@ -188,8 +236,9 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.CancelJobResponse, _abc.Awaitable[_market_pb2.CancelJobResponse]]:
-        """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that
-        is being stopped already is success. Errors: NOT_FOUND, JOB_ENDED.
+        """Asks for the end: the command gets its grace period. Nothing after this moment is charged. A job that is
+        being stopped already is success.
+        Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -199,7 +248,8 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ExtendJobResponse, _abc.Awaitable[_market_pb2.ExtendJobResponse]]:
         """More time or more money for a job that has not ended; money goes from wallet to hold at once.
-        Errors: NOT_FOUND, JOB_ENDED, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
+        stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -208,7 +258,9 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.WatchOffersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_market_pb2.WatchOffersResponse], _abc.AsyncIterator[_market_pb2.WatchOffersResponse]]:
-        """The offers that ListOffers would give, whole, now and again whenever they change."""
+        """The offers that ListOffers would give, whole, now and again whenever they change. Does not end by itself.
+        Caller: any buyer. Repeating: ask again; the first message is the whole. Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def GetBill(
@@ -216,34 +268,44 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.GetBillRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetBillResponse, _abc.Awaitable[_market_pb2.GetBillResponse]]:
-        """What the job has cost so far, with everything needed to recompute it. Errors: NOT_FOUND."""
+        """What the job has cost so far, with everything needed to recompute it.
+        Caller: the job's buyer. Repeating: reads only. Errors: NOT_FOUND.
+        """
 
 def add_MarketServiceServicer_to_server(servicer: MarketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AccountServiceStub:
-    """Caller: any account."""
+    """What everybody may know of themselves. Caller: any account."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccountServiceAsyncStub: ...
     GetSelf: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetSelfRequest, _market_pb2.GetSelfResponse]
-    """Who the token belongs to."""
+    """Who the token belongs to, with balances.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
     GetWallet: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetWalletRequest, _market_pb2.GetWalletResponse]
-    """The caller's own balances."""
+    """The caller's own balances.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
-    """Caller: any account."""
+    """What everybody may know of themselves. Caller: any account."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSelf: _aio.UnaryUnaryMultiCallable[_market_pb2.GetSelfRequest, _market_pb2.GetSelfResponse]  # type: ignore[assignment]
-    """Who the token belongs to."""
+    """Who the token belongs to, with balances.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
     GetWallet: _aio.UnaryUnaryMultiCallable[_market_pb2.GetWalletRequest, _market_pb2.GetWalletResponse]  # type: ignore[assignment]
-    """The caller's own balances."""
+    """The caller's own balances.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Caller: any account."""
+    """What everybody may know of themselves. Caller: any account."""
 
     @_abc_1.abstractmethod
     def GetSelf(
@@ -251,7 +313,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.GetSelfRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetSelfResponse, _abc.Awaitable[_market_pb2.GetSelfResponse]]:
-        """Who the token belongs to."""
+        """Who the token belongs to, with balances.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def GetWallet(
@@ -259,54 +323,78 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.GetWalletRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetWalletResponse, _abc.Awaitable[_market_pb2.GetWalletResponse]]:
-        """The caller's own balances."""
+        """The caller's own balances.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
+        """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class SellerServiceStub:
-    """Caller: an account with the role seller."""
+    """What sellers do. Caller: an account with the role seller. A host of somebody else's is NOT_FOUND."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SellerServiceAsyncStub: ...
     CreateEnrolmentToken: _grpc.UnaryUnaryMultiCallable[_market_pb2.CreateEnrolmentTokenRequest, _market_pb2.CreateEnrolmentTokenResponse]
-    """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
-    of it: it can be had again only by repeating the request.
+    """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy of
+    it: it can be had again only by repeating the request.
+    Caller: any seller. Repeating: by request_id; the same token, with the end that it had. Errors:
+    REQUEST_ID_REUSED.
     """
     ListHosts: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]
-    """The caller's own hosts."""
+    """The caller's own hosts, all of them.
+    Caller: any seller. Repeating: reads only. Errors: none of its own.
+    """
     PauseHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.PauseHostRequest, _market_pb2.PauseHostResponse]
-    """No new jobs on this host; what runs goes on. Errors: NOT_FOUND."""
+    """No new jobs on this host; what runs goes on. Takes the place of a reclaim.
+    Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+    REQUEST_ID_REUSED.
+    """
     ResumeHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.ResumeHostRequest, _market_pb2.ResumeHostResponse]
-    """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND."""
+    """The opposite of PauseHost and of ReclaimHost; a job whose end was asked for already ends all the same.
+    Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+    REQUEST_ID_REUSED.
+    """
     ReclaimHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.ReclaimHostRequest, _market_pb2.ReclaimHostResponse]
     """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
-    Errors: NOT_FOUND.
+    Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+    REQUEST_ID_REUSED.
     """
 
 @_typing.type_check_only
 class SellerServiceAsyncStub(SellerServiceStub):
-    """Caller: an account with the role seller."""
+    """What sellers do. Caller: an account with the role seller. A host of somebody else's is NOT_FOUND."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEnrolmentToken: _aio.UnaryUnaryMultiCallable[_market_pb2.CreateEnrolmentTokenRequest, _market_pb2.CreateEnrolmentTokenResponse]  # type: ignore[assignment]
-    """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
-    of it: it can be had again only by repeating the request.
+    """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy of
+    it: it can be had again only by repeating the request.
+    Caller: any seller. Repeating: by request_id; the same token, with the end that it had. Errors:
+    REQUEST_ID_REUSED.
     """
     ListHosts: _aio.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]  # type: ignore[assignment]
-    """The caller's own hosts."""
+    """The caller's own hosts, all of them.
+    Caller: any seller. Repeating: reads only. Errors: none of its own.
+    """
     PauseHost: _aio.UnaryUnaryMultiCallable[_market_pb2.PauseHostRequest, _market_pb2.PauseHostResponse]  # type: ignore[assignment]
-    """No new jobs on this host; what runs goes on. Errors: NOT_FOUND."""
+    """No new jobs on this host; what runs goes on. Takes the place of a reclaim.
+    Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+    REQUEST_ID_REUSED.
+    """
     ResumeHost: _aio.UnaryUnaryMultiCallable[_market_pb2.ResumeHostRequest, _market_pb2.ResumeHostResponse]  # type: ignore[assignment]
-    """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND."""
+    """The opposite of PauseHost and of ReclaimHost; a job whose end was asked for already ends all the same.
+    Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+    REQUEST_ID_REUSED.
+    """
     ReclaimHost: _aio.UnaryUnaryMultiCallable[_market_pb2.ReclaimHostRequest, _market_pb2.ReclaimHostResponse]  # type: ignore[assignment]
     """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
-    Errors: NOT_FOUND.
+    Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+    REQUEST_ID_REUSED.
     """
 
 class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Caller: an account with the role seller."""
+    """What sellers do. Caller: an account with the role seller. A host of somebody else's is NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def CreateEnrolmentToken(
@@ -314,8 +402,10 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.CreateEnrolmentTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.CreateEnrolmentTokenResponse, _abc.Awaitable[_market_pb2.CreateEnrolmentTokenResponse]]:
-        """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy
-        of it: it can be had again only by repeating the request.
+        """A token with which one machine can be enrolled, once, within an hour. The coordinator keeps no copy of
+        it: it can be had again only by repeating the request.
+        Caller: any seller. Repeating: by request_id; the same token, with the end that it had. Errors:
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -324,7 +414,9 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ListHostsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ListHostsResponse, _abc.Awaitable[_market_pb2.ListHostsResponse]]:
-        """The caller's own hosts."""
+        """The caller's own hosts, all of them.
+        Caller: any seller. Repeating: reads only. Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def PauseHost(
@@ -332,7 +424,10 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.PauseHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.PauseHostResponse, _abc.Awaitable[_market_pb2.PauseHostResponse]]:
-        """No new jobs on this host; what runs goes on. Errors: NOT_FOUND."""
+        """No new jobs on this host; what runs goes on. Takes the place of a reclaim.
+        Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+        REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def ResumeHost(
@@ -340,7 +435,10 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ResumeHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ResumeHostResponse, _abc.Awaitable[_market_pb2.ResumeHostResponse]]:
-        """The opposite of PauseHost and of ReclaimHost. Errors: NOT_FOUND."""
+        """The opposite of PauseHost and of ReclaimHost; a job whose end was asked for already ends all the same.
+        Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+        REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def ReclaimHost(
@@ -349,63 +447,98 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ReclaimHostResponse, _abc.Awaitable[_market_pb2.ReclaimHostResponse]]:
         """No new jobs, and what runs is ended when the promised notice is over, for the cause host.
-        Errors: NOT_FOUND.
+        Caller: the host's seller. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it is quarantined),
+        REQUEST_ID_REUSED.
         """
 
 def add_SellerServiceServicer_to_server(servicer: SellerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AdminServiceStub:
-    """Caller: an account with the role operator."""
+    """What the operator does. Caller: an account with the role operator."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_market_pb2.CreateAccountRequest, _market_pb2.CreateAccountResponse]
-    """Errors: NAME_TAKEN, REQUEST_ID_REUSED."""
+    """A new account with an empty wallet.
+    Caller: an operator. Repeating: by request_id. Errors: NAME_TAKEN, REQUEST_ID_REUSED.
+    """
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListAccountsRequest, _market_pb2.ListAccountsResponse]
-    """By name. All of them, with their balances."""
+    """All accounts by name, with their balances.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
     CreateToken: _grpc.UnaryUnaryMultiCallable[_market_pb2.CreateTokenRequest, _market_pb2.CreateTokenResponse]
     """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
-    request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    request.
+    Caller: an operator. Repeating: by request_id; the same token, with the end that it had. Errors:
+    NOT_FOUND, REQUEST_ID_REUSED.
     """
     Deposit: _grpc.UnaryUnaryMultiCallable[_market_pb2.DepositRequest, _market_pb2.DepositResponse]
-    """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
+    """Credits that came in from outside: issuance to wallet.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     GetTrialBalance: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetTrialBalanceRequest, _market_pb2.GetTrialBalanceResponse]
-    """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
+    """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
     QuarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.QuarantineHostRequest, _market_pb2.QuarantineHostResponse]
-    """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND."""
+    """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
+    and of a reclaim.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     UnquarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]
-    """Errors: NOT_FOUND."""
+    """Lets a host have new jobs again, whoever held it back.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     RunAudit: _grpc.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]
-    """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
+    """Checks every invariant of the ledger and the market, and tells what is violated: normally nothing.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Caller: an account with the role operator."""
+    """What the operator does. Caller: an account with the role operator."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccount: _aio.UnaryUnaryMultiCallable[_market_pb2.CreateAccountRequest, _market_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """Errors: NAME_TAKEN, REQUEST_ID_REUSED."""
+    """A new account with an empty wallet.
+    Caller: an operator. Repeating: by request_id. Errors: NAME_TAKEN, REQUEST_ID_REUSED.
+    """
     ListAccounts: _aio.UnaryUnaryMultiCallable[_market_pb2.ListAccountsRequest, _market_pb2.ListAccountsResponse]  # type: ignore[assignment]
-    """By name. All of them, with their balances."""
+    """All accounts by name, with their balances.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
     CreateToken: _aio.UnaryUnaryMultiCallable[_market_pb2.CreateTokenRequest, _market_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
-    request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    request.
+    Caller: an operator. Repeating: by request_id; the same token, with the end that it had. Errors:
+    NOT_FOUND, REQUEST_ID_REUSED.
     """
     Deposit: _aio.UnaryUnaryMultiCallable[_market_pb2.DepositRequest, _market_pb2.DepositResponse]  # type: ignore[assignment]
-    """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
+    """Credits that came in from outside: issuance to wallet.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_market_pb2.GetTrialBalanceRequest, _market_pb2.GetTrialBalanceResponse]  # type: ignore[assignment]
-    """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
+    """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
     QuarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.QuarantineHostRequest, _market_pb2.QuarantineHostResponse]  # type: ignore[assignment]
-    """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND."""
+    """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
+    and of a reclaim.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     UnquarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]  # type: ignore[assignment]
-    """Errors: NOT_FOUND."""
+    """Lets a host have new jobs again, whoever held it back.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     RunAudit: _aio.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]  # type: ignore[assignment]
-    """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
+    """Checks every invariant of the ledger and the market, and tells what is violated: normally nothing.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Caller: an account with the role operator."""
+    """What the operator does. Caller: an account with the role operator."""
 
     @_abc_1.abstractmethod
     def CreateAccount(
@@ -413,7 +546,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.CreateAccountResponse, _abc.Awaitable[_market_pb2.CreateAccountResponse]]:
-        """Errors: NAME_TAKEN, REQUEST_ID_REUSED."""
+        """A new account with an empty wallet.
+        Caller: an operator. Repeating: by request_id. Errors: NAME_TAKEN, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def ListAccounts(
@@ -421,7 +556,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ListAccountsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ListAccountsResponse, _abc.Awaitable[_market_pb2.ListAccountsResponse]]:
-        """By name. All of them, with their balances."""
+        """All accounts by name, with their balances.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def CreateToken(
@@ -430,7 +567,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.CreateTokenResponse, _abc.Awaitable[_market_pb2.CreateTokenResponse]]:
         """A token for an account. The coordinator keeps no copy of it: it can be had again only by repeating the
-        request. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        request.
+        Caller: an operator. Repeating: by request_id; the same token, with the end that it had. Errors:
+        NOT_FOUND, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -439,7 +578,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.DepositRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.DepositResponse, _abc.Awaitable[_market_pb2.DepositResponse]]:
-        """Credits that came in from outside: issuance to wallet. Errors: NOT_FOUND, REQUEST_ID_REUSED."""
+        """Credits that came in from outside: issuance to wallet.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def GetTrialBalance(
@@ -447,7 +588,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.GetTrialBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.GetTrialBalanceResponse, _abc.Awaitable[_market_pb2.GetTrialBalanceResponse]]:
-        """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong."""
+        """The sum of balances of each kind of ledger account; together they are zero, or something is very wrong.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def QuarantineHost(
@@ -455,7 +598,10 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.QuarantineHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.QuarantineHostResponse, _abc.Awaitable[_market_pb2.QuarantineHostResponse]]:
-        """No new jobs on this host until the operator says so again; what runs goes on. Errors: NOT_FOUND."""
+        """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
+        and of a reclaim.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def UnquarantineHost(
@@ -463,7 +609,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.UnquarantineHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.UnquarantineHostResponse, _abc.Awaitable[_market_pb2.UnquarantineHostResponse]]:
-        """Errors: NOT_FOUND."""
+        """Lets a host have new jobs again, whoever held it back.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def RunAudit(
@@ -471,6 +619,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.RunAuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.RunAuditResponse, _abc.Awaitable[_market_pb2.RunAuditResponse]]:
-        """Checks every invariant of the ledger and the market; prints what is violated, normally nothing."""
+        """Checks every invariant of the ledger and the market, and tells what is violated: normally nothing.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

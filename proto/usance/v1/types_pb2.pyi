@@ -9,9 +9,12 @@ Conventions, true of every message in this package:
     the coordinator's wall clock, for people to read. No charge is computed from a moment.
   * `_bytes` counts bytes. `_id` is an opaque string of 1 to 64 characters from [a-z0-9_-].
   * A string is UTF-8 without control characters, at most 256 bytes, unless said otherwise.
-  * "Set by" names the only party whose value counts; what others put there is ignored.
+  * A figure without an upper bound of its own ends where its type does.
+  * "Set by" names the only party whose value counts; what others put there is ignored. Said of a message,
+    it holds for each of its fields.
   * A receiver ignores fields it does not know and treats an unknown enumeration value as
-    UNSPECIFIED. A sender never relies on a field that the other side's version may lack.
+    UNSPECIFIED, except where the enumeration says that it is refused. A sender never relies on a field
+    that the other side's version may lack.
 
 Errors: every refusal is a google.rpc.Status whose details hold a google.rpc.ErrorInfo (domain
 "usance", reason = the name of a RefusalCode without its prefix) and, where a field is at fault, a
@@ -41,6 +44,7 @@ class _RefusalCode:
 class _RefusalCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalCode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REFUSAL_CODE_UNSPECIFIED: _RefusalCode.ValueType  # 0
+    """Not a refusal's reason: it stands for one that a newer coordinator knows and the reader does not."""
     REFUSAL_CODE_INVALID_FIELD: _RefusalCode.ValueType  # 1
     """INVALID_ARGUMENT: a field is out of its bounds; BadRequest names it."""
     REFUSAL_CODE_UNAUTHENTICATED: _RefusalCode.ValueType  # 2
@@ -52,9 +56,9 @@ class _RefusalCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalCo
     REFUSAL_CODE_REQUEST_ID_REUSED: _RefusalCode.ValueType  # 5
     """ALREADY_EXISTS: this request_id was used before with other content."""
     REFUSAL_CODE_INSUFFICIENT_FUNDS: _RefusalCode.ValueType  # 6
-    """FAILED_PRECONDITION: the wallet holds less than the budget asked for."""
+    """FAILED_PRECONDITION: the wallet holds less than is to be held for the job."""
     REFUSAL_CODE_JOB_ENDED: _RefusalCode.ValueType  # 7
-    """FAILED_PRECONDITION: the job has ended, so this can't be done to it any more."""
+    """FAILED_PRECONDITION: the job has ended, or is being stopped, so this can't be done to it any more."""
     REFUSAL_CODE_ENROLMENT_REFUSED: _RefusalCode.ValueType  # 8
     """PERMISSION_DENIED: the enrolment token is unknown, used or expired."""
     REFUSAL_CODE_NAME_TAKEN: _RefusalCode.ValueType  # 9
@@ -62,7 +66,9 @@ class _RefusalCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalCo
     REFUSAL_CODE_SUPERSEDED: _RefusalCode.ValueType  # 10
     """ABORTED: this host has a newer connection; the older one must close."""
     REFUSAL_CODE_UNAVAILABLE: _RefusalCode.ValueType  # 11
-    """UNAVAILABLE: the coordinator is starting or stopping; try again after a moment."""
+    """UNAVAILABLE: the coordinator is starting or stopping; try again after a moment. gRPC itself gives the
+    same status, without details, where nobody answers.
+    """
     REFUSAL_CODE_INTERNAL: _RefusalCode.ValueType  # 12
     """INTERNAL: our own fault; the message carries an id to quote."""
 
@@ -70,6 +76,7 @@ class RefusalCode(_RefusalCode, metaclass=_RefusalCodeEnumTypeWrapper):
     """Why a request was refused. The gRPC status beside each is fixed."""
 
 REFUSAL_CODE_UNSPECIFIED: RefusalCode.ValueType  # 0
+"""Not a refusal's reason: it stands for one that a newer coordinator knows and the reader does not."""
 REFUSAL_CODE_INVALID_FIELD: RefusalCode.ValueType  # 1
 """INVALID_ARGUMENT: a field is out of its bounds; BadRequest names it."""
 REFUSAL_CODE_UNAUTHENTICATED: RefusalCode.ValueType  # 2
@@ -81,9 +88,9 @@ REFUSAL_CODE_NOT_FOUND: RefusalCode.ValueType  # 4
 REFUSAL_CODE_REQUEST_ID_REUSED: RefusalCode.ValueType  # 5
 """ALREADY_EXISTS: this request_id was used before with other content."""
 REFUSAL_CODE_INSUFFICIENT_FUNDS: RefusalCode.ValueType  # 6
-"""FAILED_PRECONDITION: the wallet holds less than the budget asked for."""
+"""FAILED_PRECONDITION: the wallet holds less than is to be held for the job."""
 REFUSAL_CODE_JOB_ENDED: RefusalCode.ValueType  # 7
-"""FAILED_PRECONDITION: the job has ended, so this can't be done to it any more."""
+"""FAILED_PRECONDITION: the job has ended, or is being stopped, so this can't be done to it any more."""
 REFUSAL_CODE_ENROLMENT_REFUSED: RefusalCode.ValueType  # 8
 """PERMISSION_DENIED: the enrolment token is unknown, used or expired."""
 REFUSAL_CODE_NAME_TAKEN: RefusalCode.ValueType  # 9
@@ -91,7 +98,9 @@ REFUSAL_CODE_NAME_TAKEN: RefusalCode.ValueType  # 9
 REFUSAL_CODE_SUPERSEDED: RefusalCode.ValueType  # 10
 """ABORTED: this host has a newer connection; the older one must close."""
 REFUSAL_CODE_UNAVAILABLE: RefusalCode.ValueType  # 11
-"""UNAVAILABLE: the coordinator is starting or stopping; try again after a moment."""
+"""UNAVAILABLE: the coordinator is starting or stopping; try again after a moment. gRPC itself gives the
+same status, without details, where nobody answers.
+"""
 REFUSAL_CODE_INTERNAL: RefusalCode.ValueType  # 12
 """INTERNAL: our own fault; the message carries an id to quote."""
 Global___RefusalCode: _TypeAlias = RefusalCode  # noqa: Y015
@@ -103,6 +112,7 @@ class _Isolation:
 class _IsolationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Isolation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ISOLATION_UNSPECIFIED: _Isolation.ValueType  # 0
+    """The field says what stands for it."""
     ISOLATION_PROCESS: _Isolation.ValueType  # 1
     """None: a child process of the agent with resource limits. Only for the host's own account and the
     accounts which its seller has named as trusted.
@@ -111,9 +121,12 @@ class _IsolationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Isolation.V
     """A hardened container."""
 
 class Isolation(_Isolation, metaclass=_IsolationEnumTypeWrapper):
-    """How far a job is kept away from the host and from others."""
+    """How far a job is kept away from the host and from others. A greater value is more. An unknown value is
+    refused.
+    """
 
 ISOLATION_UNSPECIFIED: Isolation.ValueType  # 0
+"""The field says what stands for it."""
 ISOLATION_PROCESS: Isolation.ValueType  # 1
 """None: a child process of the agent with resource limits. Only for the host's own account and the
 accounts which its seller has named as trusted.
@@ -129,6 +142,7 @@ class _Cause:
 class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CAUSE_UNSPECIFIED: _Cause.ValueType  # 0
+    """Nobody: it has not ended, or nothing was brought about."""
     CAUSE_BUYER: _Cause.ValueType  # 1
     """The buyer, or the buyer's own command."""
     CAUSE_HOST: _Cause.ValueType  # 2
@@ -142,6 +156,7 @@ class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
     """Who brought an end about. It decides who pays."""
 
 CAUSE_UNSPECIFIED: Cause.ValueType  # 0
+"""Nobody: it has not ended, or nothing was brought about."""
 CAUSE_BUYER: Cause.ValueType  # 1
 """The buyer, or the buyer's own command."""
 CAUSE_HOST: Cause.ValueType  # 2
@@ -159,6 +174,7 @@ class _JobState:
 class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
+    """Never a job's; in an event: it tells of no job."""
     JOB_STATE_QUEUED: _JobState.ValueType  # 1
     """Waits for a host. Its budget is held."""
     JOB_STATE_STARTING: _JobState.ValueType  # 2
@@ -178,6 +194,7 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """Where a job stands. Arrows and their causes: docs/job-states.md, tested equal to the code's table."""
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
+"""Never a job's; in an event: it tells of no job."""
 JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Waits for a host. Its budget is held."""
 JOB_STATE_STARTING: JobState.ValueType  # 2
@@ -201,8 +218,9 @@ class _AttemptState:
 class _AttemptStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ATTEMPT_STATE_UNSPECIFIED: _AttemptState.ValueType  # 0
+    """Never an attempt's."""
     ATTEMPT_STATE_ASSIGNED: _AttemptState.ValueType  # 1
-    """Promised to a host which has not yet said that it knows."""
+    """Promised to a host which has not yet said that it knows. Never in a report of an agent."""
     ATTEMPT_STATE_PREPARING: _AttemptState.ValueType  # 2
     """The host fetches the image and makes the container."""
     ATTEMPT_STATE_RUNNING: _AttemptState.ValueType  # 3
@@ -213,11 +231,12 @@ class _AttemptStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptS
     """Over."""
 
 class AttemptState(_AttemptState, metaclass=_AttemptStateEnumTypeWrapper):
-    """Where one try of a job on one host stands."""
+    """Where one try of a job on one host stands. In a report of an agent, an unknown value is refused."""
 
 ATTEMPT_STATE_UNSPECIFIED: AttemptState.ValueType  # 0
+"""Never an attempt's."""
 ATTEMPT_STATE_ASSIGNED: AttemptState.ValueType  # 1
-"""Promised to a host which has not yet said that it knows."""
+"""Promised to a host which has not yet said that it knows. Never in a report of an agent."""
 ATTEMPT_STATE_PREPARING: AttemptState.ValueType  # 2
 """The host fetches the image and makes the container."""
 ATTEMPT_STATE_RUNNING: AttemptState.ValueType  # 3
@@ -235,6 +254,7 @@ class _EndReason:
 class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     END_REASON_UNSPECIFIED: _EndReason.ValueType  # 0
+    """It has not ended, or is not to be stopped."""
     END_REASON_EXITED: _EndReason.ValueType  # 1
     """The command ended by itself. Cause: buyer."""
     END_REASON_CANCELLED: _EndReason.ValueType  # 2
@@ -276,6 +296,7 @@ class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Why an attempt ended. Each has one cause; docs/job-states.md has the table."""
 
 END_REASON_UNSPECIFIED: EndReason.ValueType  # 0
+"""It has not ended, or is not to be stopped."""
 END_REASON_EXITED: EndReason.ValueType  # 1
 """The command ended by itself. Cause: buyer."""
 END_REASON_CANCELLED: EndReason.ValueType  # 2
@@ -332,7 +353,7 @@ class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueTy
     """The host that has kept its promises best."""
 
 class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
-    """Which of the hosts that fit gets the job."""
+    """Which of the hosts that fit gets the job. An unknown value is refused."""
 
 POLICY_UNSPECIFIED: Policy.ValueType  # 0
 """BALANCED."""
@@ -364,7 +385,7 @@ class _OnHostLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnHostLoss
     """Never another host: the job fails when its host is lost."""
 
 class OnHostLoss(_OnHostLoss, metaclass=_OnHostLossEnumTypeWrapper):
-    """What the buyer wants when the host of a running job falls silent."""
+    """What the buyer wants when the host of a running job falls silent. An unknown value is refused."""
 
 ON_HOST_LOSS_UNSPECIFIED: OnHostLoss.ValueType  # 0
 """WAIT."""
@@ -385,6 +406,7 @@ class _HostState:
 class _HostStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HOST_STATE_UNSPECIFIED: _HostState.ValueType  # 0
+    """Never a host's."""
     HOST_STATE_ONLINE: _HostState.ValueType  # 1
     """Connected and heard of within the last beats."""
     HOST_STATE_SUSPECT: _HostState.ValueType  # 2
@@ -399,9 +421,12 @@ class _HostStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostState.V
     """The coordinator or the operator does not trust it: no new jobs."""
 
 class HostState(_HostState, metaclass=_HostStateEnumTypeWrapper):
-    """What a host is, for the market."""
+    """What a host is, for the market. Where several are true, the first of these counts: QUARANTINED; LOST or
+    SUSPECT; DRAINING or PAUSED; ONLINE.
+    """
 
 HOST_STATE_UNSPECIFIED: HostState.ValueType  # 0
+"""Never a host's."""
 HOST_STATE_ONLINE: HostState.ValueType  # 1
 """Connected and heard of within the last beats."""
 HOST_STATE_SUSPECT: HostState.ValueType  # 2
@@ -423,17 +448,25 @@ class _Role:
 class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """None."""
     ROLE_BUYER: _Role.ValueType  # 1
+    """May have jobs run and pays for them: MarketService."""
     ROLE_SELLER: _Role.ValueType  # 2
+    """May enrol hosts and earns by them: SellerService."""
     ROLE_OPERATOR: _Role.ValueType  # 3
+    """Runs the market: AdminService."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What kind of account holder somebody is. One account may be several."""
+    """What kind of account holder somebody is. One account may be several. An unknown value is passed over."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""None."""
 ROLE_BUYER: Role.ValueType  # 1
+"""May have jobs run and pays for them: MarketService."""
 ROLE_SELLER: Role.ValueType  # 2
+"""May enrol hosts and earns by them: SellerService."""
 ROLE_OPERATOR: Role.ValueType  # 3
+"""Runs the market: AdminService."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _LogStream:
@@ -443,15 +476,21 @@ class _LogStream:
 class _LogStreamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogStream.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LOG_STREAM_UNSPECIFIED: _LogStream.ValueType  # 0
+    """Never a chunk's."""
     LOG_STREAM_STDOUT: _LogStream.ValueType  # 1
+    """Standard output, file descriptor 1."""
     LOG_STREAM_STDERR: _LogStream.ValueType  # 2
+    """Standard error, file descriptor 2."""
 
 class LogStream(_LogStream, metaclass=_LogStreamEnumTypeWrapper):
-    """Which of the command's two streams."""
+    """Which of the command's two streams. An unknown value is refused."""
 
 LOG_STREAM_UNSPECIFIED: LogStream.ValueType  # 0
+"""Never a chunk's."""
 LOG_STREAM_STDOUT: LogStream.ValueType  # 1
+"""Standard output, file descriptor 1."""
 LOG_STREAM_STDERR: LogStream.ValueType  # 2
+"""Standard error, file descriptor 2."""
 Global___LogStream: _TypeAlias = LogStream  # noqa: Y015
 
 @_typing.final
@@ -466,15 +505,17 @@ class Gpu(_message.Message):
     SIMULATED_FIELD_NUMBER: _builtins.int
     COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
-    """The driver's UUID, "GPU-…"; "SIMULATED-…" where simulated. Unique over the whole market."""
+    """The driver's UUID, "GPU-…"; "SIMULATED-…" where simulated. 1 to 128 bytes; once in a host, and meant to
+    be unique over the whole market: what a job has under it is free nowhere.
+    """
     model: _builtins.str
-    """As the driver names it, "NVIDIA GeForce RTX 4090"."""
+    """As the driver names it, "NVIDIA GeForce RTX 4090". 1 to 128 bytes."""
     vram_bytes: _builtins.int
     """Memory of the board, > 0."""
     simulated: _builtins.bool
     """True where no GPU exists and the agent pretends one for trying things out."""
     compute_capability: _builtins.str
-    """"8.9"; empty where unknown."""
+    """Major and minor version, "8.9", at most 16 bytes; empty where unknown."""
     def __init__(
         self,
         *,
@@ -503,13 +544,17 @@ class GpuRequest(_message.Message):
     VRAM_BYTES_MIN_FIELD_NUMBER: _builtins.int
     COMPUTE_CAPABILITY_MIN_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """1 to 64, all on one host."""
+    """How many, 1 to 64, all on one host and of one model. As a filter of offers also 0, which means 1."""
     model: _builtins.str
-    """Part of the model's name, compared without case and blanks ("rtx4090"); empty for any."""
+    """Part of the model's name, compared without case and blanks ("rtx4090"), at most 128 bytes; empty for
+    any.
+    """
     vram_bytes_min: _builtins.int
-    """At least this much memory on each; 0 for any."""
+    """At least this much memory on each, 0 to 16 TiB; 0 for any."""
     compute_capability_min: _builtins.str
-    """At least this compute capability on each, "8.0"; empty for any."""
+    """At least this compute capability on each, "8.0": one to four whole numbers with dots between; empty for
+    any.
+    """
     def __init__(
         self,
         *,
@@ -558,17 +603,22 @@ class HostRequest(_message.Message):
     RELIABILITY_PPM_MIN_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     driver_version_min: _builtins.str
-    """At least these versions, digits and dots: "550.54", "12.4"."""
+    """At least this version of the driver, "550.54": one to four whole numbers of at most nine digits with dots
+    between; empty for any.
+    """
     cuda_version_min: _builtins.str
+    """At least this version of CUDA taken by the driver, "12.4"; form as above; empty for any."""
     reliability_ppm_min: _builtins.int
-    """At least this reliability in parts per million, 0 to 1,000,000."""
+    """At least this reliability in parts per million, 0 to 1,000,000; 0 for any."""
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One of these regions; at most 32."""
+        """In one of these regions, each 1 to 64 bytes; at most 32; none for any."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Every one of these labels with this value; at most 32."""
+        """With every one of these labels at this value: at most 32 names of 1 to 63 characters of [a-z0-9._-],
+        values of at most 128 bytes.
+        """
 
     def __init__(
         self,
@@ -589,7 +639,9 @@ Global___HostRequest: _TypeAlias = HostRequest  # noqa: Y015
 
 @_typing.final
 class JobSpec(_message.Message):
-    """What a buyer wants run, and on what terms. Set by the buyer."""
+    """What a buyer wants run, and on what terms. Set by the buyer; what the coordinator gives back has the
+    defaults filled in.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -656,45 +708,57 @@ class JobSpec(_message.Message):
     name: _builtins.str
     """For people; 1 to 64 characters of [A-Za-z0-9._-]; need not be unique."""
     image: _builtins.str
-    """Image reference; at most 512 bytes. Not used on a host of isolation PROCESS, and then may be empty."""
+    """Image reference: 1 to 512 characters of [A-Za-z0-9._:/@-] that begin with a letter or digit. Not used on
+    a host of isolation PROCESS, and may be empty where isolation_min is that.
+    """
     isolation_min: Global___Isolation.ValueType
     """The weakest isolation that the buyer accepts. UNSPECIFIED means CONTAINER."""
     gpu_hour_price_micro_max: _builtins.int
-    """The most the buyer pays for one GPU for one hour; 0 for no cap beyond the budget."""
+    """The most the buyer pays for one GPU for one hour, 0 to 9,007,199,254,740,991; 0 for no cap beyond the
+    budget.
+    """
     budget_micro: _builtins.int
     """The most the whole job may cost; held at submit. 1 to 9,007,199,254,740,991."""
     run_ms_max: _builtins.int
-    """Longest run, 1,000 to 2,592,000,000 (30 days); 0 means 86,400,000 (one day)."""
+    """Longest run of an attempt, 1,000 to 2,592,000,000 (30 days); 0 means 86,400,000 (one day)."""
     stop_grace_ms: _builtins.int
     """Time between the polite stop signal and the kill, 0 to 300,000; unset means 10,000."""
     retries_max: _builtins.int
     """How often the job may be placed anew after an end whose cause is not the buyer; 0 to 10."""
     queue_ms_max: _builtins.int
-    """Longest wait for a host, 0 to 2,592,000,000; 0 for no limit but the job's own end."""
+    """Longest wait for a host each time that the job waits for one, 0 to 2,592,000,000; 0 for no limit."""
     memory_bytes: _builtins.int
     """Memory of the job, 0 or 16 MiB to 16 TiB; 0 leaves the share to the host."""
     cpu_milli: _builtins.int
     """Thousandths of a processor, 0 or 100 to 1,024,000; 0 leaves the share to the host."""
     policy: Global___Policy.ValueType
+    """Which of the hosts that fit gets it. UNSPECIFIED means BALANCED."""
     priority: _builtins.int
     """0 to 100, more is sooner; 0 means 50. It grows with the time in the queue, so that nothing starves."""
     on_host_loss: Global___OnHostLoss.ValueType
+    """What is to be done when the host falls silent. UNSPECIFIED means WAIT."""
     note: _builtins.str
     """For people, at most 2,048 bytes; line feeds are allowed."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Program and arguments, never given to a shell: 1 to 256 items, together at most 64 KiB."""
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment: at most 128 names of [A-Za-z_][A-Za-z0-9_]*, together at most 64 KiB. Names that begin
-        with NVIDIA_ or USANCE_ are refused.
+        """Program and arguments, never given to a shell: 1 to 256 items, together at most 64 KiB, any characters
+        but NUL; the program is not empty.
         """
 
     @_builtins.property
-    def gpus(self) -> Global___GpuRequest: ...
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment: at most 128 names of [A-Za-z_][A-Za-z0-9_]* and at most 128 characters, values without NUL,
+        together at most 64 KiB. Names that begin with NVIDIA_ or USANCE_ are refused.
+        """
+
     @_builtins.property
-    def host(self) -> Global___HostRequest: ...
+    def gpus(self) -> Global___GpuRequest:
+        """The GPUs that it needs; always given, since at least one must be asked for."""
+
+    @_builtins.property
+    def host(self) -> Global___HostRequest:
+        """What else the host must have; absent for any host."""
+
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For the buyer's own books: at most 32 names of 1 to 63 characters of [a-z0-9._-], values of at most 128
@@ -748,12 +812,13 @@ class GpuUse(_message.Message):
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     ENERGY_MJ_FIELD_NUMBER: _builtins.int
     gpu_uuid: _builtins.str
+    """One of the attempt's GPUs, as in Gpu.uuid; at most 128 bytes."""
     utilization_percent: _builtins.int
     """Mean, 0 to 100."""
     memory_used_bytes: _builtins.int
-    """Highest seen."""
+    """Highest seen, >= 0."""
     energy_mj: _builtins.int
-    """Millijoules used during the record."""
+    """Millijoules used during the record, >= 0."""
     def __init__(
         self,
         *,
@@ -797,9 +862,11 @@ class UsageRecord(_message.Message):
     PREVIOUS_DIGEST_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     number: _builtins.int
+    """1 for the attempt's first record, then one more for each."""
     start_ms: _builtins.int
-    """Where the record begins and ends, ms of run time; 0 <= start < end, and at most 60,000 apart."""
+    """Where the record begins, ms of run time: 0 for the first, else the end of the one before."""
     end_ms: _builtins.int
+    """Where it ends, ms of run time: more than start_ms, by at most 60,000."""
     previous_digest: _builtins.bytes
     """Digest of the record before, 32 bytes; for number 1 the SHA-256 of "usance.usage.v1", a line feed,
     the attempt's id, a line feed, and the epoch in decimal.
@@ -807,10 +874,12 @@ class UsageRecord(_message.Message):
     digest: _builtins.bytes
     """SHA-256 of these lines, each ended by a line feed: the previous digest in hexadecimal; number;
     start_ms; end_ms; then for each GPU in order its UUID, utilization_percent, memory_used_bytes and
-    energy_mj separated by single blanks, "-" for an absent figure.
+    energy_mj separated by single blanks, "-" for an absent figure. 32 bytes.
     """
     @_builtins.property
-    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuUse]: ...
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuUse]:
+        """Use of the attempt's GPUs, at most 64; the digest covers them in this order."""
+
     def __init__(
         self,
         *,
@@ -839,10 +908,11 @@ class LogChunk(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Bytes of output, both streams together, of this attempt before this chunk."""
+    """Bytes of output, both streams together, of this attempt before this chunk; 0 to 2^62 - 1."""
     stream: Global___LogStream.ValueType
+    """The stream that it was written to; never UNSPECIFIED."""
     data: _builtins.bytes
-    """1 to 65,536 bytes."""
+    """What was written, of any content: 1 to 65,536 bytes."""
     def __init__(
         self,
         *,
@@ -871,10 +941,13 @@ class LogTotals(_message.Message):
     STDOUT_SHA256_FIELD_NUMBER: _builtins.int
     STDERR_SHA256_FIELD_NUMBER: _builtins.int
     stdout_bytes: _builtins.int
+    """How much it wrote to standard output, 0 to 2^62 - 1."""
     stderr_bytes: _builtins.int
+    """How much it wrote to standard error, 0 to 2^62 - 1."""
     stdout_sha256: _builtins.bytes
-    """SHA-256 of all bytes of the stream, 32 bytes."""
+    """SHA-256 of all bytes of standard output, 32 bytes."""
     stderr_sha256: _builtins.bytes
+    """SHA-256 of all bytes of standard error, 32 bytes."""
     def __init__(
         self,
         *,

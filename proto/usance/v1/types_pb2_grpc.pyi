@@ -9,9 +9,12 @@ Conventions, true of every message in this package:
     the coordinator's wall clock, for people to read. No charge is computed from a moment.
   * `_bytes` counts bytes. `_id` is an opaque string of 1 to 64 characters from [a-z0-9_-].
   * A string is UTF-8 without control characters, at most 256 bytes, unless said otherwise.
-  * "Set by" names the only party whose value counts; what others put there is ignored.
+  * A figure without an upper bound of its own ends where its type does.
+  * "Set by" names the only party whose value counts; what others put there is ignored. Said of a message,
+    it holds for each of its fields.
   * A receiver ignores fields it does not know and treats an unknown enumeration value as
-    UNSPECIFIED. A sender never relies on a field that the other side's version may lack.
+    UNSPECIFIED, except where the enumeration says that it is refused. A sender never relies on a field
+    that the other side's version may lack.
 
 Errors: every refusal is a google.rpc.Status whose details hold a google.rpc.ErrorInfo (domain
 "usance", reason = the name of a RefusalCode without its prefix) and, where a field is at fault, a

@@ -10,6 +10,7 @@ from cli.parse import (
     parse_env,
     parse_gpu,
     parse_label,
+    parse_processors,
     parse_reliability,
     parse_size,
     parse_version,
@@ -150,3 +151,10 @@ def test_no_reliabilities(text):
 )
 def test_a_name_is_made_of_the_program(command, name):
     assert name_from_command(command) == name
+
+
+def test_processors():
+    assert [parse_processors(text) for text in ("4", "1.5", "0.125", " 64 ")] == [4_000, 1_500, 125, 64_000]
+    for text in ("", "many", "-1", "1.2345", "1,5", "\u0661"):
+        with pytest.raises(ValueError, match=r"like 4 or 1\.5"):
+            parse_processors(text)
