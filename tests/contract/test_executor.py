@@ -276,6 +276,7 @@ async def test_a_command_that_is_not_there_is_the_buyers_fault(bench):
         # A container's init is started and only then finds out.
         end = await end_of(bench.executor, order)
         reason, detail = end.reason, end.detail
+        assert (end.run_ms, end.exit_code) == (0, None)
     assert reason is EndReason.COMMAND_UNSTARTABLE
     assert "no such" in detail.lower()
 

@@ -155,11 +155,17 @@ def main() -> int:
     print("Usance: a paid job, end to end. Everything here is real, but for what says SIMULATED.")
     try:
         with docker_engine() as engine:
-            market = WholeMarket(Path(tempfile.mkdtemp(prefix="usance-demo-")))
+            # Nothing is made here yet: the market makes its folder, and what it has made it takes away.
+            market = WholeMarket(Path(tempfile.gettempdir(), f"usance-demo-{os.urandom(6).hex()}"))
             try:
-                code = Demo(market, engine, _nvidia_gpus(engine)).play()
+                try:
+                    code = Demo(market, engine, _nvidia_gpus(engine)).play()
+                finally:
+                    # Should the one interruption come right here, it is over when the market is stopped.
+                    _ignore_interruptions()
             finally:
-                _stop(market, engine)
+                print("\nStopping everything that was started ...", flush=True)
+                market.stop()
     except Interrupted:
         print("\nInterrupted. Nothing is left: no process, no container, no file.", flush=True)
         return 130
@@ -214,14 +220,6 @@ def _has_image(client: docker.DockerClient) -> bool:
     return True
 
 
-def _stop(market: WholeMarket, engine: Engine | None) -> None:
-    """A second Ctrl-C must not leave half of it behind."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    print("\nStopping everything that was started ...", flush=True)
-    market.stop()
-
-
 def _wait(process: subprocess.Popen[bytes]) -> int:
     try:
         return process.wait()
@@ -232,7 +230,14 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """There is one interruption: a second Ctrl-C must not leave half of it behind."""
+    _ignore_interruptions()
     raise Interrupted
+
+
+def _ignore_interruptions() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _echo(person: str, arguments: "list[str] | tuple[str, ...]") -> None:

@@ -148,12 +148,16 @@ def test_every_end_has_its_reason(tell):
         wanted["memory"].spec.memory_bytes = 64 << 20
         taken = {name: coordinator.want(attempt) for name, attempt in wanted.items()}
         for each in taken.values():
-            await coordinator.until(partial(lambda t: t.ended, each), "it ends")
+            await coordinator.until(partial(lambda t: t.complete, each), "it ends")
         assert {name: each.last.end_reason for name, each in taken.items()} == {
             "memory": types_pb2.END_REASON_OUT_OF_MEMORY,
             "image": types_pb2.END_REASON_IMAGE_UNAVAILABLE,
             "command": types_pb2.END_REASON_COMMAND_UNSTARTABLE,
         }
         assert all(each.last.detail for each in taken.values())
+        for name in ("image", "command"):
+            last = check_complete(taken[name])
+            assert (last.run_ms, last.usage_number_last) == (0, 0)
+            assert not last.HasField("exit_code")
 
     tell(story)

@@ -12,7 +12,7 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
-from agent.domain.attempt import OutputStream
+from agent.domain.attempt import EndReason, OutputStream
 from tests.sim.coordinator import RULES, SimCoordinator
 from tests.sim.engine import Container
 from tests.sim.faults import Story
@@ -27,6 +27,8 @@ TAKING_IN_MS = 4_000
 # How much later the last of several messages is taken in than the first, at most.
 SKEW_MS = 1_000
 DRIFT = 0.002
+# How late an agent may be in stopping what is no longer paid: a failing disk costs it some tries.
+LATE_MS = 20_000
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Auditor:
         self.looks = 0
         self._said: set[str] = set()
         self.sightings: dict[str, Sightings] = defaultdict(Sightings)
+        self.assigned_s: dict[str, float] = {}
         self.stops: dict[str, float] = {}
         self.ended_s: dict[str, float] = {}
         self._final: dict[str, tuple[Any, ...]] = {}
@@ -104,6 +107,22 @@ class Auditor:
         self._gpus()
         self._jobs()
         self._attempts()
+        self._fuses()
+
+    def _fuses(self) -> None:
+        """Nothing runs on past what is paid, whoever is cut off; a dead agent's engine may have a fuse."""
+        paid = {
+            row["id"]: row["paid_through_ms"] for row in self.rows("SELECT id, paid_through_ms FROM attempt")
+        }
+        for host in self.hosts.values():
+            settled_s = self._loop.time() - LATE_MS / 1_000
+            awake = host.process is not None and host.agent_alive and host.process.born_s < settled_s
+            stopping = awake and host.engine.away_until_s < settled_s
+            for run in host.engine.runs.values():
+                if run.end_s is None and (host.engine.has_fuse or stopping):
+                    most_ms = paid[run.key.attempt_id] + run.order.stop_grace_ms + LATE_MS
+                    ran_ms = host.clock.boot_ms() - run.start_boot_ms
+                    self.require(ran_ms <= most_ms, f"{run.key} runs at {ran_ms} ms, past {most_ms} ms")
 
     def _money(self) -> None:
         ((total,),) = self._raw.execute(
@@ -146,10 +165,10 @@ class Auditor:
 
     def _attempts(self) -> None:
         for row in self.rows("SELECT * FROM attempt"):
-            name = row["id"]
+            name, now_s = row["id"], self._loop.time()
+            self.assigned_s.setdefault(name, now_s)
             if name in self.ended_s:
                 continue
-            now_s = self._loop.time()
             if row["sighted"]:
                 self._sighted(row, json.loads(row["sighted"]))
             if row["stop_asked"]:
@@ -234,14 +253,24 @@ class Auditor:
                 self._log(row)
                 self._paid(row)
 
+    def cancelled(self, job_id: str, moment_s: float) -> None:
+        """The buyer had it in writing at this moment that the job was being cancelled."""
+        for row in self.rows("SELECT id, billed_ms, host_id FROM attempt WHERE job_id = ?", job_id):
+            name, run = row["id"], self.container(row["id"])
+            self.require(self.assigned_s[name] <= moment_s, f"{name} was begun after {job_id} was cancelled")
+            if run is not None and not self.hosts[row["host_id"]].lie:
+                most_ms = max(0.0, (moment_s - run.start_s) * 1_000 * (1 + DRIFT) + 2)
+                self.require(
+                    row["billed_ms"] <= most_ms,
+                    f"{name} billed {row['billed_ms']} ms, cancelled at {most_ms:.0f}",
+                )
+
     def _paid(self, row: dict[str, Any]) -> None:
         """An honest seller has every witnessed millisecond, but for what rounding and drift make of it."""
         name, run = row["id"], self.container(row["id"])
-        if (
-            run is None
-            or run.end_s is None
-            or row["end_reason"] in {"host_lost", "host_forgot", "claim_refused"}
-        ):
+        if run is None or run.end_s is None or run.reason is EndReason.HOST_LOST:
+            return  # what a machine ran just before it lost its power, it could not write down
+        if row["end_reason"] in {"host_lost", "host_forgot", "claim_refused"}:
             return
         until_s = min(run.end_s, self.stops.get(name, run.end_s))
         due_ms = self.sightings[name].covered_ms(until_s)

@@ -66,19 +66,22 @@ class Storage:
         self._story = story
         self.dice = dice
         self.fails = 0.0
-        self.writing = False
+        # Whose transactions these are, while there are any.
+        self.writer: Process | None = None
         self._strike: tuple[int, str] | None = None
         event.listen(self.engine, "begin", lambda _: self._arm())
         event.listen(self.engine, "before_cursor_execute", lambda *_: self._statement())
         event.listen(self.engine, "commit", lambda _: self._commit())
 
     def disarm(self) -> None:
-        self.writing, self._strike = False, None
+        self.writer, self._strike = None, None
 
     def _arm(self) -> None:
         """Perhaps this transaction dies, at any of its statements or at its commit."""
         self._strike = None
-        if self.writing and self.dice.chance(self.fails):
+        if self.writer is not None and not self.writer.alive:
+            raise OperationalError("simulated", None, Exception("the dead begin nothing"))
+        if self.writer is not None and self.dice.chance(self.fails):
             kind = self.dice.rng.choice(["error", "error", "kill", "kill after"])
             self._strike = (self.dice.rng.randint(0, STATEMENTS_A_COMMIT), kind)
 
@@ -87,23 +90,28 @@ class Storage:
             left, kind = self._strike
             self._strike = (left - 1, kind)
             if left == 0 and kind != "kill after":
-                self._die(kind, "a statement")
+                self._die(kind, "at a statement")
 
     def _commit(self) -> None:
         if self._strike is not None and self._strike[1] != "kill after" and self._strike[0] % 2:
-            self._die(self._strike[1], "commit")
+            self._die(self._strike[1], "at commit")
 
     def committed(self) -> None:
         if self._strike is not None and self._strike[1] == "kill after":
             self._die("kill", "after commit")
+            raise Killed
 
     def _die(self, kind: str, place: str) -> None:
         self._strike = None
         if kind == "error":
-            self._story.fault(f"transaction fails at {place}")
+            self._story.fault(f"transaction fails {place}")
+        else:
+            self._story.fault(f"coordinator dies {place}")
+            assert self.writer is not None
+            self.writer.kill()
+        if place != "after commit":
+            # Not `Killed`: what is no Exception would make SQLAlchemy throw the connection away.
             raise OperationalError("simulated", None, Exception("disk I/O error"))
-        self._story.fault(f"coordinator dies at {place}")
-        raise Killed
 
 
 class SimDatabase(Database):
@@ -154,7 +162,7 @@ class SimDatabase(Database):
     def _turn(self) -> None:
         self._turning = False
         share, _ = self._next_share()
-        self._storage.writing = True
+        self._storage.writer = self._process
         try:
             self._serve(share)
         except Killed:

@@ -205,5 +205,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
             with suppress(BaseException):
                 task.get_coro().close()
         self.keep.clear()
+        self.close()
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]

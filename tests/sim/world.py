@@ -94,11 +94,14 @@ class World:
         ]
 
     def _surprise(self, _loop: object, context: dict[str, Any]) -> None:
-        """An exception that nobody caught."""
+        """An exception that nobody caught. What a task left unread is none: its reader may be dead."""
         error = context.get("exception")
+        if "never retrieved" in context.get("message", ""):
+            return
         if error is not None and not isinstance(error, Killed):
             last = traceback.extract_tb(error.__traceback__)[-1:]
             self.auditor.require(condition=False, text=f"nobody caught {error!r:.200} from {last}")
+            self.loop.stop()
 
     def dice(self, *names: object) -> Dice:
         return Dice(self.seed, *names)
@@ -170,6 +173,10 @@ class World:
             await asyncio.sleep(LOOK_S)
         self.auditor.require(not left, f"faults stopped {CALM_S:.0f} s ago, and still: {left}")
         self.auditor.judge()
+        for wish in (wish for buyer in self.buyers for wish in buyer.wishes):
+            if wish.cancelled_s is not None:
+                (job_id,) = wish.job_ids
+                self.auditor.cancelled(job_id, wish.cancelled_s)
 
     def processes(self) -> list[Process]:
         agents = [host.process for host in self.hosts.values() if host.process]
@@ -226,7 +233,6 @@ def play(seed: int) -> Outcome:
             if isinstance(error, KeyboardInterrupt):
                 raise
             world.story.violate(f"the run broke off: {error!r}")
-            raise
         finally:
             asyncio.set_event_loop(None)
             outcome = _outcome(seed, world, time.perf_counter() - began_s)

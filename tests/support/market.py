@@ -269,13 +269,17 @@ class WholeMarket:
         for process in [*(agent.process for agent in self._agents.values()), self._coordinator]:
             if process is not None:
                 stop_process(process)
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        wait_until(self._has_killed_all, "the last processes are gone")
         for agent in self._agents.values():
             _remove_containers(agent)
-        wait_until(lambda: not list(self.processes()), "the last processes are gone")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _has_killed_all(self) -> bool:
+        left = list(self.processes())
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
 
     def _let_runs_leave(self) -> None:
         """Cancel what still runs, so that agents clear it away themselves, containers and all."""
@@ -296,14 +300,18 @@ class WholeMarket:
         return running and attempts.exists() and any(attempts.iterdir())
 
     def processes(self) -> Iterator[int]:
-        """Every process that was started from our folder: by its arguments or by where it works."""
-        mark = str(self.folder)
+        """Every process from our folder: by its arguments, its environment, or where it works.
+
+        What is ours is told by this alone, not by what we remember of it: an interruption may come when a
+        process has begun and nobody has been told of it yet.
+        """
+        mark = str(self.folder).encode()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with suppress(OSError):
-                arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
-                if mark in arguments or str((entry / "cwd").readlink()).startswith(mark):
+                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                if mark in told or os.readlink(os.fsencode(entry / "cwd")).startswith(mark):
                     yield int(entry.name)
 
     @property

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.executor.supervisor.clock import boot_ms
-from agent.executor.supervisor.files import READ_BYTES, STREAM_STDERR
+from agent.executor.supervisor.files import READ_BYTES
 from agent.executor.supervisor.target import Ended, NeverStartedError, Started
 
 _HEADER = struct.Struct(">BxxxI")
@@ -24,7 +24,12 @@ _CLOCK_MS = 2_000
 _ASK_MS = 200
 _GAP = "the container engine was restarted; output written meanwhile may be missing"
 _NOT_RUN_CODES = (126, 127)
-_INIT_COMPLAINT = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.* failed: .*)\n")
+_INIT_COMPLAINT = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+ failed: [^\n]+)\n", re.DOTALL)
+# A program's name and what is said around it.
+_COMPLAINT_BYTES = 8_192
+# The complaint comes in a moment, and nothing is metered so early. A job may say the same words, but who says
+# them later has run.
+_COMPLAINT_MS = 1_000
 # How containers end when the engine takes them with it.
 _ENGINES_OWN_CODES = (137, 143, 255)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,7 +56,8 @@ class ContainerTarget:
         self._closed_ms: int | None = None
         self._ask_at_ms = 0
         self._engine_was_away = False
-        self._first_error = b""
+        # How its output begins, of both streams; None where a supervisor before us has read it.
+        self._first_words: bytes | None = b""
         self._end: Ended | None = None
 
     def start(self) -> Started:
@@ -68,6 +74,7 @@ class ContainerTarget:
         return Started(run_id=self._container, start_boot_ms=self._start_ms)
 
     def resume(self, started: Started) -> None:
+        self._first_words = None
         self._start_ms = started.start_boot_ms
         self._look()
 
@@ -161,21 +168,27 @@ class ContainerTarget:
         lost = ""
         if self._engine_was_away and exit_code in _ENGINES_OWN_CODES:
             lost = "the container engine was restarted and ended it"
+        run_ms = self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"]))
+        unstartable = self._why_unstartable(exit_code, run_ms)
         self._end = Ended(
-            exit_code=None if lost else exit_code,
-            run_ms=self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"])),
+            exit_code=None if lost or unstartable else exit_code,
+            # What never started has no run time, though its container had some.
+            run_ms=0 if unstartable else run_ms,
             out_of_memory=bool(state["OOMKilled"]),
             lost=lost,
-            unstartable=self._why_unstartable(exit_code),
+            unstartable=unstartable,
             note=_GAP if self._engine_was_away else "",
         )
 
-    def _why_unstartable(self, exit_code: int) -> str:
-        """The engine starts its small init, which then finds that there is no such program and says so."""
-        found = _INIT_COMPLAINT.match(self._first_error)
-        if exit_code not in _NOT_RUN_CODES or found is None:
+    def _why_unstartable(self, exit_code: int, run_ms: int) -> str:
+        """The engine starts its small init, which then finds that there is no such program and says so.
+
+        It says it in several writes, which may come in as many pieces, and nobody else says anything.
+        """
+        if exit_code not in _NOT_RUN_CODES or run_ms > _COMPLAINT_MS or self._first_words is None:
             return ""
-        return found.group(1).decode(errors="replace")
+        found = _INIT_COMPLAINT.fullmatch(self._first_words)
+        return found.group(1).decode(errors="replace") if found else ""
 
     def _run_ms(self, told_ms: int) -> int:
         """What we saw is late rather than early; what the engine tells is exact unless a clock was set."""
@@ -199,9 +212,9 @@ class ContainerTarget:
                 for start in range(begin, position, READ_BYTES)
             ]
         self._buffer = self._buffer[position:]
-        for stream, data in pieces:
-            if stream == STREAM_STDERR and not self._first_error:
-                self._first_error = data[:500]
+        for _, data in pieces:
+            if self._first_words is not None and len(self._first_words) <= _COMPLAINT_BYTES:
+                self._first_words += data
         return pieces
 
     def _kill(self, name: str) -> None:

@@ -1,0 +1,17 @@
+"""The other half of the fixed seeds, for another worker; and that a number gives the same run twice."""
+
+import pytest
+
+from tests.sim.world import play
+
+
+@pytest.mark.parametrize("seed", range(13, 25))
+def test_the_promises_hold(seed):
+    outcome = play(seed)
+    assert outcome.violations == [], f"see it again: python -m tests.sim --first {seed} --seeds 1 --story"
+
+
+def test_a_seed_is_one_run():
+    first, second = play(7), play(7)
+    assert first.story == second.story
+    assert first.steps == second.steps

@@ -1,0 +1,146 @@
+"""What a supervisor makes of a container's end, from an engine that says what the test wants."""
+
+import json
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from queue import Queue
+from select import select
+
+import pytest
+
+from agent.executor.supervisor.container import ContainerTarget
+from agent.executor.supervisor.target import Ended, Started
+from tests.rig.parts import wait_until
+
+OUT, ERR = 1, 2
+WHOLE = b"[FATAL tini (7)] exec /nope failed: No such file or directory\n"
+# As the init writes it.
+PIECES = (b"[FATAL tini (7)] ", b"exec /nope failed: No such file or directory", b"\n")
+SAID = "/nope failed: No such file or directory"
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """What becomes of the container."""
+
+    output: tuple[tuple[int, bytes], ...]
+    exit_code: int = 127
+    run_ms: int = 13
+
+
+class Engine(socketserver.ThreadingUnixStreamServer):
+    """Answers the few requests that there are. A piece of output is sent when the one before was taken."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, life: Life) -> None:
+        super().__init__(str(path), _Handler)
+        self.life = life
+        self.may_send: Queue[None] = Queue()
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: Engine
+
+    def handle(self) -> None:
+        request = self.rfile.readline().decode()
+        while self.rfile.readline().strip():
+            pass
+        life = self.server.life
+        if "/attach" in request:
+            self.wfile.write(b"HTTP/1.1 101 UPGRADED\r\n\r\n")
+            for stream, data in life.output:
+                self.server.may_send.get()
+                self.wfile.write(struct.pack(">BxxxI", stream, len(data)) + data)
+            self.server.may_send.get()
+        elif "/json" in request:
+            state = {
+                "Running": False,
+                "Restarting": False,
+                "OOMKilled": False,
+                "ExitCode": life.exit_code,
+                "StartedAt": _text(BEGIN),
+                "FinishedAt": _text(BEGIN + timedelta(milliseconds=life.run_ms)),
+            }
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + json.dumps({"State": state}).encode())
+        else:
+            self.wfile.write(b"HTTP/1.0 204 No Content\r\n\r\n")
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[int]:
+    """The supervisor's, to be set."""
+    now = [1_000]
+    monkeypatch.setattr("agent.executor.supervisor.container.boot_ms", lambda: now[0])
+    return now
+
+
+@contextmanager
+def engine(folder: Path, life: Life) -> Iterator[tuple[Engine, ContainerTarget]]:
+    path = folder / "e.sock"
+    with Engine(path, life) as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield served, ContainerTarget({"socket": str(path), "container": "c"})
+        finally:
+            served.shutdown()
+            thread.join()
+
+
+def end_of(folder: Path, clock: list[int], life: Life) -> tuple[Ended, bytes]:
+    with engine(folder, life) as (served, target):
+        target.start()
+        clock[0] += life.run_ms
+        output = b""
+        while not target.is_drained():
+            served.may_send.put(None)
+            (descriptor,) = target.descriptors(with_output=True)
+            select([descriptor], [], [], 20)
+            output += b"".join(data for _, data in target.read([descriptor]))
+        end = target.ended()
+    assert end is not None
+    return end, output
+
+
+@pytest.mark.parametrize("pieces", [(WHOLE,), PIECES, tuple(bytes([byte]) for byte in WHOLE)])
+def test_a_command_that_is_not_there_never_ran(tmp_path, clock, pieces):
+    life = Life(output=tuple((ERR, piece) for piece in pieces))
+    end, output = end_of(tmp_path, clock, life)
+    assert end == Ended(exit_code=None, run_ms=0, unstartable=SAID)
+    assert output == WHOLE
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        pytest.param(Life(output=((ERR, WHOLE),), run_ms=1_001), id="it ran before it said so"),
+        pytest.param(Life(output=((ERR, WHOLE),), exit_code=1), id="it ended otherwise"),
+        pytest.param(Life(output=((OUT, b"x"), (ERR, WHOLE))), id="it wrote something before"),
+        pytest.param(Life(output=((ERR, WHOLE), (OUT, b"x"))), id="it wrote something after"),
+        pytest.param(Life(output=((ERR, PIECES[0]), (ERR, b"oh"))), id="it said something else"),
+        pytest.param(Life(output=()), id="it said nothing"),
+    ],
+)
+def test_a_command_that_ran_is_not_believed_that_it_did_not(tmp_path, clock, life):
+    end, _ = end_of(tmp_path, clock, life)
+    assert end == Ended(exit_code=life.exit_code, run_ms=life.run_ms)
+
+
+def test_who_missed_the_beginning_does_not_judge_by_it(tmp_path, clock):
+    with engine(tmp_path, Life(output=((ERR, WHOLE),))) as (_, target):
+        clock[0] += 13
+        target.resume(Started(run_id="c", start_boot_ms=1_000))
+        wait_until(lambda: target.ended() is not None, "its end is known")
+        assert target.ended() == Ended(exit_code=127, run_ms=13)
