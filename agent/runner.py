@@ -193,7 +193,12 @@ class Runner:
         folder = self._folder / str(key)
         folder.mkdir(mode=0o700, exist_ok=True)
         memory = Memory(order=action.order, paid_through_ms=action.paid_through_ms)
-        await asyncio.to_thread(remembered.save, folder, memory)
+        try:
+            await asyncio.to_thread(remembered.save, folder, memory)
+        except OSError:
+            # The disk is full, say. Nobody holds the attempt, so nobody would remove what there is of it.
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
         self._hold(folder, memory)
         self._changed()
 

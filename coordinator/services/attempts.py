@@ -29,9 +29,18 @@ _HOST_GONE = frozenset({EndReason.HOST_LOST, EndReason.HOST_FORGOT, EndReason.RE
 
 
 def ask_stop(tx: Transaction, job: Job, attempt: Attempt, reason: EndReason, now: Stamp) -> Attempt:
-    """From this moment nothing more is charged. Asking again changes nothing: the first reason stands."""
-    if attempt.stop_reason is not None or attempt.state is AttemptState.ENDED:
+    """From this moment nothing more is charged. Asking again changes nothing: the first reason stands.
+
+    But a buyer's word stands over a reason that would let the job begin again elsewhere.
+    """
+    if attempt.state is AttemptState.ENDED:
         return attempt
+    if attempt.stop_reason is not None:
+        if ENDS[reason].cause is not Cause.BUYER or ENDS[attempt.stop_reason].cause is Cause.BUYER:
+            return attempt
+        overruled = replace(attempt, stop_reason=reason)
+        _must(tx.save_attempt(attempt, overruled))
+        return overruled
     after = replace(
         attempt,
         state=attempt_after(attempt.state, AttemptStep.STOP),

@@ -18,6 +18,7 @@ from coordinator.domain.metering import Stamp
 from coordinator.domain.pricing import run_ms_affordable
 from coordinator.domain.refusal import Refusal, RefusalCode, not_found
 from coordinator.domain.states import (
+    ENDS,
     JOB_LIVE,
     Cause,
     EndReason,
@@ -141,7 +142,8 @@ def cancel(tx: Transaction, buyer: Account, request_id: str, job_id: str, now: S
         if job.state not in JOB_LIVE:
             raise Refusal(RefusalCode.JOB_ENDED, f"the job has ended: it is {job.state}", field="job_id")
         live = [a for a in tx.attempts_of_jobs([job_id])[job_id] if a.end_reason is None]
-        if live and live[0].reported_end is not None:
+        end = live[0].reported_end if live else None
+        if end is not None and ENDS[end.reason].cause is Cause.BUYER:
             # It has ended by itself; what is awaited is only the last of its usage.
             return job_id
         if live:

@@ -66,3 +66,37 @@ def test_what_a_lost_machine_still_has_is_not_called_all_there_was(play: Play) -
         assert not last.end.complete
 
     play(script)
+
+
+def test_a_cancel_stands_over_a_stop_that_would_begin_the_job_again(play_on_both: Play) -> None:
+    """The host's claim had been refused, and its run was being stopped, when the buyer cancelled. The cancel
+    was answered well; then the job began again on another host, and was billed."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        job, run = await started(market, agent, retries_max=1)
+        await market.agent()
+        await agent.beat(run.runs(0, container_id="another"))
+        await market.buyer.cancel(job.job_id)
+        await agent.beat(run.ended(None, t.END_REASON_SUPERSEDED))
+        ended = await market.buyer.ended(job.job_id)
+        assert (ended.state, len(ended.attempts)) == (t.JOB_STATE_CANCELLED, 1)
+
+    play_on_both(script)
+
+
+def test_a_cancel_stands_while_the_last_usage_of_a_failed_run_is_awaited(play: Play) -> None:
+    """The host had said that a GPU was lost, but not all of its usage had come, when the buyer cancelled."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        job, run = await started(market, agent, retries_max=1)
+        await market.agent()
+        await agent.beat(run.ended(None, t.END_REASON_GPU_LOST, usage_number_last=1))
+        await market.buyer.cancel(job.job_id)
+        await goes_on(market, agent, run, 0, by_ms=0)
+        await agent.usage(run, run.record(1))
+        ended = await market.buyer.ended(job.job_id)
+        assert (ended.state, len(ended.attempts)) == (t.JOB_STATE_CANCELLED, 1)
+
+    play(script)

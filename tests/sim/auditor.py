@@ -46,7 +46,9 @@ class Sightings:
     def covered_ms(self, until_s: float) -> float:
         """True time between sightings that are near enough to each other, up to a moment."""
         total_s = 0.0
-        for (_, _, one), (_, _, other) in pairwise(self.stamps):
+        for (boot, _, one), (other_boot, _, other) in pairwise(self.stamps):
+            if boot != other_boot:
+                continue  # over a reboot of the coordinator only its wall clock is left, which jumps
             if (other - one) * 1_000 <= WINDOW_MS * (1 - DRIFT) - 100:
                 total_s += max(0.0, min(other, until_s) - one)
         return total_s * 1_000
