@@ -30,7 +30,8 @@ from cli.wishes import GpuRequest
 from runtime.channel import open_channel
 from runtime.ids import new_uuid
 from tests.rig.parts import MissingError, wait_until
-from tests.support.market import AgentTerms, WholeMarket
+from tests.support.agent_terms import AgentTerms
+from tests.support.market import WholeMarket
 from usance.v1 import market_pb2 as m
 from usance.v1 import market_pb2_grpc
 from usance.v1 import types_pb2 as t

@@ -22,7 +22,8 @@ import pynvml
 from docker.errors import DockerException, ImageNotFound
 
 from tests.rig.images import TINY, tiny_image
-from tests.support.market import OPERATOR, AgentTerms, WholeMarket, program
+from tests.support.agent_terms import AgentTerms
+from tests.support.market import OPERATOR, WholeMarket, program
 
 PING_S = 2
 DEPOSIT, BUDGET, PRICE = "10", "1", "0.45"

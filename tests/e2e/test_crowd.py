@@ -21,7 +21,8 @@ from cli.verify import verify_bill
 from cli.wishes import GpuRequest
 from runtime.ids import new_uuid
 from tests.rig.images import tiny_image
-from tests.support.market import OPERATOR, AgentTerms, WholeMarket
+from tests.support.agent_terms import AgentTerms
+from tests.support.market import OPERATOR, WholeMarket
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 

@@ -14,7 +14,8 @@ from cli.model import Bill, Job
 from cli.verify import MS_PER_HOUR, verify_bill
 from tests.rig.images import tiny_image
 from tests.rig.parts import wait_until
-from tests.support.market import OPERATOR, AgentTerms, Running, WholeMarket, program
+from tests.support.agent_terms import AgentTerms
+from tests.support.market import OPERATOR, Running, WholeMarket, program
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,8 @@ from cli.verify import verify_bill
 from cli.wishes import GpuRequest, HostRequest, OnHostLoss
 from runtime.ids import new_uuid
 from tests.rig.parts import wait_until
-from tests.support.market import OPERATOR, AgentTerms, Running, WholeMarket
+from tests.support.agent_terms import AgentTerms
+from tests.support.market import OPERATOR, Running, WholeMarket
 
 pytestmark = pytest.mark.slow
 

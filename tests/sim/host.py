@@ -141,6 +141,13 @@ class SimHost:
                 executor="simulated",
                 driver_version="",
                 region="",
+                cuda_version="",
+                labels={},
             ),
-            terms=Terms(gpu_hour_prices_micro={MODEL: self.price_micro}, run_ms_max=0, trusted_accounts=()),
+            terms=Terms(
+                gpu_hour_prices_micro={MODEL: self.price_micro},
+                run_ms_max=0,
+                trusted_accounts=(),
+                reclaim_notice_ms=0,
+            ),
         )

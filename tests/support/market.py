@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ import docker.errors
 from agent.domain.plan import LABEL_HOST
 from tests.rig.parts import free_port, spawn, wait_until
 from tests.rig.parts import stop as stop_process
+from tests.support.agent_terms import AgentTerms
 
 if TYPE_CHECKING:
     from cli.client.market import Market
@@ -47,36 +48,6 @@ _RUN_S = 150
 def program(name: str) -> str:
     """A command of ours, as installed in this environment."""
     return str(_PROGRAMS / name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentTerms:
-    """What a seller's machine is to offer."""
-
-    executor: str = "process"
-    docker_host: str = ""
-    price: str = "3600"
-    # 0: the real ones.
-    simulated_gpus: int = 1
-    trusted_accounts: tuple[str, ...] = ()
-    record_seconds: int = 1
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def settings(self, state_dir: Path) -> str:
-        lines = [
-            f'state_dir = "{state_dir}"',
-            f'executor = "{self.executor}"',
-            f"allow_process_executor = {'true' if self.executor == 'process' else 'false'}",
-            f"trusted_accounts = {json.dumps(self.trusted_accounts)}",
-            f"record_seconds = {self.record_seconds}",
-            *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
-            "[labels]",
-            *(f"{name} = {json.dumps(value)}" for name, value in self.labels.items()),
-            f'[prices]\n"*" = "{self.price}"',
-            f"[simulated_gpus]\ncount = {self.simulated_gpus}",
-            'model = "SIMULATED NVIDIA GeForce RTX 4090"\nvram_gib = 24',
-        ]
-        return "\n".join(lines) + "\n"
 
 
 @dataclass

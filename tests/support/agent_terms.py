@@ -1,0 +1,35 @@
+"""What a seller's machine is to offer, as the agent's settings."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTerms:
+    """What a seller's machine is to offer."""
+
+    executor: str = "process"
+    docker_host: str = ""
+    price: str = "3600"
+    # 0: the real ones.
+    simulated_gpus: int = 1
+    trusted_accounts: tuple[str, ...] = ()
+    record_seconds: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self, state_dir: Path) -> str:
+        lines = [
+            f'state_dir = "{state_dir}"',
+            f'executor = "{self.executor}"',
+            f"allow_process_executor = {'true' if self.executor == 'process' else 'false'}",
+            f"trusted_accounts = {json.dumps(self.trusted_accounts)}",
+            f"record_seconds = {self.record_seconds}",
+            *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
+            "[labels]",
+            *(f"{name} = {json.dumps(value)}" for name, value in self.labels.items()),
+            f'[prices]\n"*" = "{self.price}"',
+            f"[simulated_gpus]\ncount = {self.simulated_gpus}",
+            'model = "SIMULATED NVIDIA GeForce RTX 4090"\nvram_gib = 24',
+        ]
+        return "\n".join(lines) + "\n"
