@@ -1,6 +1,7 @@
 """What a seller's machine is to offer, as the agent's settings."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
