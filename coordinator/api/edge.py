@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from coordinator.api.attendance import Attendance
 from coordinator.api.bell import Bell
 from coordinator.domain.metering import Stamp
 from coordinator.services.mint import Mint
@@ -42,6 +43,7 @@ class Edge:
     bell: Bell
     mint: Mint
     rules: Rules
+    attendance: Attendance = field(default_factory=Attendance)
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return asyncio.wrap_future(self.store.write(function))

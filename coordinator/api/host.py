@@ -23,6 +23,8 @@ from usance.v1 import host_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 CSR_BYTES_MAX = 8_192
+# A host that holds nothing is answered from memory; after so many beats we look all the same.
+BEATS_UNREAD_MAX = 12
 # Signs a request for a host's certificate: (csr, host id) -> certificate.
 Issue = Callable[[x509.CertificateSigningRequest, str], bytes]
 
@@ -104,10 +106,15 @@ class _Session:
         self._acks: dict[str, Ack] = {}
         self._drain_ms: int | None = None
         self._superseded = False
+        # What was last said that it should hold, and whether that is to be said again.
+        self._said: h.SynchronizeResponse | None = None
+        self._say_again = False
+        self._beats_unread = BEATS_UNREAD_MAX
 
     def set(self) -> None:
-        """What the host should hold may have changed."""
+        """What the host should hold may have changed, or what we think of it."""
         self._stale = True
+        self._beats_unread = BEATS_UNREAD_MAX
         self._rung.set()
 
     def supersede(self) -> None:
@@ -144,8 +151,12 @@ class _Session:
                 _, ack = self._acks.popitem()
                 yield _ack(ack)
             if self._stale:
-                self._stale = False
-                yield await self._desired()
+                self._stale = self._say_again = False
+                self._said = await self._desired()
+                yield self._said
+            elif self._say_again and self._said is not None:
+                self._say_again = False
+                yield self._said
             if self._drain_ms is not None:
                 yield h.SynchronizeResponse(drain=h.Drain(spread_ms=self._drain_ms))
                 self._drain_ms = None
@@ -187,11 +198,21 @@ class _Session:
 
     async def _beat(self, message: h.Beat) -> None:
         reports, now = convert.reports(message), self._edge.now()
+        if not reports and self._beats_unread < BEATS_UNREAD_MAX and self._holds_nothing():
+            self._beats_unread += 1
+            self._edge.attendance.heard(self.host_id, now)
+            self._say_again = True
+            return
+        self._beats_unread = 0
         window_ms = self._edge.rules.reconnect_window_ms
         await self._edge.write(
             lambda tx: synchronize.beat(tx, self.host_id, self._boot_id, reports, window_ms, now)
         )
         self._stale = True
+
+    def _holds_nothing(self) -> bool:
+        """It should hold nothing, as far as we have heard and said: whatever changes that rings for us."""
+        return not self._stale and self._said is not None and not self._said.desired.attempts
 
     async def _usage(self, message: h.UsageReport) -> None:
         records, now = convert.records(message), self._edge.now()

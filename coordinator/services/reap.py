@@ -29,6 +29,7 @@ def pass_once(tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms:
             tx.save_host_state(
                 host_id, state, HostState.SUSPECT, "has not been heard for some beats", now.wall_ms
             )
+            tx.wake(host_id)
     for attempt in tx.attempts_reported_ended():
         end = attempt.reported_end
         if end is not None and min(elapsed_ms(end.at, now), elapsed_ms(started, now)) > window_ms:
@@ -71,6 +72,7 @@ def _lose(tx: Transaction, host_id: str, state: HostState, now: Stamp) -> None:
     reason = "has been silent for longer than the reconnect window"
     if not tx.save_host_state(host_id, state, HostState.LOST, reason, now.wall_ms):
         return
+    tx.wake(host_id)
     for attempt in tx.attempts_on_host(host_id):
         if attempt.state is not AttemptState.ENDED:
             end_attempt(tx, attempt, EndReason.HOST_LOST, None, "", now)

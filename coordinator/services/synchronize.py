@@ -1,7 +1,7 @@
 """What is, from an agent; what should be, to it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.domain.event import EventKind, NewEvent
@@ -62,6 +62,12 @@ def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: St
     _seen(tx, host_id, now)
     tx.save_hello(host_id, facts, terms)
     tx.wake("queue")
+
+
+def heard(tx: Transaction, heard: Mapping[str, Stamp]) -> None:
+    """These hosts, which hold nothing, have beaten since the last call."""
+    for host_id in tx.save_all_seen(heard):
+        _seen(tx, host_id, heard[host_id])
 
 
 def beat(

@@ -4,7 +4,7 @@ Everything that a transaction does is committed together or not at all, the ledg
 `save_…` is guarded by the state that was read: False says that somebody else was faster, and is an answer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from coordinator.domain.account import Account, Balances
@@ -61,6 +61,10 @@ class Hosts(Protocol):
     def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None: ...
 
     def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
+
+    def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
+        """Which of them are not ONLINE."""
+        ...
 
     def save_host_state(
         self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int
