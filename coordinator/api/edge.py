@@ -1,7 +1,7 @@
 """What every servicer needs of the program it is part of."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -13,6 +13,7 @@ from coordinator.services.mint import Mint
 from coordinator.store.ports import Transaction
 from runtime.clock import Clock
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -20,6 +21,8 @@ class Store(Protocol):
     """Runs functions of a transaction: writes one after the other, reads beside them."""
 
     def write(self, function: Callable[[Transaction], T]) -> Future[T]: ...
+
+    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Future[T]: ...
 
     def read(self, function: Callable[[Transaction], T]) -> Future[T]: ...
 
@@ -47,6 +50,9 @@ class Edge:
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return asyncio.wrap_future(self.store.write(function))
+
+    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Awaitable[T]:
+        return asyncio.wrap_future(self.store.gather(together, item))
 
     def read(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return asyncio.wrap_future(self.store.read(function))
