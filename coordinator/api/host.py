@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 from cryptography import x509
@@ -15,6 +15,7 @@ from coordinator.api import convert_host as convert
 from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
+from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
 from coordinator.services import enrolment, synchronize
 from coordinator.services.synchronize import Ack
@@ -110,10 +111,12 @@ class _Session:
         self._said: h.SynchronizeResponse | None = None
         self._say_again = False
         self._beats_unread = BEATS_UNREAD_MAX
+        self._rings = 0
 
     def set(self) -> None:
         """What the host should hold may have changed, or what we think of it."""
         self._stale = True
+        self._rings += 1
         self._beats_unread = BEATS_UNREAD_MAX
         self._rung.set()
 
@@ -152,6 +155,8 @@ class _Session:
                 yield _ack(ack)
             if self._stale:
                 self._stale = self._say_again = False
+                # Until it is read, nothing is known that could be brought up to date.
+                self._said = None
                 self._said = await self._desired()
                 yield self._said
             elif self._say_again and self._said is not None:
@@ -204,11 +209,29 @@ class _Session:
             self._say_again = True
             return
         self._beats_unread = 0
-        window_ms = self._edge.rules.reconnect_window_ms
-        await self._edge.write(
-            lambda tx: synchronize.beat(tx, self.host_id, self._boot_id, reports, window_ms, now)
+        rings = self._rings
+        beat = synchronize.Beat(
+            host_id=self.host_id,
+            boot_id=self._boot_id,
+            reports=reports,
+            window_ms=self._edge.rules.reconnect_window_ms,
+            now=now,
         )
-        self._stale = True
+        steady = await self._edge.gather(synchronize.beats, beat)
+        # What was rung for in the meantime may be newer than this answer.
+        if steady is None or rings != self._rings or not self._renewed(steady):
+            self._stale = True
+        else:
+            self._say_again = True
+
+    def _renewed(self, attempts: Sequence[Attempt]) -> bool:
+        """Bring what was said up to date, if it was of these attempts; the order itself never changes."""
+        said = {} if self._said is None else {w.attempt_id: w for w in self._said.desired.attempts}
+        if self._said is None or said.keys() != {attempt.id for attempt in attempts}:
+            return False
+        for attempt in attempts:
+            convert.renew(said[attempt.id], attempt)
+        return True
 
     def _holds_nothing(self) -> bool:
         """It should hold nothing, as far as we have heard and said: whatever changes that rings for us."""

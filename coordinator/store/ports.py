@@ -104,6 +104,14 @@ class Jobs(Protocol):
         """Those which the host must still be told of."""
         ...
 
+    def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        """The same for many hosts; one that holds nothing is left out."""
+        ...
+
+    def save_meters(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> bool:
+        """Like `save_attempt` for each pair, where nothing changed but metering."""
+        ...
+
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         """Those not ENDED of which the host has said that they are over."""
         ...

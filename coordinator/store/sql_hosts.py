@@ -6,10 +6,10 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from coordinator.domain.host import Host, HostFacts, HostRoom, HostState, Isolation, Terms
 from coordinator.domain.metering import Stamp
+from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
 from coordinator.store.tables import account, attempt_gpu, enrolment_token, host
 
-IDS_A_STATEMENT = 500
 _NOT_SEEN_YET = HostFacts(
     hostname="",
     cpu_count=1,

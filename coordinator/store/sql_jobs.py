@@ -7,13 +7,16 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
+from coordinator.store.bulk import IDS_A_STATEMENT, update_rows
 from coordinator.store.codec import (
     Row,
     attempt_changes,
     attempt_facts,
     attempt_from_row,
+    attempt_guard,
     job_changes,
     job_from_row,
+    meter_changes,
     spec_to_json,
 )
 from coordinator.store.tables import account, attempt, attempt_gpu, counter, event, job
@@ -100,6 +103,27 @@ class SqlJobs:
             .order_by(attempt.c.id)
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        found: dict[str, list[Attempt]] = {}
+        for start in range(0, len(host_ids), IDS_A_STATEMENT):
+            query = (
+                select(attempt)
+                .where(
+                    attempt.c.host_id.in_(host_ids[start : start + IDS_A_STATEMENT]),
+                    (attempt.c.state != str(AttemptState.ENDED)) | (attempt.c.log_state == "open"),
+                )
+                .order_by(attempt.c.id)
+            )
+            for row in self.connection.execute(query).mappings():
+                found.setdefault(row["host_id"], []).append(attempt_from_row(row))
+        return found
+
+    def save_meters(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> bool:
+        if not pairs:
+            return True
+        was = [{**attempt_guard(before), "id": before.id} for before, _ in pairs]
+        return update_rows(self.connection, attempt, was, [meter_changes(after) for _, after in pairs])
 
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         query = select(attempt).where(
