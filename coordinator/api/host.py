@@ -17,7 +17,7 @@ from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
 from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
-from coordinator.services import enrolment, synchronize
+from coordinator.services import enrolment, gathered, synchronize
 from coordinator.services.synchronize import Ack
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
@@ -210,14 +210,14 @@ class _Session:
             return
         self._beats_unread = 0
         rings = self._rings
-        beat = synchronize.Beat(
+        beat = gathered.Beat(
             host_id=self.host_id,
             boot_id=self._boot_id,
             reports=reports,
             window_ms=self._edge.rules.reconnect_window_ms,
             now=now,
         )
-        steady = await self._edge.gather(synchronize.beats, beat)
+        steady = await self._edge.gather(gathered.beats, beat)
         # What was rung for in the meantime may be newer than this answer.
         if steady is None or rings != self._rings or not self._renewed(steady):
             self._stale = True
@@ -240,14 +240,16 @@ class _Session:
     async def _usage(self, message: h.UsageReport) -> None:
         records, now = convert.records(message), self._edge.now()
         name, epoch = validate.name("usage.attempt_id", message.attempt_id), message.epoch
-        window_ms = self._edge.rules.reconnect_window_ms
-        self._keep(
-            await self._edge.write(
-                lambda tx: synchronize.usage(
-                    tx, self.host_id, self._boot_id, name, epoch, records, window_ms, now
-                )
-            )
+        usage = gathered.Usage(
+            host_id=self.host_id,
+            boot_id=self._boot_id,
+            attempt_id=name,
+            epoch=epoch,
+            records=records,
+            window_ms=self._edge.rules.reconnect_window_ms,
+            now=now,
         )
+        self._keep(await self._edge.gather(gathered.usages, usage))
 
     async def _logs(self, message: h.LogReport) -> None:
         chunks, epoch = convert.chunks(message), message.epoch

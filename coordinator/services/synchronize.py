@@ -43,17 +43,6 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beat:
-    """All that a host holds."""
-
-    host_id: str
-    boot_id: str
-    reports: Sequence[Report]
-    window_ms: int
-    now: Stamp
-
-
-@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """One attempt as its host should have it."""
 
@@ -79,63 +68,6 @@ def heard(tx: Transaction, heard: Mapping[str, Stamp]) -> None:
     """These hosts, which hold nothing, have beaten since the last call."""
     for host_id in tx.save_all_seen(heard):
         _seen(tx, host_id, heard[host_id])
-
-
-def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | None]:
-    """Many hosts' beats. Answers what each should hold, where nothing happened there but that time passed."""
-    latest = {item.host_id: item for item in given}
-    heard(tx, {host_id: item.now for host_id, item in latest.items()})
-    held = tx.attempts_on_hosts(sorted(latest))
-    after = {host_id: _steady(held.get(host_id, ()), item) for host_id, item in latest.items()}
-    pairs = [
-        (old, new)
-        for host_id, attempts in after.items()
-        for old, new in zip(held.get(host_id, ()), attempts or (), strict=attempts is not None)
-        if old != new
-    ]
-    if not tx.save_meters(pairs):
-        raise LostRaceError
-    answers: list[Sequence[Attempt] | None] = []
-    for item in given:
-        steady = after[item.host_id] if item is latest[item.host_id] else None
-        if steady is None:
-            beat(tx, item.host_id, item.boot_id, item.reports, item.window_ms, item.now)
-        answers.append(steady)
-    return answers
-
-
-def _steady(attempts: Sequence[Attempt], item: Beat) -> list[Attempt] | None:
-    """The host's attempts a while later, if all of them just went on; None: look at them one by one."""
-    reports = {report.attempt_id: report for report in item.reports}
-    if len(item.reports) != len(attempts) or len(reports) != len(attempts):
-        return None
-    after = []
-    for attempt in attempts:
-        report = reports.get(attempt.id)
-        if report is None or not _goes_on(attempt, report):
-            return None
-        seen = _seen_running(attempt, report, item.boot_id, item.window_ms, item.now)
-        if isinstance(seen, Lie) or _nears_end(seen):
-            return None
-        after.append(seen)
-    return after
-
-
-def _goes_on(attempt: Attempt, report: Report) -> bool:
-    return (
-        (attempt.state, report.state) == (AttemptState.RUNNING, AttemptState.RUNNING)
-        and attempt.epoch == report.epoch
-        and report.detail in {"", attempt.detail}
-        and attempt.reported_end is None
-        and not attempt.lie
-        and attempt.meter.sighted is not None
-    )
-
-
-def _nears_end(attempt: Attempt) -> bool:
-    """Four fifths of what time or money allow have run: limits and warnings are near."""
-    meter = attempt.meter
-    return 5 * attempt.run_ms_reported >= 4 * min(meter.run_ms_max, meter.run_ms_affordable)
 
 
 def beat(
@@ -180,7 +112,7 @@ def usage(
         return None
     after = settle(tx, attempt, records, host_boot_id, window_ms, now)
     finish_if_settled(tx, after, now)
-    return _ack(after)
+    return ack_of(after)
 
 
 def logs(
@@ -191,7 +123,7 @@ def logs(
     if attempt is None:
         return None
     if attempt.log_state is not LogState.OPEN:
-        return _ack(attempt)
+        return ack_of(attempt)
     fresh, offset = list[LogChunk](), attempt.log_offset
     for chunk in chunks:
         if chunk.offset == offset:
@@ -204,7 +136,7 @@ def logs(
             raise LostRaceError
         attempt = _check_log(tx, after)
         tx.wake(attempt.job_id)
-    return _ack(attempt)
+    return ack_of(attempt)
 
 
 def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int) -> Attempt | None:
@@ -214,7 +146,7 @@ def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int) -> Attempt 
     return attempt
 
 
-def _ack(attempt: Attempt) -> Ack:
+def ack_of(attempt: Attempt) -> Ack:
     return Ack(
         attempt_id=attempt.id,
         epoch=attempt.epoch,
@@ -340,14 +272,14 @@ def _sighted(
     window_ms: int,
     now: Stamp,
 ) -> Attempt | None:
-    seen = _seen_running(attempt, report, host_boot_id, window_ms, now)
+    seen = seen_running(attempt, report, host_boot_id, window_ms, now)
     if isinstance(seen, Lie):
         _refuse(tx, job, attempt, seen, now)
         return None
     return seen
 
 
-def _seen_running(
+def seen_running(
     attempt: Attempt, report: Report, host_boot_id: str, window_ms: int, now: Stamp
 ) -> Attempt | Lie:
     meter = sight(attempt.meter, report.container_id, host_boot_id, now, window_ms)

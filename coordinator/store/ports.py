@@ -80,6 +80,8 @@ class Jobs(Protocol):
 
     def job(self, job_id: str) -> Job | None: ...
 
+    def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]: ...
+
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
         """Newest first."""
         ...
@@ -90,11 +92,17 @@ class Jobs(Protocol):
 
     def save_job(self, before: Job, after: Job) -> bool: ...
 
+    def save_charges(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
+        """Like `save_job` for each pair, where nothing changed but what was charged."""
+        ...
+
     def insert_attempt(self, attempt: Attempt) -> bool:
         """False: one of its GPUs is in use."""
         ...
 
     def attempt(self, attempt_id: str) -> Attempt | None: ...
+
+    def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]: ...
 
     def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         """In the order in which they were made."""
@@ -130,8 +138,8 @@ class Jobs(Protocol):
 
     def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...
 
-    def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
-        """Bill lines, each with its transfer's id ("" where nothing was charged)."""
+    def insert_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
+        """Bill lines, each with its attempt's id and its transfer's ("" where nothing was charged)."""
         ...
 
     def lines_of(
