@@ -112,7 +112,7 @@ def charge(tx: Transaction, many: Sequence[Taken], jobs: Mapping[str, Job], now:
     for outcome in tx.post(transfers, now.wall_ms):
         assert outcome.ok, outcome
     ids = iter(transfers)
-    tx.insert_lines(
+    tx.insert_all_lines(
         [
             (taken.after.id, line, str(next(ids).id) if line.charge.charge_micro else "")
             for taken in many

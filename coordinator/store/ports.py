@@ -138,8 +138,12 @@ class Jobs(Protocol):
 
     def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...
 
-    def insert_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
-        """Bill lines, each with its attempt's id and its transfer's ("" where nothing was charged)."""
+    def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
+        """Bill lines, each with its transfer's id ("" where nothing was charged)."""
+        ...
+
+    def insert_all_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
+        """The same for many attempts, each line with its attempt's id."""
         ...
 
     def lines_of(

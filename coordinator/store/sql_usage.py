@@ -15,7 +15,10 @@ from coordinator.store.tables import bill_line, log_chunk
 class SqlUsage:
     connection: Connection
 
-    def insert_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
+    def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
+        self.insert_all_lines([(attempt_id, line, transfer_id) for line, transfer_id in lines])
+
+    def insert_all_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
         insert_rows(self.connection, bill_line, [line_to_row(*line) for line in lines])
 
     def lines_of(
