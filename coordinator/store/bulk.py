@@ -29,6 +29,8 @@ _WAS, _NEW = "was_", "new_"
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    if not rows:
+        return
     if not _at_once(connection, rows):
         connection.execute(insert(table), list(rows))
         return
