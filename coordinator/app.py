@@ -25,7 +25,7 @@ from coordinator.api.people import AccountServicer, AdminServicer, SellerService
 from coordinator.domain.account import Account, Role
 from coordinator.domain.turns import Lane, Served
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, reap, schedule
+from coordinator.services import accounts, audit, reap, schedule, synchronize
 from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
@@ -169,10 +169,17 @@ async def _reap(edge: Edge) -> None:
     rules, started = edge.rules, edge.now()
 
     async def one_pass() -> None:
-        now = edge.now()
-        await edge.write(
-            lambda tx: reap.pass_once(tx, started, rules.beat_interval_ms, rules.reconnect_window_ms, now)
-        )
+        now, heard = edge.now(), edge.attendance.take()
+
+        def look(tx: Transaction) -> None:
+            synchronize.heard(tx, heard)
+            reap.pass_once(tx, started, rules.beat_interval_ms, rules.reconnect_window_ms, now)
+
+        try:
+            await edge.write(look)
+        except BaseException:
+            edge.attendance.put_back(heard)
+            raise
 
     await repeat("reaping", one_pass, partial(edge.clock.sleep_ms, PASS_EVERY_MS))
 

@@ -5,7 +5,7 @@ import re
 from coordinator.api.convert_market import end_reason_to, spec_to
 from coordinator.api.validate import labels, line, whole
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
-from coordinator.domain.job import LogChunk, LogTotals
+from coordinator.domain.job import Attempt, LogChunk, LogTotals
 from coordinator.domain.refusal import invalid
 from coordinator.domain.states import AttemptState, EndReason
 from coordinator.services.synchronize import Report, Wanted
@@ -188,6 +188,13 @@ def wanted_to(wanted: Wanted) -> h.DesiredAttempt:
         usage_number_acknowledged=attempt.meter.usage_number,
         log_offset_acknowledged=attempt.log_offset,
     )
+
+
+def renew(said: h.DesiredAttempt, attempt: Attempt) -> None:
+    """Of what was said of a running attempt, what goes on with time."""
+    said.paid_through_ms = attempt.paid_through_ms
+    said.usage_number_acknowledged = attempt.meter.usage_number
+    said.log_offset_acknowledged = attempt.log_offset
 
 
 def few(field: str, count: int, most: int) -> None:

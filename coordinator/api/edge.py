@@ -1,17 +1,19 @@
 """What every servicer needs of the program it is part of."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from coordinator.api.attendance import Attendance
 from coordinator.api.bell import Bell
 from coordinator.domain.metering import Stamp
 from coordinator.services.mint import Mint
 from coordinator.store.ports import Transaction
 from runtime.clock import Clock
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -19,6 +21,8 @@ class Store(Protocol):
     """Runs functions of a transaction: writes one after the other, reads beside them."""
 
     def write(self, function: Callable[[Transaction], T]) -> Future[T]: ...
+
+    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Future[T]: ...
 
     def read(self, function: Callable[[Transaction], T]) -> Future[T]: ...
 
@@ -42,9 +46,13 @@ class Edge:
     bell: Bell
     mint: Mint
     rules: Rules
+    attendance: Attendance = field(default_factory=Attendance)
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return asyncio.wrap_future(self.store.write(function))
+
+    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Awaitable[T]:
+        return asyncio.wrap_future(self.store.gather(together, item))
 
     def read(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return asyncio.wrap_future(self.store.read(function))

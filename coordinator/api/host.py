@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 from cryptography import x509
@@ -15,14 +15,17 @@ from coordinator.api import convert_host as convert
 from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
+from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
-from coordinator.services import enrolment, synchronize
+from coordinator.services import enrolment, gathered, synchronize
 from coordinator.services.synchronize import Ack
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 CSR_BYTES_MAX = 8_192
+# A host that holds nothing is answered from memory; after so many beats we look all the same.
+BEATS_UNREAD_MAX = 12
 # Signs a request for a host's certificate: (csr, host id) -> certificate.
 Issue = Callable[[x509.CertificateSigningRequest, str], bytes]
 
@@ -104,10 +107,17 @@ class _Session:
         self._acks: dict[str, Ack] = {}
         self._drain_ms: int | None = None
         self._superseded = False
+        # What was last said that it should hold, and whether that is to be said again.
+        self._said: h.SynchronizeResponse | None = None
+        self._say_again = False
+        self._beats_unread = BEATS_UNREAD_MAX
+        self._rings = 0
 
     def set(self) -> None:
-        """What the host should hold may have changed."""
+        """What the host should hold may have changed, or what we think of it."""
         self._stale = True
+        self._rings += 1
+        self._beats_unread = BEATS_UNREAD_MAX
         self._rung.set()
 
     def supersede(self) -> None:
@@ -144,8 +154,14 @@ class _Session:
                 _, ack = self._acks.popitem()
                 yield _ack(ack)
             if self._stale:
-                self._stale = False
-                yield await self._desired()
+                self._stale = self._say_again = False
+                # Until it is read, nothing is known that could be brought up to date.
+                self._said = None
+                self._said = await self._desired()
+                yield self._said
+            elif self._say_again and self._said is not None:
+                self._say_again = False
+                yield self._said
             if self._drain_ms is not None:
                 yield h.SynchronizeResponse(drain=h.Drain(spread_ms=self._drain_ms))
                 self._drain_ms = None
@@ -187,23 +203,53 @@ class _Session:
 
     async def _beat(self, message: h.Beat) -> None:
         reports, now = convert.reports(message), self._edge.now()
-        window_ms = self._edge.rules.reconnect_window_ms
-        await self._edge.write(
-            lambda tx: synchronize.beat(tx, self.host_id, self._boot_id, reports, window_ms, now)
+        if not reports and self._beats_unread < BEATS_UNREAD_MAX and self._holds_nothing():
+            self._beats_unread += 1
+            self._edge.attendance.heard(self.host_id, now)
+            self._say_again = True
+            return
+        self._beats_unread = 0
+        rings = self._rings
+        beat = gathered.Beat(
+            host_id=self.host_id,
+            boot_id=self._boot_id,
+            reports=reports,
+            window_ms=self._edge.rules.reconnect_window_ms,
+            now=now,
         )
-        self._stale = True
+        steady = await self._edge.gather(gathered.beats, beat)
+        # What was rung for in the meantime may be newer than this answer.
+        if steady is None or rings != self._rings or not self._renewed(steady):
+            self._stale = True
+        else:
+            self._say_again = True
+
+    def _renewed(self, attempts: Sequence[Attempt]) -> bool:
+        """Bring what was said up to date, if it was of these attempts; the order itself never changes."""
+        said = {} if self._said is None else {w.attempt_id: w for w in self._said.desired.attempts}
+        if self._said is None or said.keys() != {attempt.id for attempt in attempts}:
+            return False
+        for attempt in attempts:
+            convert.renew(said[attempt.id], attempt)
+        return True
+
+    def _holds_nothing(self) -> bool:
+        """It should hold nothing, as far as we have heard and said: whatever changes that rings for us."""
+        return not self._stale and self._said is not None and not self._said.desired.attempts
 
     async def _usage(self, message: h.UsageReport) -> None:
         records, now = convert.records(message), self._edge.now()
         name, epoch = validate.name("usage.attempt_id", message.attempt_id), message.epoch
-        window_ms = self._edge.rules.reconnect_window_ms
-        self._keep(
-            await self._edge.write(
-                lambda tx: synchronize.usage(
-                    tx, self.host_id, self._boot_id, name, epoch, records, window_ms, now
-                )
-            )
+        usage = gathered.Usage(
+            host_id=self.host_id,
+            boot_id=self._boot_id,
+            attempt_id=name,
+            epoch=epoch,
+            records=records,
+            window_ms=self._edge.rules.reconnect_window_ms,
+            now=now,
         )
+        self._keep(await self._edge.gather(gathered.usages, usage))
 
     async def _logs(self, message: h.LogReport) -> None:
         chunks, epoch = convert.chunks(message), message.epoch

@@ -101,4 +101,4 @@ def _tell(tx: Transaction, before: Host, after: Host, reason: str, cause: Cause,
         text = f"{before.state} to {after.state}: {reason}"
         event = NewEvent(kind=EventKind.HOST_STATE, host_id=after.id, text=text, cause=cause)
         tx.append_events([event], now_ms)
-    tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
+    tx.wake(after.id, QUEUE_TOPIC, OFFERS_TOPIC)

@@ -84,6 +84,7 @@ def _lose(tx: Transaction, host_id: str, now: Stamp) -> None:
     reason = "has been silent for longer than the reconnect window"
     if not change_link(tx, existing(tx, host_id), HostState.LOST, reason, now.wall_ms):
         return
+    tx.wake(host_id)
     for attempt in tx.attempts_on_host(host_id):
         if attempt.state is not AttemptState.ENDED:
             end_attempt(tx, attempt, EndReason.HOST_LOST, None, "", now)

@@ -1,7 +1,7 @@
 """Usage records to money: accepted once, in order, clamped, charged, all in one commit."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
@@ -18,20 +18,23 @@ from runtime.ids import derived_uuid
 LIES_BEFORE_QUARANTINE = 3
 
 
-def settle(
-    tx: Transaction,
-    attempt: Attempt,
-    records: Sequence[UsageRecord],
-    host_boot_id: str,
-    window_ms: int,
-    now: Stamp,
-) -> Attempt:
-    """The attempt after as many of its records as could be taken in; what is known already is passed over."""
-    if attempt.lie or attempt.state is AttemptState.ENDED:
-        return attempt
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What an attempt's records came to."""
+
+    before: Attempt
+    after: Attempt
+    lines: Sequence[Line] = ()
+    lie: Lie | None = None
+
+
+def take_in(
+    attempt: Attempt, records: Sequence[UsageRecord], host_boot_id: str, window_ms: int, now: Stamp
+) -> Taken:
+    """As many of its records as could be taken in; what is known already is passed over."""
     fresh = [record for record in records if record.number > attempt.meter.usage_number]
-    if not fresh:
-        return attempt
+    if attempt.lie or attempt.state is AttemptState.ENDED or not fresh:
+        return Taken(before=attempt, after=attempt)
     meter, lines = attempt.meter, list[Line]()
     if attempt.reported_end is None:
         meter = sight_by_usage(meter, host_boot_id, now, window_ms)
@@ -43,15 +46,32 @@ def settle(
             break
         meter, line = accepted
         lines.append(line)
+    after = replace(attempt, meter=meter, lie=lie or "")
+    return Taken(before=attempt, after=after, lines=lines, lie=lie)
+
+
+def settle(
+    tx: Transaction,
+    attempt: Attempt,
+    records: Sequence[UsageRecord],
+    host_boot_id: str,
+    window_ms: int,
+    now: Stamp,
+) -> Attempt:
+    """The attempt after its records."""
+    taken = take_in(attempt, records, host_boot_id, window_ms, now)
+    after = taken.after
+    if after == attempt:
+        return attempt
     job = tx.job(attempt.job_id)
     assert job is not None, "an attempt has a job"
-    after = replace(attempt, meter=meter, lie=lie or "")
     if not tx.save_attempt(attempt, after):
         raise LostRaceError
-    if lines:
-        job = _charge(tx, job, after, lines, now)
-    if lie is not None:
-        after = refuse_claim(tx, job, after, lie, now)
+    if taken.lines:
+        charge(tx, [taken], {job.id: job}, now)
+        job = replace(job, charged_micro=job.charged_micro + _sum_micro(taken.lines))
+    if taken.lie is not None:
+        after = refuse_claim(tx, job, after, taken.lie, now)
     return after
 
 
@@ -80,41 +100,52 @@ def finish_if_settled(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
         end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
 
 
-def _charge(tx: Transaction, job: Job, attempt: Attempt, lines: Sequence[Line], now: Stamp) -> Job:
+def charge(tx: Transaction, many: Sequence[Taken], jobs: Mapping[str, Job], now: Stamp) -> None:
+    """Lines, transfers, totals and events of many attempts, each of another job, with one statement each."""
     transfers = [
         capture(
-            transfer_id=derived_uuid("capture", attempt.id, attempt.epoch, line.record.number),
-            job_id=job.id,
-            seller_id=attempt.seller_account_id,
+            transfer_id=derived_uuid("capture", taken.after.id, taken.after.epoch, line.record.number),
+            job_id=taken.after.job_id,
+            seller_id=taken.after.seller_account_id,
             amount_micro=line.charge.charge_micro,
             fee_micro=line.charge.fee_micro,
             event_ms=now.wall_ms,
         )
-        for line in lines
+        for taken in many
+        for line in taken.lines
         if line.charge.charge_micro
     ]
     for outcome in tx.post(transfers, now.wall_ms):
         assert outcome.ok, outcome
-    ids = {line.record.number: "" for line in lines}
-    charged = [line for line in lines if line.charge.charge_micro]
-    ids |= {line.record.number: str(t.id) for line, t in zip(charged, transfers, strict=True)}
-    tx.insert_lines(attempt.id, [(line, ids[line.record.number]) for line in lines])
-    after = replace(job, charged_micro=job.charged_micro + sum(line.charge.charge_micro for line in lines))
-    if after != job and not tx.save_job(job, after):
+    ids = iter(transfers)
+    tx.insert_all_lines(
+        [
+            (taken.after.id, line, str(next(ids).id) if line.charge.charge_micro else "")
+            for taken in many
+            for line in taken.lines
+        ]
+    )
+    pairs = [(jobs[taken.after.job_id], _sum_micro(taken.lines)) for taken in many]
+    changed = [(job, replace(job, charged_micro=job.charged_micro + micro)) for job, micro in pairs if micro]
+    if not tx.save_charges(changed):
         raise LostRaceError
     tx.append_events(
         [
             NewEvent(
                 kind=EventKind.BILLED,
-                job_id=job.id,
-                attempt_id=attempt.id,
+                job_id=taken.after.job_id,
+                attempt_id=taken.after.id,
                 text=f"record {line.record.number}: billed through {line.billed_through_ms} ms of run time",
-                job_state=job.state,
+                job_state=jobs[taken.after.job_id].state,
                 bill_line_number=line.record.number,
             )
-            for line in lines
+            for taken in many
+            for line in taken.lines
         ],
         now.wall_ms,
     )
-    tx.wake(job.id)
-    return after
+    tx.wake(*(taken.after.job_id for taken in many))
+
+
+def _sum_micro(lines: Sequence[Line]) -> int:
+    return sum(line.charge.charge_micro for line in lines)

@@ -1,7 +1,7 @@
 """What is, from an agent; what should be, to it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.domain.event import EventKind, NewEvent
@@ -67,6 +67,12 @@ def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: St
     tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
 
 
+def heard(tx: Transaction, heard: Mapping[str, Stamp]) -> None:
+    """These hosts, which hold nothing, have beaten since the last call."""
+    for host_id in tx.save_all_seen(heard):
+        _seen(tx, host_id, heard[host_id])
+
+
 def beat(
     tx: Transaction, host_id: str, host_boot_id: str, reports: Sequence[Report], window_ms: int, now: Stamp
 ) -> None:
@@ -106,7 +112,7 @@ def usage(
         return None
     after = settle(tx, attempt, records, host_boot_id, window_ms, now)
     finish_if_settled(tx, after, now)
-    return _ack(after)
+    return ack_of(after)
 
 
 def logs(
@@ -117,7 +123,7 @@ def logs(
     if attempt is None:
         return None
     if attempt.log_state is not LogState.OPEN:
-        return _ack(attempt)
+        return ack_of(attempt)
     fresh, offset = list[LogChunk](), attempt.log_offset
     for chunk in chunks:
         if chunk.offset == offset:
@@ -130,7 +136,7 @@ def logs(
             raise LostRaceError
         attempt = _check_log(tx, after)
         tx.wake(attempt.job_id)
-    return _ack(attempt)
+    return ack_of(attempt)
 
 
 def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int) -> Attempt | None:
@@ -140,7 +146,7 @@ def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int) -> Attempt 
     return attempt
 
 
-def _ack(attempt: Attempt) -> Ack:
+def ack_of(attempt: Attempt) -> Ack:
     return Ack(
         attempt_id=attempt.id,
         epoch=attempt.epoch,
@@ -286,14 +292,22 @@ def _sighted(
     window_ms: int,
     now: Stamp,
 ) -> Attempt | None:
+    seen = seen_running(attempt, report, host_boot_id, window_ms, now)
+    if isinstance(seen, Lie):
+        _refuse(tx, job, attempt, seen, now)
+        return None
+    return seen
+
+
+def seen_running(
+    attempt: Attempt, report: Report, host_boot_id: str, window_ms: int, now: Stamp
+) -> Attempt | Lie:
     meter = sight(attempt.meter, report.container_id, host_boot_id, now, window_ms)
     if isinstance(meter, Lie):
-        _refuse(tx, job, attempt, meter, now)
-        return None
+        return meter
     believed_ms = believe(attempt.meter, report.run_ms, now)
     if isinstance(believed_ms, Lie):
-        _refuse(tx, job, attempt, believed_ms, now)
-        return None
+        return believed_ms
     run_ms = max(attempt.run_ms_reported, believed_ms)
     return replace(
         attempt,

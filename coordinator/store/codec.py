@@ -211,6 +211,31 @@ def attempt_changes(attempt: Attempt) -> Json:
     }
 
 
+def attempt_guard(attempt: Attempt) -> Json:
+    """What an attempt that was read must still be when it is saved."""
+    return {
+        "epoch": attempt.epoch,
+        "state": str(attempt.state),
+        "usage_number": attempt.meter.usage_number,
+        "log_offset": attempt.log_offset,
+    }
+
+
+def meter_changes(attempt: Attempt) -> Json:
+    """Of the columns that may change, those which do while a job runs."""
+    meter = attempt.meter
+    return {
+        "paid_through_ms": attempt.paid_through_ms,
+        "run_ms_reported": attempt.run_ms_reported,
+        "sighted": None if meter.sighted is None else vars(meter.sighted),
+        "witnessed_ms": meter.witnessed_ms,
+        "usage_number": meter.usage_number,
+        "usage_end_ms": meter.usage_end_ms,
+        "usage_digest": meter.usage_digest,
+        "billed_ms": meter.billed_ms,
+    }
+
+
 def attempt_facts(attempt: Attempt) -> Json:
     """The columns of an attempt that never change."""
     meter = attempt.meter

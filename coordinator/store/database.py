@@ -9,7 +9,7 @@ until it has committed.
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from coordinator.store.sql_money import SqlMoney
 from coordinator.store.sql_usage import SqlUsage
 from ledger.engine import reading
 
+A = TypeVar("A")
 T = TypeVar("T")
 SHARE_MAX = 256
 # After so many failures in one share its rest is done one by one: leaving one out costs running the others.
@@ -47,8 +48,18 @@ class SqlTransaction(SqlJobs, SqlUsage, SqlHosts, SqlAccounts, SqlMoney, SqlChec
 
 @dataclass(kw_only=True)
 class _Write:
-    function: Callable[[Transaction], Any]
+    """A function of a transaction; or an item for one that takes many."""
+
+    function: Callable[[Transaction], Any] | None = None
+    together: Callable[[Transaction, Sequence[Any]], Sequence[Any]] | None = None
+    item: Any = None
     future: Future[Any] = field(default_factory=Future)
+
+    def run(self, tx: Transaction) -> Any:  # noqa: ANN401 - whatever the function answers
+        if self.function is not None:
+            return self.function(tx)
+        assert self.together is not None, "it is one or the other"
+        return self.together(tx, [self.item])[0]
 
 
 class Database:
@@ -65,7 +76,16 @@ class Database:
 
     def write(self, function: Callable[[Transaction], T]) -> Future[T]:
         """Resolved after the commit: what it answers is durable."""
-        write = _Write(function=function)
+        return self._enqueue(_Write(function=function))
+
+    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Future[T]:
+        """Like `write`, but all that waits for the same function is given to it at once.
+
+        It answers for each item, in order. A function that raises is run again for fewer items.
+        """
+        return self._enqueue(_Write(together=together, item=item))
+
+    def _enqueue(self, write: _Write) -> Future[Any]:
         with self._closing:
             if self._closed:
                 raise ClosedError("the store is closed")
@@ -120,28 +140,51 @@ class Database:
 
     def _commit_together(self, share: list[_Write]) -> int | None:
         """Which of them failed; None when all are committed."""
-        answers: list[Any] = []
-        topics: set[str] = set()
+        answers: dict[int, Any] = {}
+        parts = _parts(share)
+        tx, done = None, 0
         try:
             with self._engine.begin() as connection:
-                for write in share:
-                    tx = SqlTransaction(connection)
-                    answers.append(write.function(tx))
-                    topics |= tx.topics
+                tx = SqlTransaction(connection)
+                for part in parts:
+                    answers |= _answers(tx, share, part)
+                    done += 1
         except Exception:  # noqa: BLE001 - whatever it was, it is told to whom it happens when tried alone
-            return min(len(answers), len(share) - 1)
-        self._on_commit(topics)
-        for write, answer in zip(share, answers, strict=True):
-            write.future.set_result(answer)
+            return parts[min(done, len(parts) - 1)][-1]
+        self._on_commit(tx.topics)
+        for index, write in enumerate(share):
+            write.future.set_result(answers[index])
         return None
 
     def _commit_alone(self, write: _Write) -> None:
         try:
             with self._engine.begin() as connection:
                 tx = SqlTransaction(connection)
-                answer = write.function(tx)
+                answer = write.run(tx)
         except Exception as error:  # noqa: BLE001 - handed to the caller, who alone knows what to do
             write.future.set_exception(error)
             return
         self._on_commit(tx.topics)
         write.future.set_result(answer)
+
+
+def _parts(share: Sequence[_Write]) -> list[list[int]]:
+    """Places in the share: what goes together, where its first one stands; everything else by itself."""
+    parts: list[list[int]] = []
+    known: dict[object, list[int]] = {}
+    for index, write in enumerate(share):
+        if write.together is not None and write.together in known:
+            known[write.together].append(index)
+            continue
+        parts.append([index])
+        if write.together is not None:
+            known[write.together] = parts[-1]
+    return parts
+
+
+def _answers(tx: Transaction, share: Sequence[_Write], part: Sequence[int]) -> dict[int, Any]:
+    first = share[part[0]]
+    if first.together is None:
+        return {part[0]: first.run(tx)}
+    found = first.together(tx, [share[index].item for index in part])
+    return dict(zip(part, found, strict=True))

@@ -4,7 +4,7 @@ Everything that a transaction does is committed together or not at all, the ledg
 `save_…` is guarded by the state that was read: False says that somebody else was faster, and is an answer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from coordinator.domain.account import Account, Balances
@@ -63,6 +63,10 @@ class Hosts(Protocol):
 
     def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
 
+    def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
+        """Which of them are not ONLINE."""
+        ...
+
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         """Whether it is heard."""
         ...
@@ -101,11 +105,17 @@ class Jobs(Protocol):
 
     def save_job(self, before: Job, after: Job) -> bool: ...
 
+    def save_charges(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
+        """Like `save_job` for each pair, where nothing changed but what was charged."""
+        ...
+
     def insert_attempt(self, attempt: Attempt) -> bool:
         """False: one of its GPUs is in use."""
         ...
 
     def attempt(self, attempt_id: str) -> Attempt | None: ...
+
+    def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]: ...
 
     def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         """In the order in which they were made."""
@@ -117,6 +127,14 @@ class Jobs(Protocol):
 
     def held_by_buyers(self) -> dict[str, int]:
         """How many GPUs each buyer's live attempts have."""
+        ...
+
+    def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        """The same for many hosts; one that holds nothing is left out."""
+        ...
+
+    def save_meters(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> bool:
+        """Like `save_attempt` for each pair, where nothing changed but metering."""
         ...
 
     def attempts_reported_ended(self) -> Sequence[Attempt]:
@@ -139,6 +157,10 @@ class Jobs(Protocol):
 
     def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
         """Bill lines, each with its transfer's id ("" where nothing was charged)."""
+        ...
+
+    def insert_all_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
+        """The same for many attempts, each line with its attempt's id."""
         ...
 
     def lines_of(

@@ -1,9 +1,9 @@
 """Enrolment, hosts and what of them is free, in SQL."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
@@ -18,6 +18,7 @@ from coordinator.domain.host import (
 from coordinator.domain.metering import Stamp
 from coordinator.domain.standing import host_state
 from coordinator.domain.states import ATTEMPT_LIVE
+from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
 from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, host, job
 
@@ -32,6 +33,16 @@ _NOT_SEEN_YET = HostFacts(
     gpus=(),
 )
 _HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
+
+_SAVE_SEEN = (
+    update(host)
+    .where(host.c.id == bindparam("of"))
+    .values(
+        seen_boot_id=bindparam("boot_id"),
+        seen_boot_ms=bindparam("boot_ms"),
+        seen_wall_ms=bindparam("wall_ms"),
+    )
+)
 
 
 class SqlHosts:
@@ -124,6 +135,22 @@ class SqlHosts:
             .where(host.c.id == host_id)
             .values(seen_boot_id=stamp.boot_id, seen_boot_ms=stamp.boot_ms, seen_wall_ms=stamp.wall_ms)
         )
+
+    def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
+        if not seen:
+            return []
+        rows = [
+            {"of": host_id, "boot_id": stamp.boot_id, "boot_ms": stamp.boot_ms, "wall_ms": stamp.wall_ms}
+            for host_id, stamp in seen.items()
+        ]
+        self.connection.execute(_SAVE_SEEN, rows)
+        ids, away = sorted(seen), list[str]()
+        for start in range(0, len(ids), IDS_A_STATEMENT):
+            query = select(host.c.id).where(
+                host.c.id.in_(ids[start : start + IDS_A_STATEMENT]), host.c.state != str(HostState.ONLINE)
+            )
+            away += self.connection.execute(query).scalars()
+        return away
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         done = self.connection.execute(

@@ -7,13 +7,16 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
+from coordinator.store.bulk import IDS_A_STATEMENT, insert_rows, update_rows
 from coordinator.store.codec import (
     Row,
     attempt_changes,
     attempt_facts,
     attempt_from_row,
+    attempt_guard,
     job_changes,
     job_from_row,
+    meter_changes,
 )
 from coordinator.store.tables import account, attempt, attempt_gpu, counter, event, job
 from coordinator.store.triggers import EVENT_COUNTER
@@ -41,8 +44,12 @@ class SqlJobs:
         return None if row is None else job_from_row(row)
 
     def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        rows = self.connection.execute(_JOB.where(job.c.id.in_(job_ids))).mappings()
-        return {row["id"]: job_from_row(row) for row in rows}
+        found: dict[str, Job] = {}
+        for start in range(0, len(job_ids), IDS_A_STATEMENT):
+            query = _JOB.where(job.c.id.in_(job_ids[start : start + IDS_A_STATEMENT]))
+            rows = self.connection.execute(query).mappings()
+            found |= {row["id"]: job_from_row(row) for row in rows}
+        return found
 
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
         query = _JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
@@ -68,6 +75,17 @@ class SqlJobs:
         )
         return done.rowcount == 1
 
+    def save_charges(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
+        if not pairs:
+            return True
+        was = [
+            {"id": before.id, "state": str(before.state), "charged_micro": before.charged_micro}
+            for before, _ in pairs
+        ]
+        return update_rows(
+            self.connection, job, was, [{"charged_micro": after.charged_micro} for _, after in pairs]
+        )
+
     def insert_attempt(self, new: Attempt) -> bool:
         uuids = [gpu.uuid for gpu in new.gpus]
         taken = select(func.count()).select_from(attempt_gpu).where(attempt_gpu.c.gpu_uuid.in_(uuids))
@@ -83,6 +101,14 @@ class SqlJobs:
         query = select(attempt).where(attempt.c.id == attempt_id)
         row = self.connection.execute(query).mappings().one_or_none()
         return None if row is None else attempt_from_row(row)
+
+    def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]:
+        found: dict[str, Attempt] = {}
+        for start in range(0, len(attempt_ids), IDS_A_STATEMENT):
+            query = select(attempt).where(attempt.c.id.in_(attempt_ids[start : start + IDS_A_STATEMENT]))
+            rows = self.connection.execute(query).mappings()
+            found |= {row["id"]: attempt_from_row(row) for row in rows}
+        return found
 
     def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {job_id: [] for job_id in job_ids}
@@ -111,6 +137,27 @@ class SqlJobs:
             .group_by(job.c.account_id)
         )
         return {row.account_id: row.gpus for row in self.connection.execute(query)}
+
+    def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        found: dict[str, list[Attempt]] = {}
+        for start in range(0, len(host_ids), IDS_A_STATEMENT):
+            query = (
+                select(attempt)
+                .where(
+                    attempt.c.host_id.in_(host_ids[start : start + IDS_A_STATEMENT]),
+                    (attempt.c.state != str(AttemptState.ENDED)) | (attempt.c.log_state == "open"),
+                )
+                .order_by(attempt.c.id)
+            )
+            for row in self.connection.execute(query).mappings():
+                found.setdefault(row["host_id"], []).append(attempt_from_row(row))
+        return found
+
+    def save_meters(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> bool:
+        if not pairs:
+            return True
+        was = [{**attempt_guard(before), "id": before.id} for before, _ in pairs]
+        return update_rows(self.connection, attempt, was, [meter_changes(after) for _, after in pairs])
 
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         query = select(attempt).where(
@@ -174,7 +221,7 @@ class SqlJobs:
             }
             for index, item in enumerate(new, start=1)
         ]
-        self.connection.execute(insert(event), rows)
+        insert_rows(self.connection, event, rows)
 
     def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]:
         query = (

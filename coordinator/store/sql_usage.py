@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, insert, select
 from coordinator.domain.credit import Credit
 from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
+from coordinator.store.bulk import insert_rows
 from coordinator.store.codec import line_from_row, line_to_row
 from coordinator.store.ports import NUMBER_MAX
 from coordinator.store.tables import bill_line, credit, log_chunk
@@ -16,8 +17,10 @@ class SqlUsage:
     connection: Connection
 
     def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
-        rows = [line_to_row(attempt_id, line, transfer_id) for line, transfer_id in lines]
-        self.connection.execute(insert(bill_line), rows)
+        self.insert_all_lines([(attempt_id, line, transfer_id) for line, transfer_id in lines])
+
+    def insert_all_lines(self, lines: Sequence[tuple[str, Line, str]]) -> None:
+        insert_rows(self.connection, bill_line, [line_to_row(*line) for line in lines])
 
     def lines_of(
         self, attempt_ids: Sequence[str], number_min: int = 0, number_max: int = NUMBER_MAX

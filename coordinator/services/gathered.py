@@ -1,0 +1,136 @@
+"""What many hosts say at the same moment, taken in with a few statements for all of them.
+
+Only what is plain goes this way: jobs that just run on, usage that just follows. Anything else is taken in
+by itself, by `synchronize`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.domain.job import Attempt
+from coordinator.domain.metering import Lie, Stamp
+from coordinator.domain.states import AttemptState
+from coordinator.services.attempts import LostRaceError
+from coordinator.services.settle import Taken, charge, finish_if_settled, take_in
+from coordinator.services.synchronize import Ack, Report, ack_of, beat, heard, seen_running, usage
+from coordinator.store.ports import Transaction
+from runtime.evidence import UsageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """All that a host holds."""
+
+    host_id: str
+    boot_id: str
+    reports: Sequence[Report]
+    window_ms: int
+    now: Stamp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Records of one attempt."""
+
+    host_id: str
+    boot_id: str
+    attempt_id: str
+    epoch: int
+    records: Sequence[UsageRecord]
+    window_ms: int
+    now: Stamp
+
+
+def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | None]:
+    """Many hosts' beats. Answers what each should hold, where nothing happened there but that time passed."""
+    latest = {item.host_id: item for item in given}
+    heard(tx, {host_id: item.now for host_id, item in latest.items()})
+    held = tx.attempts_on_hosts(sorted(latest))
+    after = {host_id: _steady(held.get(host_id, ()), item) for host_id, item in latest.items()}
+    pairs = [
+        (old, new)
+        for host_id, attempts in after.items()
+        for old, new in zip(held.get(host_id, ()), attempts or (), strict=attempts is not None)
+        if old != new
+    ]
+    if not tx.save_meters(pairs):
+        raise LostRaceError
+    answers: list[Sequence[Attempt] | None] = []
+    for item in given:
+        steady = after[item.host_id] if item is latest[item.host_id] else None
+        if steady is None:
+            beat(tx, item.host_id, item.boot_id, item.reports, item.window_ms, item.now)
+        answers.append(steady)
+    return answers
+
+
+def _steady(attempts: Sequence[Attempt], item: Beat) -> list[Attempt] | None:
+    """The host's attempts a while later, if all of them just went on; None: look at them one by one."""
+    reports = {report.attempt_id: report for report in item.reports}
+    if len(item.reports) != len(attempts) or len(reports) != len(attempts):
+        return None
+    after = []
+    for attempt in attempts:
+        report = reports.get(attempt.id)
+        if report is None or not _goes_on(attempt, report):
+            return None
+        seen = seen_running(attempt, report, item.boot_id, item.window_ms, item.now)
+        if isinstance(seen, Lie) or _nears_end(seen):
+            return None
+        after.append(seen)
+    return after
+
+
+def _goes_on(attempt: Attempt, report: Report) -> bool:
+    return (
+        (attempt.state, report.state) == (AttemptState.RUNNING, AttemptState.RUNNING)
+        and attempt.epoch == report.epoch
+        and report.detail in {"", attempt.detail}
+        and attempt.reported_end is None
+        and not attempt.lie
+        and attempt.meter.sighted is not None
+    )
+
+
+def _nears_end(attempt: Attempt) -> bool:
+    """Four fifths of what time or money allow have run: limits and warnings are near."""
+    meter = attempt.meter
+    return 5 * attempt.run_ms_reported >= 4 * min(meter.run_ms_max, meter.run_ms_affordable)
+
+
+def usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
+    """The usage of many attempts. What is not plain is taken in by itself."""
+    attempts = tx.attempts(sorted({item.attempt_id for item in given}))
+    now = max((item.now for item in given), key=lambda stamp: stamp.wall_ms)
+    plain: dict[int, Taken] = {}
+    jobs_named = set[str]()
+    for index, item in enumerate(given):
+        attempt = attempts.get(item.attempt_id)
+        if attempt is None or (attempt.host_id, attempt.epoch) != (item.host_id, item.epoch):
+            continue
+        taken = take_in(attempt, item.records, item.boot_id, item.window_ms, item.now)
+        if taken.lines and taken.lie is None and attempt.job_id not in jobs_named:
+            jobs_named.add(attempt.job_id)
+            plain[index] = taken
+    if plain:
+        many = list(plain.values())
+        if not tx.save_meters([(taken.before, taken.after) for taken in many]):
+            raise LostRaceError
+        charge(tx, many, tx.jobs(sorted(jobs_named)), now)
+    return [_acknowledged(tx, item, plain.get(index)) for index, item in enumerate(given)]
+
+
+def _acknowledged(tx: Transaction, item: Usage, taken: Taken | None) -> Ack | None:
+    if taken is None:
+        return usage(
+            tx,
+            item.host_id,
+            item.boot_id,
+            item.attempt_id,
+            item.epoch,
+            item.records,
+            item.window_ms,
+            item.now,
+        )
+    finish_if_settled(tx, taken.after, item.now)
+    return ack_of(taken.after)
