@@ -20,6 +20,7 @@ from tests.sim.host import SimHost
 from usance.v1 import host_pb2
 
 HOUR_MS = 3_600_000
+WORTHLESS_MS = 600_000
 WINDOW_MS = RULES.reconnect_window_ms
 LIVE_JOBS = ("queued", "starting", "running")
 # From the arrival of a message to the stamp of the transaction that takes it in.
@@ -304,10 +305,28 @@ class Auditor:
             lost = max(gaps, default=0) * 1_000 > WINDOW_MS * 0.8
             self.require(lost, f"{name} exited, its host was there, and its output is {row['log_state']}")
 
+    def _kept_after_credit(self, row: dict[str, Any], charge: int, fee: int) -> tuple[int, int]:
+        """What of an attempt's charge and fee is not given back: by the published rule, all of it or all but
+        the last ten minutes, when the host was at fault and the buyer had not asked for another at once."""
+        if row["cause"] != "host" or row["end_reason"] == "replaced":
+            due = (charge, fee)
+        else:
+            kept_ms = row["billed_ms"] - WORTHLESS_MS if row["billed_ms"] >= WORTHLESS_MS else 0
+            kept = row["hour_price_micro"] * kept_ms // HOUR_MS
+            due = (kept, kept * row["fee_ppm"] // 1_000_000)
+        given = self.rows("SELECT * FROM credit WHERE attempt_id = ?", row["id"])
+        back = (sum(c["earning_micro"] + c["fee_micro"] for c in given), sum(c["fee_micro"] for c in given))
+        self.require(
+            back == (charge - due[0], fee - due[1]),
+            f"{row['id']}: {back} were given back of {(charge, fee)}, {due} were to be kept",
+        )
+        return due
+
     def _bills(self) -> None:
         """Every charge, computed again from its evidence."""
         charged: dict[str, int] = defaultdict(int)
         earned: dict[str, int] = defaultdict(int)
+        credited: dict[str, int] = defaultdict(int)
         fees = 0
         for row in self.rows("SELECT * FROM attempt"):
             charge = row["hour_price_micro"] * row["billed_ms"] // HOUR_MS
@@ -321,15 +340,17 @@ class Auditor:
                 [x["number"] for x in lines] == list(range(1, len(lines) + 1)), f"{row['id']}: lines missing"
             )
             charged[row["job_id"]] += charge
-            earned[row["seller_account_id"]] += charge - fee
-            fees += fee
+            kept = self._kept_after_credit(row, charge, fee)
+            credited[row["job_id"]] += charge - kept[0]
+            earned[row["seller_account_id"]] += kept[0] - kept[1]
+            fees += kept[1]
         spent: dict[str, int] = defaultdict(int)
         for row in self.rows("SELECT * FROM job"):
             due = charged[row["id"]]
             self.require(
                 row["charged_micro"] == due, f"{row['id']} was charged {row['charged_micro']}, not {due}"
             )
-            spent[row["account_id"]] += due
+            spent[row["account_id"]] += due - credited[row["id"]]
         balances = {row["code"]: row["balance_micro"] for row in self.rows("SELECT * FROM ledger_account")}
         for account_id, micro in earned.items():
             have = balances[f"earnings:{account_id}"]

@@ -137,8 +137,7 @@ class SimDatabase(Database):
 
         self._on_commit = told
 
-    def write(self, function: Callable[[Transaction], T]) -> Future[T]:
-        write = _Write(function=function)
+    def _enqueue(self, write: _Write) -> Future[Any]:
         self._writes.put(write)
         if not self._turning:
             self._turning = True
