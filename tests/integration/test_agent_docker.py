@@ -92,7 +92,8 @@ def test_kills_of_the_agent_lose_no_line_and_no_moment(tell, docker_client):
         assert state["ExitCode"] == 7
         coordinator.drop("attempt_1")
         await coordinator.until(lambda: not coordinator.beats[-1].attempts, "the attempt is forgotten")
-        assert docker_client.containers.list(all=True) == []
+        left = partial(docker_client.containers.list, all=True, ignore_removed=True)
+        await asyncio.to_thread(wait_until, lambda: not left(), "its container is removed")
 
     tell(story)
 
