@@ -31,8 +31,10 @@ lint: setup  ## style, types, imports, the contract's rules
 check: lint  ## the fast subset: lint, types, imports, unit tests
 	$(BIN)/pytest tests/unit tests/docs -m "not slow"
 
+# In the folders' own order: the long files, of few tests, come before the many short ones, and no worker is left
+# alone with them in the end.
 test: lint  ## everything: `make check`, contract, integration and end-to-end tests
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -rs
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -rs
 
 sim: setup  ## play SEEDS markets in simulation, from number FIRST on (docs/reliability.md)
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) --workers $(WORKERS)
