@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -57,6 +58,7 @@ def _run(command: str, found: settings.Settings) -> int:
         )
         return EXIT_VIOLATIONS if violations else 0
     logs.set_up(as_json=found.log_json)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what it finds at each start is no news
     asyncio.run(app.serve(found))
     return 0
 

@@ -68,7 +68,7 @@ def _assign(
     after = replace(
         job,
         state=job_after(job.state, JobStep.ASSIGN),
-        detail=f"host {placement.host.id} prepares it",
+        detail=f"{placement.host.id} prepares it",
     )
     if not (tx.save_job(job, after) and tx.insert_attempt(attempt)):
         raise LostRaceError
@@ -114,4 +114,4 @@ def _new_attempt(
 
 def _words(host: Host, attempt: Attempt) -> str:
     simulated = " (SIMULATED)" if any(gpu.simulated for gpu in attempt.gpus) else ""
-    return f"host {host.id} gets it with {len(attempt.gpus)} x {attempt.gpus[0].model}{simulated}"
+    return f"{host.id} gets it with {len(attempt.gpus)} x {attempt.gpus[0].model}{simulated}"

@@ -193,6 +193,10 @@ class Money(Protocol):
 
     def trial_balance(self) -> Sequence[tuple[str, int]]: ...
 
+    def seal(self, now_ms: int) -> tuple[int, bytes] | None:
+        """Seal what was posted since the last seal: the last transfer covered, and the hash to be kept."""
+        ...
+
     def audit(self) -> tuple[list[str], int]:
         """Violations found, and how many transfers were looked at."""
         ...

@@ -10,6 +10,7 @@ from coordinator.store.tables import job
 from ledger import audit as ledger_audit
 from ledger import book, chart
 from ledger.entries import Outcome, Transfer
+from ledger.seal import seal
 
 
 class SqlMoney:
@@ -41,6 +42,10 @@ class SqlMoney:
             for asset in book.trial_balance(self.connection)
             for kind, micro in asset.by_kind.items()
         ]
+
+    def seal(self, now_ms: int) -> tuple[int, bytes] | None:
+        made = seal(self.connection, now_ms)
+        return (made[-1].last_seq, made[-1].hash) if made else None
 
     def audit(self) -> tuple[list[str], int]:
         violations = [str(violation) for violation in ledger_audit.audit(self.connection)]

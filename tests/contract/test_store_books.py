@@ -115,6 +115,14 @@ def test_money_and_jobs_are_one_transaction(market: SqlTransaction) -> None:
     assert market.audit() == ([], 3)
 
 
+def test_what_was_posted_is_sealed_once(market: SqlTransaction) -> None:
+    sealed = market.seal(7)
+    assert sealed is not None
+    assert (sealed[0], len(sealed[1])) == (1, 32)
+    assert market.seal(8) is None
+    assert market.audit()[0] == []
+
+
 # What the audit finds.
 
 
