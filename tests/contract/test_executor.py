@@ -331,7 +331,7 @@ def test_much_output_waits_for_its_reader_and_arrives_whole(kind, request, tmp_p
         await bench.begin(order)
         folder = tmp_path / "runs" / str(order.key) / "output"
         await asyncio.to_thread(
-            wait_until, lambda: sum(1 for _ in folder.iterdir()) == 8, "the backlog is full"
+            wait_until, lambda: sum(1 for _ in folder.iterdir()) >= 8, "the backlog is full"
         )
         assert await executor.is_running(order)
         found = await collect(executor, order)

@@ -63,9 +63,9 @@ class Output:
         self._offset += len(data)
 
     def is_full(self) -> bool:
-        if self._offset - self._file_offset < FILE_BYTES:
-            return False
-        return sum(1 for _ in self._folder.iterdir()) >= FILES_MAX
+        """Also when the last look at the command's output filled one file and began the next."""
+        count = sum(1 for _ in self._folder.iterdir())
+        return count > FILES_MAX or (count == FILES_MAX and self._offset - self._file_offset >= FILE_BYTES)
 
     def _begin_file(self) -> None:
         path = self._folder / f"{self._offset:020d}"
