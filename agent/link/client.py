@@ -29,8 +29,8 @@ BEAT_MS_MAX = 60_000
 SILENCE_BEATS = 3
 SILENCE_MS_MIN = 5_000
 BACKOFF_MS_MIN = 1_000
-BACKOFF_MS_FIRST = 10_000
-BACKOFF_MS_MAX = 60_000
+# However often it failed: whoever waits longer than the reconnect window has lost its jobs by waiting.
+BACKOFF_MS_MAX = 10_000
 
 _Call = grpc.aio.StreamStreamCall[host_pb2.SynchronizeRequest, host_pb2.SynchronizeResponse]
 
@@ -211,12 +211,9 @@ class Link:
 
     async def run(self) -> None:
         """For ever."""
-        failures = 0
         while True:
-            welcomed = await self._keep_a_stream()
-            failures = 0 if welcomed else failures + 1
-            most_ms = min(BACKOFF_MS_FIRST << min(failures, 8), BACKOFF_MS_MAX)
-            delay_ms = random_ms(BACKOFF_MS_MIN, most_ms)
+            await self._keep_a_stream()
+            delay_ms = random_ms(BACKOFF_MS_MIN, BACKOFF_MS_MAX)
             log.info("connecting again in %d ms", delay_ms)
             await self._clock.sleep_ms(delay_ms)
 

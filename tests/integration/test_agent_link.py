@@ -42,7 +42,6 @@ Story = Callable[[Party], Awaitable[None]]
 @pytest.fixture
 def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "BACKOFF_MS_MIN", 10)
-    monkeypatch.setattr(client, "BACKOFF_MS_FIRST", 100)
     monkeypatch.setattr(client, "BACKOFF_MS_MAX", 200)
 
     def run(story: Story, waiting_bytes_max: int = 64 << 20) -> None:
