@@ -217,15 +217,15 @@ class Link:
             log.info("connecting again in %d ms", delay_ms)
             await self._clock.sleep_ms(delay_ms)
 
-    async def _keep_a_stream(self) -> bool:
-        """Talk on one stream, and on its successors where it is drained. Says whether any was welcomed."""
+    async def _keep_a_stream(self) -> None:
+        """Talk on one stream, and on its successors where it is drained, until one ends by itself."""
         stream, task = self._begin()
         try:
             while True:
                 ends: set[asyncio.Future[Any]] = {task, stream.drain_ms}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if task.done():
-                    return stream.welcomed.is_set()
+                    return
                 await self._clock.sleep_ms(random_ms(0, stream.drain_ms.result()))
                 following, following_task = self._begin()
                 welcome = asyncio.ensure_future(following.welcomed.wait())
