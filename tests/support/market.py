@@ -41,6 +41,7 @@ _BEAT_MS = 500
 _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
 _LEAVE_S = 15.0
+_ASKED_MOST = 10_000  # times; some tenths of a second
 # Longer than any command of a test may take, also on a busy machine.
 _RUN_S = 150
 
@@ -281,8 +282,7 @@ class WholeMarket:
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with suppress(OSError):
-                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                if mark in told or os.readlink(os.fsencode(entry / "cwd")).startswith(mark):
+                if mark in _told(entry) or os.readlink(os.fsencode(entry / "cwd")).startswith(mark):
                     yield int(entry.name)
 
     @property
@@ -292,6 +292,21 @@ class WholeMarket:
     @property
     def _database_flags(self) -> list[str]:
         return ["--database", self.database] if self.database else []
+
+
+def _told(process: Path) -> bytes:
+    """The arguments and the environment of a process.
+
+    For a moment in its exec a process has neither yet, and its parent may already go on: it is asked again. A
+    kernel thread and a zombie never have them, and no program either.
+    """
+    for _ in range(_ASKED_MOST):
+        told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        if told:
+            return told
+        os.readlink(process / "exe")  # raises where there is no program
+        os.sched_yield()
+    return b""
 
 
 def _remove_containers(agent: _Agent) -> None:
