@@ -121,30 +121,36 @@ async def test_processes_are_limited(executor, docker_client):
 
 
 @scenario
-async def test_two_jobs_open_each_only_their_own_gpu(executor, docker_client):
+async def test_jobs_side_by_side_open_each_only_their_own_gpus(executor, docker_client):
     need(device_cgroups_are_files(), "cgroup v1", "boot with systemd.unified_cgroup_hierarchy=0")
     seen = {}
-    for name, uuid in (("first", FIRST), ("second", SECOND)):
-        job = order(name, image=TINY, command=FOREVER, gpu_uuids=(uuid,))
+    third_and_fourth = tuple(gpu.uuid for gpu in FOUR_GPUS[2:])
+    for name, uuids in (("first", (FIRST,)), ("second", (SECOND,)), ("both others", third_and_fourth)):
+        job = order(name.replace(" ", "_"), image=TINY, command=FOREVER, gpu_uuids=uuids)
         await begin(executor, job)
         run = await executor.find(job)
         assert run is not None
         seen[name] = openable(docker_client, run.run_id)
         inside = docker_client.containers.get(run.run_id)
-        assert inside.exec_run(["cat", "/dev/rig-gpus"]).output.decode().split() == [uuid]
-    assert seen == {"first": ["0"], "second": ["1"]}
+        assert inside.exec_run(["cat", "/dev/rig-gpus"]).output.decode().split() == list(uuids)
+    assert seen == {"first": ["0"], "second": ["1"], "both others": ["2", "3"]}
 
 
 GREEDY = ["ENV NVIDIA_VISIBLE_DEVICES=all", "ENV NVIDIA_DRIVER_CAPABILITIES=all", "ENV CUDA_VERSION=12.4"]
 
 
 @pytest.mark.parametrize("gpu_uuids", [(), (FIRST,)])
-@pytest.mark.parametrize("bypass", ["image", "environment", "swarm resource", "default runtime"])
+@pytest.mark.parametrize(
+    "bypass", ["image", "legacy image", "environment", "swarm resource", "default runtime"]
+)
 def test_a_bypass_of_the_rig_is_closed(bypass, gpu_uuids, request, tmp_path):
     """tests/rig shows that each of these opens all GPUs where the plan's rules are not applied."""
     need(device_cgroups_are_files(), "cgroup v1", "boot with systemd.unified_cgroup_hierarchy=0")
     with _engine_for(bypass, request) as engine, engine.client() as client:
         image = tiny_image(client, "usance-rig/greedy:2", GREEDY)
+        if bypass == "legacy image":
+            # It says nothing of devices, which old toolkits take for a wish for all of them.
+            image = tiny_image(client, "usance-rig/legacy:1", ["ENV CUDA_VERSION=12.4"])
         env = {}
         if bypass == "environment":
             env = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "all"}
@@ -172,7 +178,7 @@ def test_a_bypass_of_the_rig_is_closed(bypass, gpu_uuids, request, tmp_path):
 @contextmanager
 def _engine_for(bypass: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
     engine: Engine = request.getfixturevalue("docker_engine")
-    if bypass != "default runtime":
+    if bypass not in ("legacy image", "default runtime"):
         yield engine
     else:
         with running_engine(EngineOptions(nvidia_is_default_runtime=True)) as own:
