@@ -103,6 +103,7 @@ class Attempt:
             stop_reason=self._memory.stop_reason,
             usage_number_acknowledged=self.journal.number_acknowledged,
             log_offset_acknowledged=self.spool.offset_acknowledged,
+            is_abandoned=self.spool.is_abandoned,
         )
 
     def report(self) -> AttemptReport:
@@ -130,6 +131,11 @@ class Attempt:
         if self._memory.stop_reason is None and self._memory.ending is None:
             await self._remember(replace(self._memory, stop_reason=reason))
             self._tell()
+
+    async def abandon(self) -> None:
+        """Ask for the end of what is over for the coordinator, which takes no more of its output."""
+        self.spool.abandon()
+        await self.stop(EndReason.SUPERSEDED)
 
     async def extend(self, paid_through_ms: int) -> None:
         if paid_through_ms > self._memory.paid_through_ms:
@@ -241,6 +247,8 @@ class Attempt:
             await self._executor.discard_output(self.order, self.spool.offset)
             self._around.on_evidence()
             await self.spool.has_room()
+            if self.spool.is_abandoned:
+                return
 
     async def _keep_metering(self, meter: Meter) -> None:
         while not self._has_ended():

@@ -19,7 +19,7 @@ from agent.domain.attempt import (
     OutputChunk,
 )
 from agent.domain.gpu import GpuSample
-from agent.domain.reducer import Acknowledge, Action, Extend, Forget, Start, Stop
+from agent.domain.reducer import Abandon, Acknowledge, Action, Extend, Forget, Start, Stop
 from agent.executor.ports import Executor, StartError
 from agent.memory import Memory
 from agent.pipeline import Attempt, Surroundings
@@ -175,6 +175,8 @@ class Runner:
                 await self._start(action)
             case Stop():
                 await self._attempts[action.key].stop(action.reason)
+            case Abandon():
+                await self._attempts[action.key].abandon()
             case Extend():
                 await self._attempts[action.key].extend(action.paid_through_ms)
             case Acknowledge():

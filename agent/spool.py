@@ -138,6 +138,7 @@ class OutputSpool:
             os.ftruncate(self._file, self._position)
         self.offset_acknowledged = 0
         self._lock = asyncio.Lock()
+        self.is_abandoned = False
         self._room = asyncio.Event()
         self._room.set()
 
@@ -171,7 +172,7 @@ class OutputSpool:
             await asyncio.to_thread(self._write, b"".join(frames))
             for (stream, data), frame in zip(pieces, frames, strict=True):
                 self._count(stream, data, len(frame))
-            if self._written - self.offset_acknowledged >= self._waiting_bytes_max:
+            if self._written - self.offset_acknowledged >= self._waiting_bytes_max and not self.is_abandoned:
                 self._room.clear()
 
     def _write(self, frames: bytes) -> None:
@@ -203,8 +204,13 @@ class OutputSpool:
         if self._written - self.offset_acknowledged < self._waiting_bytes_max:
             self._room.set()
 
+    def abandon(self) -> None:
+        """The coordinator will store no more of it."""
+        self.is_abandoned = True
+        self._room.set()
+
     async def has_room(self) -> None:
-        """Returns when the coordinator has stored enough of what was written before."""
+        """Returns when the coordinator has stored enough of what was written, or will store no more."""
         await self._room.wait()
 
     def totals(self) -> OutputTotals:

@@ -20,6 +20,7 @@ class Held:
     stop_reason: EndReason | None
     usage_number_acknowledged: int
     log_offset_acknowledged: int
+    is_abandoned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,13 @@ class Stop:
 
     key: AttemptKey
     reason: EndReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abandon:
+    """End what runs, and keep nobody waiting for its output: it is over for the coordinator."""
+
+    key: AttemptKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class Forget:
     key: AttemptKey
 
 
-Action = Start | Stop | Extend | Acknowledge | Forget
+Action = Start | Stop | Abandon | Extend | Acknowledge | Forget
 
 
 def reduce(held: Iterable[Held], desired: Sequence[DesiredAttempt]) -> tuple[Action, ...]:
@@ -91,9 +99,7 @@ def _about_unnamed(attempt: Held, epoch_desired: int | None) -> list[Action]:
         return []
     if attempt.state is AttemptState.ENDED:
         return [Forget(key=attempt.key)]
-    if attempt.stop_reason is not None:
-        return []
-    return [Stop(key=attempt.key, reason=EndReason.SUPERSEDED)]
+    return [] if attempt.is_abandoned else [Abandon(key=attempt.key)]
 
 
 def _about_held(attempt: Held, want: DesiredAttempt) -> list[Action]:

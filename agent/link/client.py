@@ -89,8 +89,9 @@ class Stream:
         stub = host_pb2_grpc.HostServiceStub(self._channel)
         call: _Call = stub.Synchronize()
         try:
-            await call.write(convert.hello_request(self._hello))
+            # A peer that takes the connection and says nothing is no better than one that is not there.
             async with asyncio.timeout(WELCOME_WAIT_MS / 1_000):
+                await call.write(convert.hello_request(self._hello))
                 first = await call.read()
             if not isinstance(first, host_pb2.SynchronizeResponse) or not first.HasField("welcome"):
                 raise StreamEndedError(await _why(call, "the coordinator did not begin with a welcome"))

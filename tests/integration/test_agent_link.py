@@ -217,6 +217,22 @@ def test_what_the_coordinator_no_longer_names_is_ended_and_forgotten(tell):
     tell(story)
 
 
+def test_output_that_nobody_takes_any_more_holds_nothing_up(tell):
+    """More than may wait was written when the job was given up: what waited for room let go (seed 1002)."""
+
+    async def story(party: Party) -> None:
+        coordinator = party.coordinator
+        coordinator.acknowledging = False
+        party.world.scripts["attempt_1"] = Script(output=pieces(64), run_ms=None)
+        taken = coordinator.want(desired_attempt("fake"))
+        await coordinator.until(lambda: taken.offset >= 256 * KIB, "as much waits as may")
+        coordinator.drop("attempt_1")
+        await coordinator.until(lambda: not coordinator.beats[-1].attempts, "nothing is held any more")
+        assert party.world.runs == {}
+
+    tell(story, waiting_bytes_max=256 * KIB)
+
+
 def test_what_was_lost_here_is_not_begun_again(tell):
     async def story(party: Party) -> None:
         coordinator = party.coordinator

@@ -71,6 +71,8 @@ class Auditor:
         self.assigned_s: dict[str, float] = {}
         self.stops: dict[str, float] = {}
         self.ended_s: dict[str, float] = {}
+        # Whose host had been silent for the window: its last records were not waited for any longer.
+        self.given_up: set[str] = set()
         self._final: dict[str, tuple[Any, ...]] = {}
         # By attempt: when a message that shows it alive or just ended arrived; by host: any message.
         self.shown: dict[str, list[float]] = defaultdict(list)
@@ -231,11 +233,13 @@ class Auditor:
             return
         self.require(reason != "claim_refused", f"{name}: an honest host was called a liar: {row['lie']}")
         self.require(reason != "host_forgot", f"{name}: an honest host was said to have forgotten")
-        if reason == "host_lost" and not row["reported_end"]:
+        if not row["reported_end"]:
             last_s = max((t for t in self.heard[row["host_id"]] if t < self._loop.time() - 1), default=0)
             silent_ms = (self._loop.time() - last_s) * 1_000
+            if silent_ms >= WINDOW_MS * (1 - DRIFT) - TAKING_IN_MS:
+                self.given_up.add(name)
             self.require(
-                silent_ms >= WINDOW_MS * (1 - DRIFT) - TAKING_IN_MS,
+                reason != "host_lost" or name in self.given_up,
                 f"{name}: its host was given up after {silent_ms:.0f} ms of silence",
             )
         run = self.container(name)
@@ -273,7 +277,7 @@ class Auditor:
         name, run = row["id"], self.container(row["id"])
         if run is None or run.end_s is None or run.reason is EndReason.HOST_LOST:
             return  # what a machine ran just before it lost its power, it could not write down
-        if row["end_reason"] in {"host_lost", "host_forgot", "claim_refused"}:
+        if name in self.given_up or row["end_reason"] in {"host_lost", "host_forgot", "claim_refused"}:
             return
         until_s = min(run.end_s, self.stops.get(name, run.end_s))
         due_ms = self.sightings[name].covered_ms(until_s)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.attempt import AttemptKey, AttemptState, DesiredAttempt, EndReason
-from agent.domain.reducer import Acknowledge, Action, Extend, Forget, Held, Start, Stop, reduce
+from agent.domain.reducer import Abandon, Acknowledge, Action, Extend, Forget, Held, Start, Stop, reduce
 from tests.support.orders import desired
 
 PREPARING, RUNNING = AttemptState.PREPARING, AttemptState.RUNNING
@@ -27,6 +27,7 @@ def held(
     stop_reason: EndReason | None = None,
     usage: int = 0,
     output: int = 0,
+    abandoned: bool = False,
 ) -> Held:
     return Held(
         key=key(attempt_id, epoch),
@@ -35,6 +36,7 @@ def held(
         stop_reason=stop_reason,
         usage_number_acknowledged=usage,
         log_offset_acknowledged=output,
+        is_abandoned=abandoned,
     )
 
 
@@ -70,8 +72,13 @@ TABLE: dict[str, tuple[list[Held], list[DesiredAttempt], list[Action]]] = {
     "stopping already": ([held(STOPPING, stop_reason=CANCELLED)], [desired(stop_reason=CANCELLED)], []),
     "ended, and still named: kept": ([held(ENDED)], [desired(stop_reason=CANCELLED)], []),
     "ended, and no longer named: forgotten": ([held(ENDED)], [], [Forget(key=key())]),
-    "running, and no longer named: stopped": ([held()], [], [Stop(key=key(), reason=SUPERSEDED)]),
-    "stopping, and no longer named: wait": ([held(STOPPING, stop_reason=CANCELLED)], [], []),
+    "running, and no longer named: abandoned": ([held()], [], [Abandon(key=key())]),
+    "stopping, and no longer named: its output is not awaited": (
+        [held(STOPPING, stop_reason=CANCELLED)],
+        [],
+        [Abandon(key=key())],
+    ),
+    "abandoned already": ([held(STOPPING, stop_reason=CANCELLED, abandoned=True)], [], []),
     "paid further": (
         [held()],
         [desired(paid_through_ms=20_000)],
@@ -96,7 +103,7 @@ TABLE: dict[str, tuple[list[Held], list[DesiredAttempt], list[Action]]] = {
     "a higher epoch replaces": (
         [held()],
         [desired(epoch=2)],
-        [Stop(key=key(), reason=SUPERSEDED), start(desired(epoch=2))],
+        [Abandon(key=key()), start(desired(epoch=2))],
     ),
     "a higher epoch replaces what has ended": (
         [held(ENDED)],
@@ -106,7 +113,7 @@ TABLE: dict[str, tuple[list[Held], list[DesiredAttempt], list[Action]]] = {
     "a lower epoch is old news": ([held(epoch=3)], [desired(epoch=2)], []),
     "a lower epoch than an ended one is old news": ([held(ENDED, epoch=3)], [desired(epoch=2)], []),
     "both epochs held": (
-        [held(STOPPING, stop_reason=SUPERSEDED), held(epoch=2)],
+        [held(STOPPING, stop_reason=SUPERSEDED, abandoned=True), held(epoch=2)],
         [desired(epoch=2)],
         [],
     ),
@@ -149,6 +156,9 @@ def carry_out(have: dict[AttemptKey, Held], actions: tuple[Action, ...]) -> dict
                 )
             case Stop():
                 after[action.key] = replace(after[action.key], stop_reason=action.reason)
+            case Abandon():
+                stopped = after[action.key].stop_reason or SUPERSEDED
+                after[action.key] = replace(after[action.key], stop_reason=stopped, is_abandoned=True)
             case Extend():
                 after[action.key] = replace(after[action.key], paid_through_ms=action.paid_through_ms)
             case Acknowledge():
