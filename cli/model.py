@@ -6,7 +6,7 @@ Names, units and bounds are those of proto/usance/v1; a test holds the enumerati
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cli.wishes import ANY_HOST, GpuRequest, HostRequest, OfferOrder, OnHostLoss, Policy
+from cli.wishes import ANY_HOST, GpuRequest, HostRequest, Network, OfferOrder, OnHostLoss, Policy
 from runtime.evidence import UsageRecord
 
 
@@ -163,6 +163,8 @@ class JobSpec:
     note: str = ""
     memory_bytes: int = 0
     cpu_milli: int = 0
+    network: Network = Network.UNSPECIFIED
+    network_destinations: tuple[str, ...] = ()
 
     @property
     def time_limit_ms(self) -> int:
@@ -196,6 +198,8 @@ class Offer:
     labels: tuple[tuple[str, str], ...] = ()
     compute_capability: str = ""
     reclaim_notice_ms: int = 0
+    network_max: Network = Network.UNSPECIFIED
+    network_destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ _LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%?", re.ASCII)
 _PROCESSORS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
+_DESTINATION = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[0-9]{1,2})?(:[0-9]{1,5})?", re.ASCII)
 GPU_COUNT_MAX = 64
 
 
@@ -83,6 +84,16 @@ def parse_env(text: str) -> tuple[str, str]:
     if not equals or _ENV_NAME.fullmatch(name) is None:
         raise ValueError(f"{text!r} is no variable; write it like NAME=value")
     return name, value
+
+
+def parse_destination(text: str) -> str:
+    """A host name or IPv4 network, perhaps with a port; the market knows the exact form."""
+    if _DESTINATION.fullmatch(text.lower()) is None:
+        raise ValueError(
+            f"{text!r} is no destination; write a host name or an IPv4 network, like example.org:443 "
+            "or 203.0.113.0/24"
+        )
+    return text.lower()
 
 
 def parse_text(text: str) -> str:

@@ -23,6 +23,15 @@ class OnHostLoss(StrEnum):
     FAIL = "FAIL"
 
 
+class Network(StrEnum):
+    """How much of the network a job may reach."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    NONE = "NONE"
+    ALLOW_LIST = "ALLOW_LIST"
+    INTERNET = "INTERNET"
+
+
 class OfferOrder(StrEnum):
     UNSPECIFIED = "UNSPECIFIED"
     PRICE = "PRICE"

@@ -45,6 +45,14 @@ class Isolation(StrEnum):
     CONTAINER = "container"
 
 
+class Network(StrEnum):
+    """How much of the network a job may reach; `types.proto` says what each means."""
+
+    NONE = "none"
+    ALLOW_LIST = "allow_list"
+    INTERNET = "internet"
+
+
 class OutputStream(StrEnum):
     """Which of the command's two streams."""
 
@@ -78,6 +86,9 @@ class JobOrder:
     # 0 leaves the share to the host.
     memory_bytes: int
     cpu_milli: int
+    network: Network = Network.NONE
+    # Only with ALLOW_LIST: "example.org:443", "203.0.113.0/24".
+    network_destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

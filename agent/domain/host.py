@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agent.domain.attempt import Isolation
+from agent.domain.attempt import Isolation, Network
 from agent.domain.gpu import GpuInfo
 
 ANY_MODEL = "*"
@@ -35,6 +35,9 @@ class Terms:
     run_ms_max: int
     trusted_accounts: tuple[str, ...]
     reclaim_notice_ms: int
+    network_max: Network = Network.NONE
+    # Only with ALLOW_LIST: what a job may ask for.
+    network_destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

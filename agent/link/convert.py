@@ -14,6 +14,7 @@ from agent.domain.attempt import (
     EndReason,
     Isolation,
     JobOrder,
+    Network,
     OutputChunk,
     OutputStream,
 )
@@ -35,6 +36,8 @@ _ISOLATIONS = {
     Isolation.PROCESS: types_pb2.ISOLATION_PROCESS,
     Isolation.CONTAINER: types_pb2.ISOLATION_CONTAINER,
 }
+_NETWORKS = {network: types_pb2.Network.Value(f"NETWORK_{network.name}") for network in Network}
+_NETWORKS_BACK: dict[int, Network] = {number: network for network, number in _NETWORKS.items()}
 _STREAMS = {
     OutputStream.STDOUT: types_pb2.LOG_STREAM_STDOUT,
     OutputStream.STDERR: types_pb2.LOG_STREAM_STDERR,
@@ -68,6 +71,8 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
                 run_ms_max=terms.run_ms_max,
                 trusted_accounts=terms.trusted_accounts,
                 reclaim_notice_ms=terms.reclaim_notice_ms,
+                network_max=_NETWORKS[terms.network_max],
+                network_destinations=terms.network_destinations,
             ),
         )
     )
@@ -139,6 +144,9 @@ def _desired(message: host_pb2.DesiredAttempt) -> DesiredAttempt:
             run_ms_max=spec.run_ms_max or RUN_MS_MAX_DEFAULT,
             memory_bytes=spec.memory_bytes,
             cpu_milli=spec.cpu_milli,
+            # What we do not know is no leave to reach anything.
+            network=_NETWORKS_BACK.get(spec.network, Network.NONE),
+            network_destinations=tuple(spec.network_destinations),
         ),
         paid_through_ms=message.paid_through_ms,
         stop_reason=_stop_reason(message.stop_reason),

@@ -33,7 +33,7 @@ from cli.model import (
     Quote,
     Role,
 )
-from cli.wishes import ANY_HOST, GpuRequest, HostRequest, OnHostLoss, Policy
+from cli.wishes import ANY_HOST, GpuRequest, HostRequest, Network, OnHostLoss, Policy
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import market_pb2, types_pb2
 
@@ -59,6 +59,7 @@ _ROLES = _numbers(Role, "ROLE_", dict(types_pb2.Role.items()))
 _EVENT_KINDS = _numbers(EventKind, "EVENT_KIND_", dict(market_pb2.EventKind.items()))
 _POLICIES = _numbers(Policy, "POLICY_", dict(types_pb2.Policy.items()))
 _ON_HOST_LOSS = _numbers(OnHostLoss, "ON_HOST_LOSS_", dict(types_pb2.OnHostLoss.items()))
+_NETWORKS = _numbers(Network, "NETWORK_", dict(types_pb2.Network.items()))
 _LOG_STREAMS = _numbers(LogStream, "LOG_STREAM_", dict(types_pb2.LogStream.items()))
 
 
@@ -135,6 +136,8 @@ def spec_to(spec: JobSpec) -> types_pb2.JobSpec:
         note=spec.note,
         memory_bytes=spec.memory_bytes,
         cpu_milli=spec.cpu_milli,
+        network=types_pb2.Network.Value(f"NETWORK_{spec.network}"),
+        network_destinations=spec.network_destinations,
     )
 
 
@@ -165,6 +168,8 @@ def spec_of(message: types_pb2.JobSpec) -> JobSpec:
         note=message.note,
         memory_bytes=message.memory_bytes,
         cpu_milli=message.cpu_milli,
+        network=_choice(Network, _NETWORKS, message.network),
+        network_destinations=tuple(message.network_destinations),
     )
 
 
@@ -186,6 +191,8 @@ def offer_of(message: market_pb2.Offer) -> Offer:
         labels=tuple(sorted(message.labels.items())),
         compute_capability=message.compute_capability,
         reclaim_notice_ms=message.reclaim_notice_ms,
+        network_max=_choice(Network, _NETWORKS, message.network_max),
+        network_destinations=tuple(message.network_destinations),
     )
 
 

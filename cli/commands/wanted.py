@@ -11,6 +11,7 @@ from cli.model import Isolation, JobSpec
 from cli.parse import (
     name_from_command,
     parse_credits,
+    parse_destination,
     parse_duration,
     parse_env,
     parse_gpu,
@@ -18,13 +19,14 @@ from cli.parse import (
     parse_size,
 )
 from cli.session import Typed
-from cli.wishes import GpuRequest, HostRequest, OnHostLoss, Policy
+from cli.wishes import GpuRequest, HostRequest, Network, OnHostLoss, Policy
 
 CREDITS = Typed("CREDITS", parse_credits)
 DURATION = Typed("DURATION", parse_duration)
 SIZE = Typed("SIZE", parse_size)
 GPU = Typed("MODEL[:COUNT]", parse_gpu)
 PROCESSORS = Typed("NUMBER", parse_processors)
+DESTINATION = Typed("HOST[:PORT]", parse_destination)
 ENV = Typed("NAME=VALUE", parse_env)
 ISOLATION = click.Choice(["container", "process"])
 
@@ -45,6 +47,19 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         type=ISOLATION,
         default="container",
         help="The weakest isolation you accept; 'process' is none, on hosts that trust you [container].",
+    )
+    @click.option(
+        "--network",
+        type=click.Choice(["none", "internet"]),
+        default="none",
+        help="What a container may reach: nothing, or the public internet [none].",
+    )
+    @click.option(
+        "--reach",
+        "destinations",
+        type=DESTINATION,
+        multiple=True,
+        help="Let a container reach this and nothing else, like example.org:443; repeatable.",
     )
     @click.option("--max-price", type=CREDITS, default=0, help="The most for one GPU for one hour.")
     @click.option("--budget", type=CREDITS, required=True, help="The most the job may cost; held at submit.")
@@ -101,6 +116,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         note: str,
         host: HostRequest,
         compute_capability: str,
+        network: str,
+        destinations: tuple[str, ...],
         **others: object,
     ) -> None:
         words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
@@ -114,6 +131,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         isolation_min = Isolation(isolation.upper())
         if isolation_min is Isolation.CONTAINER and not image:
             raise WrongUse("a container needs an image: add --image REFERENCE, or --isolation process")
+        if destinations and network == "internet":
+            raise WrongUse("--reach names all that may be reached; leave out --network internet, or --reach")
         if budget < 1:
             raise WrongUse("--budget 0 can pay for nothing; give the most the job may cost, like 0.50")
         spec = JobSpec(
@@ -142,6 +161,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             stop_grace_ms=grace,
             retries_max=retries,
             queue_ms_max=max_wait,
+            network=Network.ALLOW_LIST if destinations else Network(network.upper()),
+            network_destinations=destinations,
         )
         command(*positional, spec=spec, **others)
 

@@ -3,7 +3,7 @@
 import re
 
 from coordinator.api.convert_market import end_reason_to, spec_to
-from coordinator.api.validate import labels, line, whole
+from coordinator.api.validate import destinations, labels, line, network, whole
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
 from coordinator.domain.job import Attempt, LogChunk, LogTotals
 from coordinator.domain.refusal import invalid
@@ -75,6 +75,7 @@ def _gpu(message: t.Gpu) -> Gpu:
 def terms(message: h.Terms) -> Terms:
     few("terms.prices", len(message.prices), PRICES_MAX)
     few("terms.trusted_accounts", len(message.trusted_accounts), TRUSTED_MAX)
+    most = network("terms.network_max", message.network_max)
     return Terms(
         prices={
             line("terms.prices.model", price.model, 128, empty=False): whole(
@@ -87,6 +88,8 @@ def terms(message: h.Terms) -> Terms:
         trusted_accounts=frozenset(
             line("terms.trusted_accounts", name, 64) for name in message.trusted_accounts
         ),
+        network_max=most,
+        network_destinations=destinations("terms.network_destinations", message.network_destinations, most),
     )
 
 

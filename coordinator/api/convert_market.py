@@ -51,6 +51,8 @@ def spec_to(spec: JobSpec) -> t.JobSpec:
         on_host_loss=t.OnHostLoss.Value(f"ON_HOST_LOSS_{spec.on_host_loss.name}"),
         labels=spec.labels,
         note=spec.note,
+        network=t.Network.ValueType(spec.network),
+        network_destinations=spec.network_destinations,
     )
 
 
@@ -106,6 +108,8 @@ def offers_to(room: HostRoom, only: Sequence[str] | None = None) -> list[m.Offer
             labels=facts.labels,
             compute_capability=min(g.compute_capability for g in facts.gpus if g.model == model),
             reclaim_notice_ms=terms.reclaim_notice_ms,
+            network_max=t.Network.ValueType(terms.network_max),
+            network_destinations=terms.network_destinations,
         )
         for model in models
         if only is None or model in only

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-from coordinator.domain.host import Isolation
+from coordinator.domain.destinations import destination
+from coordinator.domain.host import Isolation, Network
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
     PRIORITY_DEFAULT,
@@ -49,6 +50,12 @@ _ON_HOST_LOSS: dict[int, OnHostLoss] = {
     t.ON_HOST_LOSS_REPLACE: OnHostLoss.REPLACE,
     t.ON_HOST_LOSS_FAIL: OnHostLoss.FAIL,
 }
+_NETWORKS: dict[int, Network] = {
+    t.NETWORK_UNSPECIFIED: Network.NONE,
+    t.NETWORK_NONE: Network.NONE,
+    t.NETWORK_ALLOW_LIST: Network.ALLOW_LIST,
+    t.NETWORK_INTERNET: Network.INTERNET,
+}
 _ORDERS: dict[int, OfferOrder] = {
     m.OFFER_ORDER_UNSPECIFIED: OfferOrder.PRICE,
     m.OFFER_ORDER_PRICE: OfferOrder.PRICE,
@@ -58,6 +65,7 @@ _ORDERS: dict[int, OfferOrder] = {
 }
 LABELS_MAX = 32
 NOTE_BYTES_MAX = 2_048
+DESTINATIONS_MAX = 64
 KIB_64 = 65_536
 TIB_16 = 16 << 40
 
@@ -195,6 +203,7 @@ def spec(message: t.JobSpec) -> JobSpec:
     least = isolation("spec.isolation_min", message.isolation_min, Isolation.CONTAINER)
     run_ms = message.run_ms_max or RUN_MS_DEFAULT
     grace_ms = message.stop_grace_ms if message.HasField("stop_grace_ms") else STOP_GRACE_MS_DEFAULT
+    most = network("spec.network", message.network)
     return JobSpec(
         name=message.name,
         image=_image(message.image, least),
@@ -218,7 +227,27 @@ def spec(message: t.JobSpec) -> JobSpec:
         labels=labels("spec.labels", message.labels),
         note=note("spec.note", message.note),
         cpu_milli=_zero_or("spec.cpu_milli", message.cpu_milli, 100, 1_024_000),
+        network=most,
+        network_destinations=destinations("spec.network_destinations", message.network_destinations, most),
     )
+
+
+def network(field: str, value: int) -> Network:
+    return choice(field, value, _NETWORKS)
+
+
+def destinations(field: str, items: Sequence[str], most: Network) -> tuple[str, ...]:
+    if bool(items) is not (most is Network.ALLOW_LIST):
+        raise invalid(field, "at least one with NETWORK_ALLOW_LIST, and none without it")
+    if len(items) > DESTINATIONS_MAX:
+        raise invalid(field, f"at most {DESTINATIONS_MAX}")
+    for item in items:
+        if destination(item) is None:
+            raise invalid(
+                field,
+                f"host names or IPv4 networks, perhaps with a port, not {item[:64]!r}",
+            )
+    return tuple(items)
 
 
 def _zero_or(field: str, value: int, least: int, most: int) -> int:

@@ -7,9 +7,10 @@ for that is given up. Giving up a choice (a region, a label, …) has a fixed pr
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from coordinator.domain.host import Isolation
+from coordinator.domain.host import Isolation, Network
 from coordinator.domain.job import BUDGET_MICRO_MAX, GpuRequest, HostRequest, JobSpec
-from coordinator.domain.limits import Limit, budget_needed, capability
+from coordinator.domain.limits import budget_needed, capability
+from coordinator.domain.row import Limit
 from coordinator.domain.shelf import Request, Shelf
 from coordinator.domain.words import (
     amount,
@@ -27,6 +28,7 @@ _REGION_PPM = 100_000
 _VERSION_PPM = 150_000
 _LABEL_PPM = 150_000
 _ISOLATION_PPM = 200_000
+_NETWORK_PPM = 300_000
 _MODEL_PPM = 500_000
 # A part of reliability given up weighs as several of anything else.
 _RELIABILITY_WEIGHT = 4
@@ -163,6 +165,12 @@ KINDS: tuple[Kind, ...] = (
         words=lambda _before, _after: (
             "accept isolation 'process' (--isolation process), on a host whose seller trusts you"
         ),
+    ),
+    Kind(
+        mends=frozenset({Limit.NETWORK}),
+        price_ppm=lambda _request, _shelf: _NETWORK_PPM,
+        changed=lambda request, _: replace(request.spec, network=Network.NONE, network_destinations=()),
+        words=lambda _before, _after: "do without the network (without --network and --reach)",
     ),
     Kind(
         mends=frozenset({Limit.REGION}),

@@ -34,6 +34,14 @@ class Isolation(IntEnum):
     CONTAINER = 2
 
 
+class Network(IntEnum):
+    """How much of the network a job may reach; more is more."""
+
+    NONE = 1
+    ALLOW_LIST = 2
+    INTERNET = 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     uuid: str
@@ -69,6 +77,9 @@ class Terms:
     run_ms_max: int = 0
     trusted_accounts: frozenset[str] = frozenset()
     reclaim_notice_ms: int = 0
+    # The most that a job may have of it, and with ALLOW_LIST what it may ask for.
+    network_max: Network = Network.NONE
+    network_destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.job import Policy
-from coordinator.domain.limits import Limit, Row, choose, rows_asked
+from coordinator.domain.limits import choose, rows_asked
 from coordinator.domain.order import Mask, Order
+from coordinator.domain.row import Limit, Row
 from coordinator.domain.shelf import Ask, Machine, Moved, Share, Shelf
 
 # Who has as many free as are asked for has as many: COUNT need not be looked at beside BUSY.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from coordinator.domain.host import Gpu, Isolation
+from coordinator.domain.host import Gpu, Isolation, Network
 from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 
@@ -76,6 +76,9 @@ class JobSpec:
     on_host_loss: OnHostLoss = OnHostLoss.WAIT
     labels: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    network: Network = Network.NONE
+    # Only with ALLOW_LIST.
+    network_destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,42 +3,25 @@
 The order of the rows is the order in which limits are looked at, and in which "why not" tells them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any
 
 from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.policy import order_key
+from coordinator.domain.row import Limit, Row
 from coordinator.domain.shelf import Ask, Machine, Request, Shelf, version
-from coordinator.domain.words import amount, duration, percent, plural, processors, size
+from coordinator.domain.words import (
+    NETWORK_REMEDIES,
+    amount,
+    duration,
+    percent,
+    plural,
+    processors,
+    reach,
+    size,
+)
 
 _REGIONS_TOLD_MAX = 5
-
-
-class Limit(IntEnum):
-    """Why a host is passed over. A host counts at the first that it fails, in this order."""
-
-    AWAY = 1
-    MODEL = 2
-    VRAM = 3
-    COMPUTE_CAPABILITY = 4
-    COUNT = 5
-    FAILED_BEFORE = 6
-    ISOLATION = 7
-    TRUST = 8
-    IMAGE = 9
-    REGION = 10
-    DRIVER = 11
-    CUDA = 12
-    LABELS = 13
-    RELIABILITY = 14
-    MEMORY = 15
-    CPU = 16
-    PRICE = 17
-    RUN_TIME = 18
-    BUDGET = 19
-    BUSY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,32 +37,6 @@ class Misfit:
     """The first limit that the host fails; of several GPU models, that of the model which gets furthest."""
 
     limit: Limit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One limit. `remedy` says what of it the easiest of the shelves that fail would take.
-
-    `asked` looks at nothing but whether fields of the ask are empty.
-    """
-
-    limit: Limit
-    asked: Callable[[Ask], object]
-    met: Callable[[Ask, Shelf], bool]
-    words: Callable[[Request], str]
-    remedy: Callable[[Request, Sequence[Shelf]], str] = lambda _request, _shelves: ""
-    # Which field of the ask decides, together with what never changes of a shelf; None where something that
-    # changes does. `loosen` takes a value to a near one that shuts out no more, so that there are few.
-    place: int | None = None
-    loosen: Callable[[Any], int] | None = None
-    # A quick test that shuts out no more than `met`, where that needs more than the field.
-    roughly: Callable[[Ask, Shelf], bool] | None = None
-
-    def with_value(self, ask: Ask, value: object) -> Ask:
-        """The ask with another value of the field that decides."""
-        assert self.place is not None
-        change: dict[str, Any] = {Ask._fields[self.place]: value}
-        return ask._replace(**change)
 
 
 _FIELD = {field: place for place, field in enumerate(Ask._fields)}
@@ -217,6 +174,15 @@ TABLE: tuple[Row, ...] = (
         met=lambda _ask, shelf: not shelf.machine.isolation,
         words=lambda _: "runs containers, and the job names no image",
         remedy=lambda _request, _shelves: "an image",
+    ),
+    Row(
+        limit=Limit.NETWORK,
+        place=_FIELD["network"],
+        asked=lambda ask: ask.network,
+        met=lambda ask, shelf: shelf.machine.lets_reach(ask),
+        roughly=lambda ask, shelf: ask.network <= shelf.machine.network,
+        words=lambda request: f"lets no job reach {reach(request.spec)}",
+        remedy=lambda _, shelves: NETWORK_REMEDIES[max(shelf.machine.network for shelf in shelves)],
     ),
     Row(
         limit=Limit.REGION,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from coordinator.domain.host import Gpu, Host, HostRoom
 from coordinator.domain.index import Index
 from coordinator.domain.job import Job, JobSpec
-from coordinator.domain.limits import Fit, Limit, Misfit, choose, fit
+from coordinator.domain.limits import Fit, Misfit, choose, fit
 from coordinator.domain.policy import order_key
 from coordinator.domain.pricing import hour_price_micro
+from coordinator.domain.row import Limit
 from coordinator.domain.shelf import Machine, Request, Share, Shelf, model_matches
 from coordinator.domain.turns import Lane, Served, Turns, after_serving
 from coordinator.domain.why import LimitCount, explain, why_not

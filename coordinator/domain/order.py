@@ -9,8 +9,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 
 from coordinator.domain.job import Policy
-from coordinator.domain.limits import Row
 from coordinator.domain.policy import score_of
+from coordinator.domain.row import Row
 from coordinator.domain.shelf import Ask, Shelf
 
 # A set of shelves: bit n stands for the n-th in the order.

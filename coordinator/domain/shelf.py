@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from coordinator.domain.host import Gpu, Host, HostRoom, HostState, Isolation, may_run_unisolated
+from coordinator.domain.destinations import lie_within
+from coordinator.domain.host import (
+    Gpu,
+    Host,
+    HostRoom,
+    HostState,
+    Isolation,
+    Network,
+    may_run_unisolated,
+)
 from coordinator.domain.job import JobSpec, Policy
 
 # A run shorter than this is not worth starting: the budget would be spent before anything is done.
@@ -47,6 +56,9 @@ class Ask(NamedTuple):
     # The most for one GPU for one hour, by the buyer's own cap and by what the budget bears.
     price_cap: int
     price_borne: int
+    # Steps above none at all, and what must be reached of it.
+    network: int
+    destinations: AbstractSet[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +100,8 @@ class Request:
             spec.run_ms_max,
             spec.gpu_hour_price_micro_max,
             self.budget_left_micro * _SECONDS_PER_HOUR * 1_000 // (RUN_MS_WORTH_STARTING * gpus.count),
+            spec.network - Network.NONE,
+            frozenset(spec.network_destinations),
         )
 
 
@@ -119,6 +133,7 @@ class Machine:
         "labels",
         "memory_bytes",
         "memory_bytes_free",
+        "network",
         "online",
         "region",
         "reliability_ppm",
@@ -140,6 +155,8 @@ class Machine:
         self.memory_bytes = facts.memory_bytes
         self.cpu_milli = facts.cpu_count * 1_000
         self.run_ms_max = terms.run_ms_max or _NO_CAP
+        # Without isolation nobody can hold a job back from it.
+        self.network = (terms.network_max if self.isolation else Network.INTERNET) - Network.NONE
         models = sorted({gpu.model for gpu in facts.gpus} & terms.prices.keys())
         self.shelves = tuple(Shelf(self, model, host) for model in models)
         self.update(room)
@@ -166,6 +183,11 @@ class Machine:
 
     def trusts(self, ask: Ask) -> bool:
         return may_run_unisolated(self.host, *ask.account)
+
+    def lets_reach(self, ask: Ask) -> bool:
+        if ask.destinations and self.network == ask.network:
+            return lie_within(ask.destinations, self.host.terms.network_destinations)
+        return ask.network <= self.network
 
     def take(self, share: Share) -> list[Moved]:
         taken = {gpu.uuid for gpu in share.gpus}

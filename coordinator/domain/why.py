@@ -9,8 +9,9 @@ from coordinator.domain.changes import KINDS, Kind
 from coordinator.domain.host import HostRoom
 from coordinator.domain.index import Index, only_meeting
 from coordinator.domain.job import JobSpec, Policy
-from coordinator.domain.limits import ROWS, Limit, Row, first_missed, rows_asked
+from coordinator.domain.limits import ROWS, first_missed, rows_asked
 from coordinator.domain.order import Mask, Order
+from coordinator.domain.row import Limit, Row
 from coordinator.domain.shelf import Ask, Request, Shelf
 
 # So many shelves, the cheapest, are looked at for each kind of change, and so many of the cheapest changes

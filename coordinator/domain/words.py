@@ -1,5 +1,11 @@
 """Amounts in sentences, written so that they can be typed back as they stand."""
 
+from coordinator.domain.host import Network
+from coordinator.domain.job import JobSpec
+
+_DESTINATIONS_TOLD_MAX = 3
+# By the steps that a host gives above no network at all.
+NETWORK_REMEDIES = ("no network would do", "fewer destinations would do", "")
 _UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _MIB, _GIB = 1 << 20, 1 << 30
 _SECOND_MS = 1_000
@@ -45,6 +51,14 @@ def percent(ppm: int) -> str:
     """Parts per million in percent, exact: 995000 is "99.5%"."""
     whole, rest = divmod(ppm, 10_000)
     return f"{whole}.{rest:04}".rstrip("0").rstrip(".") + "%"
+
+
+def reach(spec: JobSpec) -> str:
+    """What the order says that its command must reach."""
+    if spec.network is Network.ALLOW_LIST:
+        more = ", …" if len(spec.network_destinations) > _DESTINATIONS_TOLD_MAX else ""
+        return ", ".join(spec.network_destinations[:_DESTINATIONS_TOLD_MAX]) + more
+    return "the internet"
 
 
 def plural(count: int, noun: str) -> str:

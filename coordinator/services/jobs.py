@@ -288,4 +288,7 @@ def _parts(spec: JobSpec) -> list[object]:
         spec.on_host_loss,
         *sorted(spec.labels.items()),
         spec.note,
+        int(spec.network),
+        *spec.network_destinations,
+        len(spec.network_destinations),
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
+from coordinator.domain.host import Gpu, HostFacts, Isolation, Network, Terms
 from coordinator.domain.job import (
     Attempt,
     GpuRequest,
@@ -52,12 +52,14 @@ def spec_to_json(spec: JobSpec) -> Json:
         "on_host_loss": str(spec.on_host_loss),
         "labels": dict(spec.labels),
         "note": spec.note,
+        "network": int(spec.network),
+        "network_destinations": list(spec.network_destinations),
     }
 
 
 _READ_APART = frozenset(
     {"gpu_count", "gpu_model", "vram_bytes_min", "compute_capability_min", "command", "isolation_min"}
-    | {"host", "policy", "on_host_loss"}
+    | {"host", "policy", "on_host_loss", "network", "network_destinations"}
 )
 
 
@@ -75,6 +77,9 @@ def spec_from_json(data: Json) -> JobSpec:
         isolation_min=Isolation(data["isolation_min"]),
         policy=Policy(data["policy"]),
         on_host_loss=OnHostLoss(data["on_host_loss"]),
+        # Orders of before have none.
+        network=Network(data.get("network", Network.NONE)),
+        network_destinations=tuple(data.get("network_destinations", ())),
         **plain,
     )
 
@@ -103,11 +108,24 @@ def facts_from_json(data: Json) -> HostFacts:
 
 
 def terms_to_json(terms: Terms) -> Json:
-    return {**vars(terms), "trusted_accounts": sorted(terms.trusted_accounts)}
+    return {
+        **vars(terms),
+        "trusted_accounts": sorted(terms.trusted_accounts),
+        "network_max": int(terms.network_max),
+        "network_destinations": list(terms.network_destinations),
+    }
 
 
 def terms_from_json(data: Json) -> Terms:
-    return Terms(**{**data, "trusted_accounts": frozenset(data["trusted_accounts"])})
+    # Terms of before say less.
+    return Terms(
+        **{
+            **data,
+            "trusted_accounts": frozenset(data["trusted_accounts"]),
+            "network_max": Network(data.get("network_max", Network.NONE)),
+            "network_destinations": tuple(data.get("network_destinations", ())),
+        }
+    )
 
 
 def job_from_row(row: Row) -> Job:

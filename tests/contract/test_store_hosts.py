@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from coordinator.domain.host import Hold, Host, HostState, Terms
+from coordinator.domain.host import Hold, Host, HostState, Network, Terms
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.store.database import SqlTransaction
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
@@ -35,7 +35,14 @@ def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
         labels={"rack": "b7"},
         download_bps=5,
     )
-    terms = Terms(prices={"x": 5}, run_ms_max=7, trusted_accounts=frozenset({"a", "b"}), reclaim_notice_ms=9)
+    terms = Terms(
+        prices={"x": 5},
+        run_ms_max=7,
+        trusted_accounts=frozenset({"a", "b"}),
+        reclaim_notice_ms=9,
+        network_max=Network.ALLOW_LIST,
+        network_destinations=("example.org:443",),
+    )
     market.save_hello("host_2", facts, terms)
     assert market.host("host_2") == replace(new, facts=facts, terms=terms)
 

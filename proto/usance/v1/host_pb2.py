@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from usance.v1 import types_pb2 as usance_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14usance/v1/host.proto\x12\tusance.v1\x1a\x15usance/v1/types.proto\"6\n\rEnrollRequest\x12\x14\n\x0ctoken_secret\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"Q\n\x0e\x45nrollResponse\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x03 \x01(\x0c\"\xb2\x01\n\x12SynchronizeRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.usance.v1.HelloH\x00\x12\x1f\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x0f.usance.v1.BeatH\x00\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x16.usance.v1.UsageReportH\x00\x12$\n\x04logs\x18\x04 \x01(\x0b\x32\x14.usance.v1.LogReportH\x00\x42\t\n\x07message\"\xc2\x01\n\x13SynchronizeResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.usance.v1.WelcomeH\x00\x12%\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x12.usance.v1.DesiredH\x00\x12/\n\x0c\x61\x63knowledged\x18\x03 \x01(\x0b\x32\x17.usance.v1.AcknowledgedH\x00\x12!\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x10.usance.v1.DrainH\x00\x42\t\n\x07message\"u\n\x05Hello\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12#\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x14.usance.v1.HostFacts\x12\x1f\n\x05terms\x18\x04 \x01(\x0b\x32\x10.usance.v1.Terms\"\xab\x03\n\tHostFacts\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x11\n\tcpu_count\x18\x02 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x64isk_free_bytes\x18\x04 \x01(\x03\x12\x1c\n\x04gpus\x18\x05 \x03(\x0b\x32\x0e.usance.v1.Gpu\x12\'\n\tisolation\x18\x06 \x01(\x0e\x32\x14.usance.v1.Isolation\x12\x10\n\x08\x65xecutor\x18\x07 \x01(\t\x12\x16\n\x0e\x64river_version\x18\x08 \x01(\t\x12\x0e\n\x06region\x18\t \x01(\t\x12\x14\n\x0c\x63uda_version\x18\n \x01(\t\x12\x30\n\x06labels\x18\x0b \x03(\x0b\x32 .usance.v1.HostFacts.LabelsEntry\x12\x19\n\x0c\x64ownload_bps\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nupload_bps\x18\r \x01(\x03H\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_download_bpsB\r\n\x0b_upload_bps\"u\n\x05Terms\x12#\n\x06prices\x18\x01 \x03(\x0b\x32\x13.usance.v1.GpuPrice\x12\x12\n\nrun_ms_max\x18\x02 \x01(\x03\x12\x18\n\x10trusted_accounts\x18\x03 \x03(\t\x12\x19\n\x11reclaim_notice_ms\x18\x04 \x01(\x03\"7\n\x08GpuPrice\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1c\n\x14gpu_hour_price_micro\x18\x02 \x01(\x03\"B\n\x04\x42\x65\x61t\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12*\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x18.usance.v1.AttemptReport\"\xa5\x02\n\rAttemptReport\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.usance.v1.AttemptState\x12\x14\n\x0c\x63ontainer_id\x18\x04 \x01(\t\x12\x0e\n\x06run_ms\x18\x05 \x01(\x03\x12\x16\n\texit_code\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12(\n\nend_reason\x18\x07 \x01(\x0e\x32\x14.usance.v1.EndReason\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x19\n\x11usage_number_last\x18\t \x01(\x03\x12(\n\nlog_totals\x18\n \x01(\x0b\x32\x14.usance.v1.LogTotalsB\x0c\n\n_exit_code\"Y\n\x0bUsageReport\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\'\n\x07records\x18\x03 \x03(\x0b\x32\x16.usance.v1.UsageRecord\"S\n\tLogReport\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12#\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x13.usance.v1.LogChunk\"Q\n\x07Welcome\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x18\n\x10\x62\x65\x61t_interval_ms\x18\x02 \x01(\x05\x12\x1b\n\x13reconnect_window_ms\x18\x03 \x01(\x03\"6\n\x07\x44\x65sired\x12+\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x19.usance.v1.DesiredAttempt\"\xf0\x01\n\x0e\x44\x65siredAttempt\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.usance.v1.JobSpec\x12\x11\n\tgpu_uuids\x18\x04 \x03(\t\x12\x17\n\x0fpaid_through_ms\x18\x05 \x01(\x03\x12)\n\x0bstop_reason\x18\x06 \x01(\x0e\x32\x14.usance.v1.EndReason\x12!\n\x19usage_number_acknowledged\x18\x07 \x01(\x03\x12\x1f\n\x17log_offset_acknowledged\x18\x08 \x01(\x03\"[\n\x0c\x41\x63knowledged\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x14\n\x0cusage_number\x18\x03 \x01(\x03\x12\x12\n\nlog_offset\x18\x04 \x01(\x03\"\x1a\n\x05\x44rain\x12\x11\n\tspread_ms\x18\x01 \x01(\x03\x32Q\n\x10\x45nrolmentService\x12=\n\x06\x45nroll\x12\x18.usance.v1.EnrollRequest\x1a\x19.usance.v1.EnrollResponse2_\n\x0bHostService\x12P\n\x0bSynchronize\x12\x1d.usance.v1.SynchronizeRequest\x1a\x1e.usance.v1.SynchronizeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14usance/v1/host.proto\x12\tusance.v1\x1a\x15usance/v1/types.proto\"6\n\rEnrollRequest\x12\x14\n\x0ctoken_secret\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"Q\n\x0e\x45nrollResponse\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x03 \x01(\x0c\"\xb2\x01\n\x12SynchronizeRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.usance.v1.HelloH\x00\x12\x1f\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x0f.usance.v1.BeatH\x00\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x16.usance.v1.UsageReportH\x00\x12$\n\x04logs\x18\x04 \x01(\x0b\x32\x14.usance.v1.LogReportH\x00\x42\t\n\x07message\"\xc2\x01\n\x13SynchronizeResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.usance.v1.WelcomeH\x00\x12%\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x12.usance.v1.DesiredH\x00\x12/\n\x0c\x61\x63knowledged\x18\x03 \x01(\x0b\x32\x17.usance.v1.AcknowledgedH\x00\x12!\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x10.usance.v1.DrainH\x00\x42\t\n\x07message\"u\n\x05Hello\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12#\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x14.usance.v1.HostFacts\x12\x1f\n\x05terms\x18\x04 \x01(\x0b\x32\x10.usance.v1.Terms\"\xc5\x03\n\tHostFacts\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x11\n\tcpu_count\x18\x02 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x64isk_free_bytes\x18\x04 \x01(\x03\x12\x1c\n\x04gpus\x18\x05 \x03(\x0b\x32\x0e.usance.v1.Gpu\x12\'\n\tisolation\x18\x06 \x01(\x0e\x32\x14.usance.v1.Isolation\x12\x10\n\x08\x65xecutor\x18\x07 \x01(\t\x12\x16\n\x0e\x64river_version\x18\x08 \x01(\t\x12\x0e\n\x06region\x18\t \x01(\t\x12\x14\n\x0c\x63uda_version\x18\n \x01(\t\x12\x30\n\x06labels\x18\x0b \x03(\x0b\x32 .usance.v1.HostFacts.LabelsEntry\x12\x19\n\x0c\x64ownload_bps\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nupload_bps\x18\r \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x10network_measured\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_download_bpsB\r\n\x0b_upload_bps\"\x91\x02\n\x05Terms\x12#\n\x06prices\x18\x01 \x03(\x0b\x32\x13.usance.v1.GpuPrice\x12\x12\n\nrun_ms_max\x18\x02 \x01(\x03\x12\x18\n\x10trusted_accounts\x18\x03 \x03(\t\x12\x19\n\x11reclaim_notice_ms\x18\x04 \x01(\x03\x12$\n\x05hours\x18\x05 \x03(\x0b\x32\x15.usance.v1.SaleWindow\x12\x16\n\x0eimages_allowed\x18\x06 \x03(\t\x12\x15\n\rimages_denied\x18\x07 \x03(\t\x12\'\n\x0bnetwork_max\x18\x08 \x01(\x0e\x32\x12.usance.v1.Network\x12\x1c\n\x14network_destinations\x18\t \x03(\t\"6\n\nSaleWindow\x12\x14\n\x0cstart_minute\x18\x01 \x01(\x05\x12\x12\n\nend_minute\x18\x02 \x01(\x05\"7\n\x08GpuPrice\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1c\n\x14gpu_hour_price_micro\x18\x02 \x01(\x03\"B\n\x04\x42\x65\x61t\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12*\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x18.usance.v1.AttemptReport\"\xa5\x02\n\rAttemptReport\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.usance.v1.AttemptState\x12\x14\n\x0c\x63ontainer_id\x18\x04 \x01(\t\x12\x0e\n\x06run_ms\x18\x05 \x01(\x03\x12\x16\n\texit_code\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12(\n\nend_reason\x18\x07 \x01(\x0e\x32\x14.usance.v1.EndReason\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x19\n\x11usage_number_last\x18\t \x01(\x03\x12(\n\nlog_totals\x18\n \x01(\x0b\x32\x14.usance.v1.LogTotalsB\x0c\n\n_exit_code\"Y\n\x0bUsageReport\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\'\n\x07records\x18\x03 \x03(\x0b\x32\x16.usance.v1.UsageRecord\"S\n\tLogReport\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12#\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x13.usance.v1.LogChunk\"Q\n\x07Welcome\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x18\n\x10\x62\x65\x61t_interval_ms\x18\x02 \x01(\x05\x12\x1b\n\x13reconnect_window_ms\x18\x03 \x01(\x03\"6\n\x07\x44\x65sired\x12+\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x19.usance.v1.DesiredAttempt\"\xf0\x01\n\x0e\x44\x65siredAttempt\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12 \n\x04spec\x18\x03 \x01(\x0b\x32\x12.usance.v1.JobSpec\x12\x11\n\tgpu_uuids\x18\x04 \x03(\t\x12\x17\n\x0fpaid_through_ms\x18\x05 \x01(\x03\x12)\n\x0bstop_reason\x18\x06 \x01(\x0e\x32\x14.usance.v1.EndReason\x12!\n\x19usage_number_acknowledged\x18\x07 \x01(\x03\x12\x1f\n\x17log_offset_acknowledged\x18\x08 \x01(\x03\"[\n\x0c\x41\x63knowledged\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x14\n\x0cusage_number\x18\x03 \x01(\x03\x12\x12\n\nlog_offset\x18\x04 \x01(\x03\"\x1a\n\x05\x44rain\x12\x11\n\tspread_ms\x18\x01 \x01(\x03\x32Q\n\x10\x45nrolmentService\x12=\n\x06\x45nroll\x12\x18.usance.v1.EnrollRequest\x1a\x19.usance.v1.EnrollResponse2_\n\x0bHostService\x12P\n\x0bSynchronize\x12\x1d.usance.v1.SynchronizeRequest\x1a\x1e.usance.v1.SynchronizeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,33 +45,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=575
   _globals['_HELLO']._serialized_end=692
   _globals['_HOSTFACTS']._serialized_start=695
-  _globals['_HOSTFACTS']._serialized_end=1122
-  _globals['_HOSTFACTS_LABELSENTRY']._serialized_start=1045
-  _globals['_HOSTFACTS_LABELSENTRY']._serialized_end=1090
-  _globals['_TERMS']._serialized_start=1124
-  _globals['_TERMS']._serialized_end=1241
-  _globals['_GPUPRICE']._serialized_start=1243
-  _globals['_GPUPRICE']._serialized_end=1298
-  _globals['_BEAT']._serialized_start=1300
-  _globals['_BEAT']._serialized_end=1366
-  _globals['_ATTEMPTREPORT']._serialized_start=1369
-  _globals['_ATTEMPTREPORT']._serialized_end=1662
-  _globals['_USAGEREPORT']._serialized_start=1664
-  _globals['_USAGEREPORT']._serialized_end=1753
-  _globals['_LOGREPORT']._serialized_start=1755
-  _globals['_LOGREPORT']._serialized_end=1838
-  _globals['_WELCOME']._serialized_start=1840
-  _globals['_WELCOME']._serialized_end=1921
-  _globals['_DESIRED']._serialized_start=1923
-  _globals['_DESIRED']._serialized_end=1977
-  _globals['_DESIREDATTEMPT']._serialized_start=1980
-  _globals['_DESIREDATTEMPT']._serialized_end=2220
-  _globals['_ACKNOWLEDGED']._serialized_start=2222
-  _globals['_ACKNOWLEDGED']._serialized_end=2313
-  _globals['_DRAIN']._serialized_start=2315
-  _globals['_DRAIN']._serialized_end=2341
-  _globals['_ENROLMENTSERVICE']._serialized_start=2343
-  _globals['_ENROLMENTSERVICE']._serialized_end=2424
-  _globals['_HOSTSERVICE']._serialized_start=2426
-  _globals['_HOSTSERVICE']._serialized_end=2521
+  _globals['_HOSTFACTS']._serialized_end=1148
+  _globals['_HOSTFACTS_LABELSENTRY']._serialized_start=1071
+  _globals['_HOSTFACTS_LABELSENTRY']._serialized_end=1116
+  _globals['_TERMS']._serialized_start=1151
+  _globals['_TERMS']._serialized_end=1424
+  _globals['_SALEWINDOW']._serialized_start=1426
+  _globals['_SALEWINDOW']._serialized_end=1480
+  _globals['_GPUPRICE']._serialized_start=1482
+  _globals['_GPUPRICE']._serialized_end=1537
+  _globals['_BEAT']._serialized_start=1539
+  _globals['_BEAT']._serialized_end=1605
+  _globals['_ATTEMPTREPORT']._serialized_start=1608
+  _globals['_ATTEMPTREPORT']._serialized_end=1901
+  _globals['_USAGEREPORT']._serialized_start=1903
+  _globals['_USAGEREPORT']._serialized_end=1992
+  _globals['_LOGREPORT']._serialized_start=1994
+  _globals['_LOGREPORT']._serialized_end=2077
+  _globals['_WELCOME']._serialized_start=2079
+  _globals['_WELCOME']._serialized_end=2160
+  _globals['_DESIRED']._serialized_start=2162
+  _globals['_DESIRED']._serialized_end=2216
+  _globals['_DESIREDATTEMPT']._serialized_start=2219
+  _globals['_DESIREDATTEMPT']._serialized_end=2459
+  _globals['_ACKNOWLEDGED']._serialized_start=2461
+  _globals['_ACKNOWLEDGED']._serialized_end=2552
+  _globals['_DRAIN']._serialized_start=2554
+  _globals['_DRAIN']._serialized_end=2580
+  _globals['_ENROLMENTSERVICE']._serialized_start=2582
+  _globals['_ENROLMENTSERVICE']._serialized_end=2663
+  _globals['_HOSTSERVICE']._serialized_start=2665
+  _globals['_HOSTSERVICE']._serialized_end=2760
 # @@protoc_insertion_point(module_scope)

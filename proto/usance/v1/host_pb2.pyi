@@ -256,6 +256,7 @@ class HostFacts(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DOWNLOAD_BPS_FIELD_NUMBER: _builtins.int
     UPLOAD_BPS_FIELD_NUMBER: _builtins.int
+    NETWORK_MEASURED_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     """What the machine calls itself; for people, at most 256 bytes."""
     cpu_count: _builtins.int
@@ -275,9 +276,13 @@ class HostFacts(_message.Message):
     cuda_version: _builtins.str
     """Highest CUDA version that the driver takes, "12.4", at most 32 bytes; empty without a driver."""
     download_bps: _builtins.int
-    """To the host, as the agent measured it last, bits per second, >= 0; absent where it was not measured."""
+    """To the host, bits per second, >= 0; absent where nobody has said. In the seller's own words, unless
+    network_measured.
+    """
     upload_bps: _builtins.int
     """From the host, likewise."""
+    network_measured: _builtins.bool
+    """The agent has measured both figures."""
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
         """The machine's GPUs, each once; at most 64."""
@@ -304,10 +309,11 @@ class HostFacts(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         download_bps: _builtins.int | None = ...,
         upload_bps: _builtins.int | None = ...,
+        network_measured: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "download_bps", b"download_bps", "upload_bps", b"upload_bps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "cpu_count", b"cpu_count", "cuda_version", b"cuda_version", "disk_free_bytes", b"disk_free_bytes", "download_bps", b"download_bps", "driver_version", b"driver_version", "executor", b"executor", "gpus", b"gpus", "hostname", b"hostname", "isolation", b"isolation", "labels", b"labels", "memory_bytes", b"memory_bytes", "region", b"region", "upload_bps", b"upload_bps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "cpu_count", b"cpu_count", "cuda_version", b"cuda_version", "disk_free_bytes", b"disk_free_bytes", "download_bps", b"download_bps", "driver_version", b"driver_version", "executor", b"executor", "gpus", b"gpus", "hostname", b"hostname", "isolation", b"isolation", "labels", b"labels", "memory_bytes", b"memory_bytes", "network_measured", b"network_measured", "region", b"region", "upload_bps", b"upload_bps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__download_bps: _TypeAlias = _typing.Literal["download_bps"]  # noqa: Y015
     _WhichOneofArgType__download_bps: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps"]  # noqa: Y015
@@ -332,10 +338,19 @@ class Terms(_message.Message):
     RUN_MS_MAX_FIELD_NUMBER: _builtins.int
     TRUSTED_ACCOUNTS_FIELD_NUMBER: _builtins.int
     RECLAIM_NOTICE_MS_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    IMAGES_ALLOWED_FIELD_NUMBER: _builtins.int
+    IMAGES_DENIED_FIELD_NUMBER: _builtins.int
+    NETWORK_MAX_FIELD_NUMBER: _builtins.int
+    NETWORK_DESTINATIONS_FIELD_NUMBER: _builtins.int
     run_ms_max: _builtins.int
     """Longest job the seller takes, >= 0; 0 for no limit."""
     reclaim_notice_ms: _builtins.int
     """How long a job may still run when the seller takes the machine back, 0 to 86,400,000."""
+    network_max: _types_pb2.Network.ValueType
+    """The most of the network that the host lets a job have. UNSPECIFIED means NONE. Not looked at where the
+    isolation is PROCESS.
+    """
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuPrice]:
         """Price of each GPU model; a GPU whose model is not here is not for sale. At most 64; of two for one model
@@ -348,6 +363,28 @@ class Terms(_message.Message):
         most 64 bytes.
         """
 
+    @_builtins.property
+    def hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___SaleWindow]:
+        """When jobs may run; none for always. At most 64; they may overlap, and those that meet are one."""
+
+    @_builtins.property
+    def images_allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only images that one of these patterns matches; none for any. At most 32, each 1 to 255 characters of
+        [A-Za-z0-9._:/@*-]. A pattern is compared with the image's whole name, which an engine completes with
+        registry and "library" where they lack, and is completed likewise unless it begins with "*". "*" stands for
+        any characters. One without a tag or digest matches all of them.
+        """
+
+    @_builtins.property
+    def images_denied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """No image that one of these matches, also where images_allowed matches it. Form as above."""
+
+    @_builtins.property
+    def network_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With network_max ALLOW_LIST, at most 64 destinations that a job may ask for, in the form of
+        JobSpec.network_destinations; one without a port covers all ports, and a network all that lies in it.
+        """
+
     def __init__(
         self,
         *,
@@ -355,14 +392,47 @@ class Terms(_message.Message):
         run_ms_max: _builtins.int = ...,
         trusted_accounts: _abc.Iterable[_builtins.str] | None = ...,
         reclaim_notice_ms: _builtins.int = ...,
+        hours: _abc.Iterable[Global___SaleWindow] | None = ...,
+        images_allowed: _abc.Iterable[_builtins.str] | None = ...,
+        images_denied: _abc.Iterable[_builtins.str] | None = ...,
+        network_max: _types_pb2.Network.ValueType = ...,
+        network_destinations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "reclaim_notice_ms", b"reclaim_notice_ms", "run_ms_max", b"run_ms_max", "trusted_accounts", b"trusted_accounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hours", b"hours", "images_allowed", b"images_allowed", "images_denied", b"images_denied", "network_destinations", b"network_destinations", "network_max", b"network_max", "prices", b"prices", "reclaim_notice_ms", b"reclaim_notice_ms", "run_ms_max", b"run_ms_max", "trusted_accounts", b"trusted_accounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Terms: _TypeAlias = Terms  # noqa: Y015
+
+@_typing.final
+class SaleWindow(_message.Message):
+    """A stretch of the week in which jobs may run, in UTC: an agent whose clocks change for summer says so by
+    another hello. Set by the agent from the seller's configuration.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_MINUTE_FIELD_NUMBER: _builtins.int
+    END_MINUTE_FIELD_NUMBER: _builtins.int
+    start_minute: _builtins.int
+    """Minutes since Monday 00:00 UTC, 0 to 10,079."""
+    end_minute: _builtins.int
+    """When it ends, 0 to 10,080, in the same count; at or before start_minute it is in the next week."""
+    def __init__(
+        self,
+        *,
+        start_minute: _builtins.int = ...,
+        end_minute: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_minute", b"end_minute", "start_minute", b"start_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaleWindow: _TypeAlias = SaleWindow  # noqa: Y015
 
 @_typing.final
 class GpuPrice(_message.Message):

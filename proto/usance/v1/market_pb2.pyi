@@ -200,6 +200,14 @@ class Offer(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
     RECLAIM_NOTICE_MS_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_BPS_FIELD_NUMBER: _builtins.int
+    UPLOAD_BPS_FIELD_NUMBER: _builtins.int
+    NETWORK_MEASURED_FIELD_NUMBER: _builtins.int
+    CLOSES_AT_MS_FIELD_NUMBER: _builtins.int
+    IMAGES_ALLOWED_FIELD_NUMBER: _builtins.int
+    IMAGES_DENIED_FIELD_NUMBER: _builtins.int
+    NETWORK_MAX_FIELD_NUMBER: _builtins.int
+    NETWORK_DESTINATIONS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Who offers."""
     gpu_model: _builtins.str
@@ -232,9 +240,35 @@ class Offer(_message.Message):
     """Of these GPUs, "8.9", at most 16 bytes; empty where unknown."""
     reclaim_notice_ms: _builtins.int
     """How long a job may still run when the seller takes the machine back, 0 to 86,400,000."""
+    download_bps: _builtins.int
+    """To the host, bits per second, >= 0; absent where nobody has said. In the seller's own words, unless
+    network_measured.
+    """
+    upload_bps: _builtins.int
+    """From the host, likewise."""
+    network_measured: _builtins.bool
+    """The agent has measured both figures."""
+    closes_at_ms: _builtins.int
+    """When the seller's hours end, which a job's time limit must not outlast; 0 where they never do. In the past
+    where they have not begun again.
+    """
+    network_max: _types_pb2.Network.ValueType
+    """The most of the network that a job may have; never UNSPECIFIED."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The seller's own words about the host, as in HostFacts; at most 32."""
+
+    @_builtins.property
+    def images_allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Terms, at most 32."""
+
+    @_builtins.property
+    def images_denied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Terms, at most 32."""
+
+    @_builtins.property
+    def network_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Terms, at most 64."""
 
     def __init__(
         self,
@@ -255,12 +289,27 @@ class Offer(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         compute_capability: _builtins.str = ...,
         reclaim_notice_ms: _builtins.int = ...,
+        download_bps: _builtins.int | None = ...,
+        upload_bps: _builtins.int | None = ...,
+        network_measured: _builtins.bool = ...,
+        closes_at_ms: _builtins.int = ...,
+        images_allowed: _abc.Iterable[_builtins.str] | None = ...,
+        images_denied: _abc.Iterable[_builtins.str] | None = ...,
+        network_max: _types_pb2.Network.ValueType = ...,
+        network_destinations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "download_bps", b"download_bps", "upload_bps", b"upload_bps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "cuda_version", b"cuda_version", "driver_version", b"driver_version", "executor", b"executor", "gpu_count_free", b"gpu_count_free", "gpu_hour_price_micro", b"gpu_hour_price_micro", "gpu_model", b"gpu_model", "host_id", b"host_id", "isolation", b"isolation", "labels", b"labels", "reclaim_notice_ms", b"reclaim_notice_ms", "region", b"region", "reliability_ppm", b"reliability_ppm", "run_ms_max", b"run_ms_max", "simulated", b"simulated", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps", "_upload_bps", b"_upload_bps", "closes_at_ms", b"closes_at_ms", "compute_capability", b"compute_capability", "cuda_version", b"cuda_version", "download_bps", b"download_bps", "driver_version", b"driver_version", "executor", b"executor", "gpu_count_free", b"gpu_count_free", "gpu_hour_price_micro", b"gpu_hour_price_micro", "gpu_model", b"gpu_model", "host_id", b"host_id", "images_allowed", b"images_allowed", "images_denied", b"images_denied", "isolation", b"isolation", "labels", b"labels", "network_destinations", b"network_destinations", "network_max", b"network_max", "network_measured", b"network_measured", "reclaim_notice_ms", b"reclaim_notice_ms", "region", b"region", "reliability_ppm", b"reliability_ppm", "run_ms_max", b"run_ms_max", "simulated", b"simulated", "upload_bps", b"upload_bps", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__download_bps: _TypeAlias = _typing.Literal["download_bps"]  # noqa: Y015
+    _WhichOneofArgType__download_bps: _TypeAlias = _typing.Literal["_download_bps", b"_download_bps"]  # noqa: Y015
+    _WhichOneofReturnType__upload_bps: _TypeAlias = _typing.Literal["upload_bps"]  # noqa: Y015
+    _WhichOneofArgType__upload_bps: _TypeAlias = _typing.Literal["_upload_bps", b"_upload_bps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__download_bps) -> _WhichOneofReturnType__download_bps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__upload_bps) -> _WhichOneofReturnType__upload_bps | None: ...
 
 Global___Offer: _TypeAlias = Offer  # noqa: Y015
 
@@ -277,6 +326,9 @@ class ListOffersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    NETWORK_MIN_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    RUN_MS_FIELD_NUMBER: _builtins.int
     isolation_min: _types_pb2.Isolation.ValueType
     """The weakest isolation to show; UNSPECIFIED shows all that the caller may use."""
     gpu_hour_price_micro_max: _builtins.int
@@ -287,6 +339,12 @@ class ListOffersRequest(_message.Message):
     """Where to go on: next_page_token of the answer before, to the same filters; empty for the first page."""
     order: Global___OfferOrder.ValueType
     """In what order; UNSPECIFIED means PRICE."""
+    network_min: _types_pb2.Network.ValueType
+    """The network that a job must be let have there; UNSPECIFIED for any. With ALLOW_LIST, whatever the list."""
+    image: _builtins.str
+    """An image that must be taken there, in the form of JobSpec.image; empty for any."""
+    run_ms: _builtins.int
+    """The longest job must be this or more, 0 to 2,592,000,000; 0 for any."""
     @_builtins.property
     def gpus(self) -> _types_pb2.GpuRequest:
         """The GPUs that must be free on one host."""
@@ -305,10 +363,13 @@ class ListOffersRequest(_message.Message):
         page_token: _builtins.str = ...,
         host: _types_pb2.HostRequest | None = ...,
         order: Global___OfferOrder.ValueType = ...,
+        network_min: _types_pb2.Network.ValueType = ...,
+        image: _builtins.str = ...,
+        run_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "host", b"host"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "host", b"host", "isolation_min", b"isolation_min", "order", b"order", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "host", b"host", "image", b"image", "isolation_min", b"isolation_min", "network_min", b"network_min", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "run_ms", b"run_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -135,6 +135,37 @@ ISOLATION_CONTAINER: Isolation.ValueType  # 2
 """A hardened container."""
 Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
 
+class _Network:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NetworkEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Network.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NETWORK_UNSPECIFIED: _Network.ValueType  # 0
+    """The field says what stands for it."""
+    NETWORK_NONE: _Network.ValueType  # 1
+    """Nothing but itself, by the loopback interface."""
+    NETWORK_ALLOW_LIST: _Network.ValueType  # 2
+    """The destinations that are named beside it, and nothing else."""
+    NETWORK_INTERNET: _Network.ValueType  # 3
+    """The public internet."""
+
+class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
+    """How much of the network a job may reach. A greater value is more. An unknown value is refused. Whatever it
+    says, a container never reaches the host itself, the seller's own network, other jobs, or an address that is
+    not a public one. Without isolation nothing is enforced: there a command has the host's own network.
+    """
+
+NETWORK_UNSPECIFIED: Network.ValueType  # 0
+"""The field says what stands for it."""
+NETWORK_NONE: Network.ValueType  # 1
+"""Nothing but itself, by the loopback interface."""
+NETWORK_ALLOW_LIST: Network.ValueType  # 2
+"""The destinations that are named beside it, and nothing else."""
+NETWORK_INTERNET: Network.ValueType  # 3
+"""The public internet."""
+Global___Network: _TypeAlias = Network  # noqa: Y015
+
 class _Cause:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -543,6 +574,7 @@ class GpuRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VRAM_BYTES_MIN_FIELD_NUMBER: _builtins.int
     COMPUTE_CAPABILITY_MIN_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """How many, 1 to 64, all on one host and of one model. As a filter of offers also 0, which means 1."""
     model: _builtins.str
@@ -555,6 +587,10 @@ class GpuRequest(_message.Message):
     """At least this compute capability on each, "8.0": one to four whole numbers with dots between; empty for
     any.
     """
+    simulated: _builtins.bool
+    """Simulated GPUs will do too, which do not exist. False where a model is named means real ones alone, unless
+    the name says "simulated".
+    """
     def __init__(
         self,
         *,
@@ -562,10 +598,11 @@ class GpuRequest(_message.Message):
         model: _builtins.str = ...,
         vram_bytes_min: _builtins.int = ...,
         compute_capability_min: _builtins.str = ...,
+        simulated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability_min", b"compute_capability_min", "count", b"count", "model", b"model", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability_min", b"compute_capability_min", "count", b"count", "model", b"model", "simulated", b"simulated", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -705,6 +742,8 @@ class JobSpec(_message.Message):
     ON_HOST_LOSS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    NETWORK_DESTINATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For people; 1 to 64 characters of [A-Za-z0-9._-]; need not be unique."""
     image: _builtins.str
@@ -739,6 +778,8 @@ class JobSpec(_message.Message):
     """What is to be done when the host falls silent. UNSPECIFIED means WAIT."""
     note: _builtins.str
     """For people, at most 2,048 bytes; line feeds are allowed."""
+    network: Global___Network.ValueType
+    """What the command may reach. UNSPECIFIED means NONE."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments, never given to a shell: 1 to 256 items, together at most 64 KiB, any characters
@@ -765,6 +806,13 @@ class JobSpec(_message.Message):
         bytes.
         """
 
+    @_builtins.property
+    def network_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With ALLOW_LIST, 1 to 64 destinations that the command may reach; else none. Each is a host name, an IPv4
+        address or an IPv4 network ("example.org", "203.0.113.9", "203.0.113.0/24"), at most 253 characters; after it
+        may stand a colon and a port, 1 to 65,535 ("example.org:443"); without one, every port.
+        """
+
     def __init__(
         self,
         *,
@@ -788,10 +836,12 @@ class JobSpec(_message.Message):
         on_host_loss: Global___OnHostLoss.ValueType = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         note: _builtins.str = ...,
+        network: Global___Network.ValueType = ...,
+        network_destinations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "gpus", b"gpus", "host", b"host", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "budget_micro", b"budget_micro", "command", b"command", "cpu_milli", b"cpu_milli", "env", b"env", "gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "host", b"host", "image", b"image", "isolation_min", b"isolation_min", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "note", b"note", "on_host_loss", b"on_host_loss", "policy", b"policy", "priority", b"priority", "queue_ms_max", b"queue_ms_max", "retries_max", b"retries_max", "run_ms_max", b"run_ms_max", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms", "budget_micro", b"budget_micro", "command", b"command", "cpu_milli", b"cpu_milli", "env", b"env", "gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpus", b"gpus", "host", b"host", "image", b"image", "isolation_min", b"isolation_min", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "network", b"network", "network_destinations", b"network_destinations", "note", b"note", "on_host_loss", b"on_host_loss", "policy", b"policy", "priority", b"priority", "queue_ms_max", b"queue_ms_max", "retries_max", b"retries_max", "run_ms_max", b"run_ms_max", "stop_grace_ms", b"stop_grace_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stop_grace_ms: _TypeAlias = _typing.Literal["stop_grace_ms"]  # noqa: Y015
     _WhichOneofArgType__stop_grace_ms: _TypeAlias = _typing.Literal["_stop_grace_ms", b"_stop_grace_ms"]  # noqa: Y015

@@ -9,11 +9,12 @@ import pytest
 
 from agent import settings
 from agent.domain import pull, token
-from agent.domain.attempt import EndReason, Isolation
+from agent.domain.attempt import EndReason, Isolation, Network
 from agent.domain.gpu import GpuInfo, GpuSample, GpuTally
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.link.convert import hello_request
 from agent.settings import ExecutorKind, Settings, SettingsError
+from usance.v1 import types_pb2
 
 
 def make_token(**fields: object) -> str:
@@ -239,7 +240,12 @@ def test_all_that_the_seller_says_reaches_the_coordinator():
         labels={"rack": "b7"},
     )
     terms = Terms(
-        gpu_hour_prices_micro={"RTX": 7}, run_ms_max=8, trusted_accounts=("ann",), reclaim_notice_ms=9
+        gpu_hour_prices_micro={"RTX": 7},
+        run_ms_max=8,
+        trusted_accounts=("ann",),
+        reclaim_notice_ms=9,
+        network_max=Network.ALLOW_LIST,
+        network_destinations=("example.org",),
     )
     sent = hello_request(Hello(agent_version="1", boot_id="b", facts=facts, terms=terms)).hello
     assert (sent.facts.driver_version, sent.facts.cuda_version) == ("550.54.15", "12.4")
@@ -247,3 +253,5 @@ def test_all_that_the_seller_says_reaches_the_coordinator():
     assert (sent.terms.run_ms_max, sent.terms.reclaim_notice_ms) == (8, 9)
     assert [(price.model, price.gpu_hour_price_micro) for price in sent.terms.prices] == [("RTX", 7)]
     assert list(sent.terms.trusted_accounts) == ["ann"]
+    assert sent.terms.network_max == types_pb2.NETWORK_ALLOW_LIST
+    assert list(sent.terms.network_destinations) == ["example.org"]

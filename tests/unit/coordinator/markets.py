@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, Network, Terms
 from coordinator.domain.job import GpuRequest, HostRequest, Policy
 from coordinator.domain.matching import Request
 from tests.support.values import GIB, request, room, spec
@@ -12,6 +12,7 @@ from tests.support.values import GIB, request, room, spec
 MODELS = {"RTX 3060": 90, "RTX 4090": 400, "A100": 1_000, "H100": 2_500}
 REGIONS = ("", "north", "south")
 LABELS: tuple[dict[str, str], ...] = ({}, {"tier": "gold"}, {"tier": "gold", "rack": "7"})
+DESTINATIONS = (("example.org",), ("example.org:443", "10.0.0.0/8"))
 DRIVERS = ("", "535.104", "550.54.15")
 
 
@@ -42,6 +43,8 @@ def random_room(rng: Random, number: int) -> HostRoom:
             prices=prices,
             run_ms_max=rng.choice((0, 3_600_500)),
             trusted_accounts=frozenset(rng.choice(((), ("buyer",)))),
+            network_max=(most := rng.choice(list(Network))),
+            network_destinations=rng.choice(DESTINATIONS) if most is Network.ALLOW_LIST else (),
         ),
     )
     facts = replace(
@@ -65,6 +68,7 @@ def random_request(rng: Random) -> Request:
     def maybe(part: float, value: Any, otherwise: Any) -> Any:
         return value if rng.random() < part else otherwise
 
+    network = maybe(0.3, rng.choice(list(Network)), Network.NONE)
     return request(
         spec=spec(
             gpus=GpuRequest(
@@ -86,6 +90,8 @@ def random_request(rng: Random) -> Request:
                 reliability_ppm_min=maybe(0.3, rng.choice((900_000, 951_235)), 0),
             ),
             policy=rng.choice(list(Policy)),
+            network=network,
+            network_destinations=rng.choice(DESTINATIONS) if network is Network.ALLOW_LIST else (),
         ),
         budget_left_micro=maybe(0.1, rng.randrange(1, 10), 1_000_000),
         hosts_failed=frozenset(maybe(0.1, ("host_000", "host_001"), ())),

@@ -9,7 +9,7 @@ from coordinator.api import convert_host, convert_market, validate
 from coordinator.domain.account import Account, Balances, Role
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, EventKind, NewEvent
-from coordinator.domain.host import HostFacts, Isolation, Terms
+from coordinator.domain.host import HostFacts, Isolation, Network, Terms
 from coordinator.domain.job import GpuRequest, HostRequest, JobSpec, LogTotals, OnHostLoss, Policy
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
@@ -51,6 +51,8 @@ FULL_SPEC = JobSpec(
     on_host_loss=OnHostLoss.REPLACE,
     labels={"team": "vision"},
     note="two\nlines",
+    network=Network.ALLOW_LIST,
+    network_destinations=("example.org:443", "203.0.113.0/24"),
 )
 
 
@@ -102,13 +104,21 @@ def terms_message(**changes: Any) -> h.Terms:
         "prices": [h.GpuPrice(model="x", gpu_hour_price_micro=10**12)],
         "run_ms_max": 7,
         "trusted_accounts": ["a", "b"],
+        "network_max": t.NETWORK_ALLOW_LIST,
+        "network_destinations": ["example.org"],
     }
     return h.Terms(**{**plain, **changes})
 
 
 def test_what_a_host_is_comes_in_whole() -> None:
     assert convert_host.facts(facts_message()) == FACTS
-    terms = Terms(prices={"x": 10**12}, run_ms_max=7, trusted_accounts=frozenset({"a", "b"}))
+    terms = Terms(
+        prices={"x": 10**12},
+        run_ms_max=7,
+        trusted_accounts=frozenset({"a", "b"}),
+        network_max=Network.ALLOW_LIST,
+        network_destinations=("example.org",),
+    )
     assert convert_host.terms(terms_message()) == terms
 
 
@@ -154,6 +164,9 @@ def test_facts_out_of_bounds_are_refused_by_their_field(field: str, changes: dic
         ("terms.prices.model", {"prices": [h.GpuPrice(gpu_hour_price_micro=1)]}),
         ("terms.run_ms_max", {"run_ms_max": -1}),
         ("terms.trusted_accounts", {"trusted_accounts": [str(n) for n in range(257)]}),
+        ("terms.network_max", {"network_max": 9}),
+        ("terms.network_destinations", {"network_destinations": ["*"]}),
+        ("terms.network_destinations", {"network_max": t.NETWORK_INTERNET}),
     ],
 )
 def test_terms_out_of_bounds_are_refused_by_their_field(field: str, changes: dict[str, Any]) -> None:

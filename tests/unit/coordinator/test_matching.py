@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.domain.host import HostRoom, HostState, Isolation, Terms, may_run_unisolated
+from coordinator.domain.host import HostRoom, HostState, Isolation, Network, Terms, may_run_unisolated
 from coordinator.domain.job import GpuRequest, HostRequest
 from coordinator.domain.matching import (
     Fit,
@@ -83,6 +83,12 @@ ROWS = {
         PROCESS,
         "runs jobs without isolation, and its seller has not named you as trusted",
         "",
+    ),
+    Limit.NETWORK: (
+        request(spec=spec(network=Network.INTERNET)),
+        ROOM,
+        "lets no job reach the internet",
+        "no network would do",
     ),
     Limit.REGION: (
         asks(regions=("mars", "venus")),

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.domain.host import HostRoom, Isolation, Terms
+from coordinator.domain.host import HostRoom, Isolation, Network, Terms
 from coordinator.domain.index import Index
 from coordinator.domain.job import GpuRequest, HostRequest
-from coordinator.domain.limits import Limit
-from coordinator.domain.matching import Request, best, explain, why_not
+from coordinator.domain.matching import Limit, Request, best, explain, why_not
 from tests.support.values import GIB, MODEL, gpu, request, room, spec
 from tests.unit.coordinator.markets import random_market, random_request
 
@@ -65,6 +64,11 @@ def of_host(**changes: Any) -> Request:
                 terms=Terms(prices={MODEL: 1}, trusted_accounts=frozenset({"buyer"})),
             ),
             "accept isolation 'process' (--isolation process), on a host whose seller trusts you",
+        ),
+        (
+            request(spec=spec(network=Network.INTERNET)),
+            PAIR,
+            "do without the network (without --network and --reach)",
         ),
         (of_host(regions=("mars",)), having(region="earth"), "accept region earth too (--region)"),
         (of_host(regions=("mars",)), PAIR, "accept any region (without --region)"),

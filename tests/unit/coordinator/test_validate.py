@@ -80,6 +80,10 @@ GOOD = {
     "on_host_loss": [{"on_host_loss": n} for n in t.OnHostLoss.values()],
     "labels": [{"labels": {f"n{n}": "" for n in range(32)}}],
     "note": [{"note": "x" * 2_048}, {"note": "two\nlines"}],
+    "network": [{"network": n} for n in (t.NETWORK_NONE, t.NETWORK_INTERNET)],
+    "network_destinations": [
+        {"network": t.NETWORK_ALLOW_LIST, "network_destinations": [f"a{n}.org:443" for n in range(64)]}
+    ],
 }
 BAD = {
     "name": [{"name": ""}, {"name": "a" * 65}, {"name": "a b"}, {"name": "ä"}, {"name": "a\n"}],
@@ -126,6 +130,14 @@ BAD = {
     "on_host_loss": [{"on_host_loss": 9}],
     "labels": [{"labels": v} for v in ({f"n{n}": "" for n in range(33)}, {"x" * 64: ""})],
     "note": [{"note": "x" * 2_049}, {"note": "\x1b[31m"}],
+    "network": [{"network": 9}],
+    "network_destinations": [
+        {"network": t.NETWORK_ALLOW_LIST},
+        {"network": t.NETWORK_ALLOW_LIST, "network_destinations": ["a.org"] * 65},
+        {"network": t.NETWORK_ALLOW_LIST, "network_destinations": ["*.org"]},
+        {"network": t.NETWORK_INTERNET, "network_destinations": ["a.org"]},
+        {"network_destinations": ["a.org"]},
+    ],
 }
 
 
@@ -158,7 +170,11 @@ def test_a_job_without_gpus_or_with_too_many_is_refused(count):
 
 
 def test_every_field_of_an_order_has_its_bounds_tried():
-    of_gpus = {f"gpus.{field.name}" for field in t.GpuRequest.DESCRIPTOR.fields} - {"gpus.count"}
+    of_gpus = (
+        {f"gpus.{field.name}" for field in t.GpuRequest.DESCRIPTOR.fields}
+        - {"gpus.count"}
+        - {"gpus.simulated"}
+    )
     of_host = {f"host.{field.name}" for field in t.HostRequest.DESCRIPTOR.fields}
     every = {field.name for field in t.JobSpec.DESCRIPTOR.fields} - {"gpus", "host"} | of_gpus | of_host
     assert set(GOOD) == set(BAD) == every
