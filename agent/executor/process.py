@@ -1,5 +1,6 @@
 """Runs jobs as child processes: no isolation, for people's own machines."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -18,6 +19,8 @@ _OOM_SCORE_ADJ = 500
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Every process of a run carries it, so that what a killed supervisor left can be found.
 _MARK = "USANCE_ATTEMPT"
+_KILLED_AGAIN_S = 0.01
+_KILLED_MOST = 500  # passes; what outlives them is stuck in the kernel, and dies when that lets go
 
 
 class ProcessExecutor:
@@ -68,7 +71,7 @@ class ProcessExecutor:
         if end is not None:
             return end
         # The command itself died with its supervisor; what it had started may not have.
-        _kill_marked(order.key)
+        await _end_marked(order.key)
         return RunEnd(
             reason=EndReason.HOST_LOST, detail="the run's supervisor was killed", run_ms=None, exit_code=None
         )
@@ -82,7 +85,7 @@ class ProcessExecutor:
     async def destroy(self, key: AttemptKey) -> None:
         if self._runs.of(key).exists():
             await self._runs.end_now(key)
-            _kill_marked(key)
+            await _end_marked(key)
             await self._runs.remove(key)
 
     async def held(self) -> frozenset[AttemptKey]:
@@ -108,9 +111,21 @@ def environment(order: JobOrder, home: Path) -> dict[str, str]:
     }
 
 
-def _kill_marked(key: AttemptKey) -> None:
+async def _end_marked(key: AttemptKey) -> None:
+    """Kill what carries the mark until nothing does: what forks meanwhile was not yet there to be killed."""
+    for _ in range(_KILLED_MOST):
+        if not _kill_marked(key):
+            return
+        await asyncio.sleep(_KILLED_AGAIN_S)
+
+
+def _kill_marked(key: AttemptKey) -> bool:
+    """Kill every process that carries the mark; whether there was one. The dying still show for a moment."""
     mark = f"{_MARK}={key}".encode()
+    found = False
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found = True
                 os.kill(int(entry.name), signal.SIGKILL)
+    return found
