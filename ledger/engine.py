@@ -9,6 +9,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import StaticPool
 
 _BUSY_MS = 10_000
+_CACHE_KIB = 64 * 1024  # at most, for each connection
+_CHECKPOINT_PAGES = 8_192  # of 4 KiB
 _READS = "usance_reads_only"
 
 
@@ -41,6 +43,10 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
             f"synchronous = {'FULL' if durable else 'OFF'}",
             "foreign_keys = ON",
             "recursive_triggers = ON",
+            # Transfers touch pages all over their indexes: 2 MB of cache, the default, would read them again
+            # for each batch, and a checkpoint for every 4 MB would write each of them as often.
+            f"cache_size = -{_CACHE_KIB}",
+            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

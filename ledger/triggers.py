@@ -42,15 +42,18 @@ WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})
 BEGIN SELECT RAISE(ABORT, 'ledger: {table} has this {key} already'); END"""
 
 
-def _sqlite_leg(role: str, delta: str, *, window: bool = False) -> str:
+def _sqlite_leg(role: str, delta: str) -> str:
     account = "fee_account" if role == "fee" else role
-    moves = ", window_no = coalesce(NEW.window_no, window_no)" if window else ""
-    guard = " AND (NEW.window_no IS NULL OR NEW.window_no > window_no)" if window else ""
+    moves, guard = "", " AND asset = (SELECT asset FROM ledger_account WHERE id = NEW.debit)"
+    if role == "debit":
+        moves = ", window_no = coalesce(NEW.window_no, window_no)"
+        guard = " AND (NEW.window_no IS NULL OR NEW.window_no > window_no)"
     return f"""
   UPDATE ledger_account SET balance_micro = NEW.{role}_balance, seq = NEW.{role}_seq{moves}
    WHERE id = NEW.{account} AND seq = NEW.{role}_seq - 1 AND balance_micro = NEW.{role}_balance - ({delta})
      AND closed_ms IS NULL{guard};
-  SELECT RAISE(ABORT, 'ledger: the {role} leg does not continue its account') WHERE changes() <> 1;"""
+  SELECT RAISE(ABORT, 'ledger: the {role} leg does not continue an account of its asset')
+   WHERE changes() <> 1;"""
 
 
 # Triggers run for every row, so they are few: each costs a capture a microsecond or so.
@@ -60,39 +63,35 @@ SQLITE = [
     _sqlite_no_replace("ledger_seal", "no"),
     """
 CREATE TRIGGER ledger_transfer_next BEFORE INSERT ON ledger_transfer
-WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM ledger_transfer)
+WHEN NEW.seq IS NOT coalesce((SELECT seq FROM ledger_transfer ORDER BY seq DESC LIMIT 1), 0) + 1
   OR EXISTS (SELECT 1 FROM ledger_transfer WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'ledger: transfers are numbered without gaps, and an id names one'); END""",
     f"""
 CREATE TRIGGER ledger_transfer_apply AFTER INSERT ON ledger_transfer
-BEGIN{_sqlite_leg("debit", "-NEW.amount", window=True)}
+BEGIN{_sqlite_leg("debit", "-NEW.amount")}
 {_sqlite_leg("credit", "NEW.amount - NEW.fee")}
-  SELECT RAISE(ABORT, 'ledger: assets differ')
-   WHERE (SELECT asset FROM ledger_account WHERE id = NEW.debit)
-      <> (SELECT asset FROM ledger_account WHERE id = NEW.credit);
 END""",
     f"""
 CREATE TRIGGER ledger_transfer_apply_fee AFTER INSERT ON ledger_transfer WHEN NEW.fee_account IS NOT NULL
 BEGIN{_sqlite_leg("fee", "NEW.fee")}
-  SELECT RAISE(ABORT, 'ledger: assets differ')
-   WHERE (SELECT asset FROM ledger_account WHERE id = NEW.fee_account)
-      <> (SELECT asset FROM ledger_account WHERE id = NEW.credit);
 END""",
     """
 CREATE TRIGGER ledger_account_born BEFORE INSERT ON ledger_account
 WHEN NEW.balance_micro <> 0 OR NEW.seq <> 0 OR NEW.window_no <> 0 OR NEW.closed_ms IS NOT NULL
   OR EXISTS (SELECT 1 FROM ledger_account WHERE id = NEW.id OR code = NEW.code)
 BEGIN SELECT RAISE(ABORT, 'ledger: an account is born once, and empty'); END""",
+    # The last transfer must say so. The row is looked up once, and only the leg of this account is compared.
     """
 CREATE TRIGGER ledger_account_moves BEFORE UPDATE OF balance_micro, seq, window_no ON ledger_account
-WHEN NEW.seq <> OLD.seq + 1 OR NOT EXISTS (
-  SELECT 1 FROM ledger_transfer WHERE seq = (SELECT max(seq) FROM ledger_transfer) AND (
-       (debit = NEW.id AND debit_seq = NEW.seq AND debit_balance = NEW.balance_micro
-         AND NEW.window_no = coalesce(window_no, OLD.window_no))
-    OR (credit = NEW.id AND credit_seq = NEW.seq AND credit_balance = NEW.balance_micro
-         AND NEW.window_no = OLD.window_no)
-    OR (fee_account = NEW.id AND fee_seq = NEW.seq AND fee_balance = NEW.balance_micro
-         AND NEW.window_no = OLD.window_no)))
+WHEN NEW.seq <> OLD.seq + 1 OR NOT coalesce((
+  SELECT CASE NEW.id
+    WHEN debit THEN debit_seq = NEW.seq AND debit_balance = NEW.balance_micro
+                AND NEW.window_no = coalesce(window_no, OLD.window_no)
+    WHEN credit THEN credit_seq = NEW.seq AND credit_balance = NEW.balance_micro
+                 AND NEW.window_no = OLD.window_no
+    WHEN fee_account THEN fee_seq = NEW.seq AND fee_balance = NEW.balance_micro
+                      AND NEW.window_no = OLD.window_no
+  END FROM ledger_transfer ORDER BY seq DESC LIMIT 1), 0)
 BEGIN SELECT RAISE(ABORT, 'ledger: a balance moves only by a transfer'); END""",
     """
 CREATE TRIGGER ledger_account_fixed
