@@ -111,7 +111,7 @@ def line(field: str, value: str, bytes_max: int, *, empty: bool = True) -> str:
     """One line of text for people."""
     if not value and not empty:
         raise invalid(field, "must not be empty")
-    if len(value.encode()) > bytes_max or not all(c.isprintable() for c in value):
+    if len(value.encode()) > bytes_max or not value.isprintable():
         raise invalid(field, f"at most {bytes_max} bytes of printable text")
     return value
 

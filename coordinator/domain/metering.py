@@ -6,10 +6,11 @@ same container, on the same boot of its host), on its own clock. A gap longer th
 counts for nothing, and nothing counts that lies after the stop was asked for.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from coordinator.domain.pricing import Charge, charge_between
+from coordinator.domain.values import changed
 from runtime.evidence import UsageRecord, chain_start, is_genuine
 
 RECORD_MS_MAX = 60_000
@@ -86,7 +87,7 @@ def elapsed_ms(earlier: Stamp, later: Stamp) -> int:
 def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window_ms: int) -> Meter | Lie:
     """The host shows the container alive, or just ended."""
     if meter.sighted is None:
-        return replace(meter, container_id=container_id, host_boot_id=host_boot_id, sighted=now)
+        return changed(meter, container_id=container_id, host_boot_id=host_boot_id, sighted=now)
     if container_id != meter.container_id:
         return Lie.OTHER_CONTAINER
     if host_boot_id != meter.host_boot_id:
@@ -94,11 +95,11 @@ def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window
         return meter
     gap_ms = elapsed_ms(meter.sighted, now)
     if gap_ms > window_ms:
-        return replace(meter, sighted=now)
+        return changed(meter, sighted=now)
     if meter.stop_asked is not None:
         # Whichever of "seen until now" and "asked to stop" came first ends the payable time.
         gap_ms = min(gap_ms, elapsed_ms(meter.sighted, meter.stop_asked))
-    return replace(meter, sighted=now, witnessed_ms=meter.witnessed_ms + gap_ms)
+    return changed(meter, sighted=now, witnessed_ms=meter.witnessed_ms + gap_ms)
 
 
 def sight_by_usage(meter: Meter, host_boot_id: str, now: Stamp, window_ms: int) -> Meter:
@@ -140,7 +141,7 @@ def accept(meter: Meter, record: UsageRecord, now: Stamp) -> tuple[Meter, Line] 
         min(record.end_ms, meter.witnessed_ms, meter.run_ms_affordable, meter.run_ms_max),
     )
     charge = charge_between(meter.hour_price_micro, meter.fee_ppm, meter.billed_ms, billed_ms)
-    after = replace(
+    after = changed(
         meter,
         usage_number=record.number,
         usage_end_ms=record.end_ms,

@@ -116,7 +116,7 @@ def usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
         many = list(plain.values())
         if not tx.save_meters([(taken.before, taken.after) for taken in many]):
             raise LostRaceError
-        charge(tx, many, tx.jobs(sorted(jobs_named)), now)
+        charge(tx, many, now)
     return [_acknowledged(tx, item, plain.get(index)) for index, item in enumerate(given)]
 
 

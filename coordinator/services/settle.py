@@ -1,12 +1,13 @@
 """Usage records to money: accepted once, in order, clamped, charged, all in one commit."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Lie, Line, Stamp, accept, sight_by_usage
 from coordinator.domain.states import AttemptState, Cause, EndReason
+from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.services.hosts import existing, quarantine
 from coordinator.store.ports import Transaction
@@ -46,7 +47,7 @@ def take_in(
             break
         meter, line = accepted
         lines.append(line)
-    after = replace(attempt, meter=meter, lie=lie or "")
+    after = changed(attempt, meter=meter, lie=lie or "")
     return Taken(before=attempt, after=after, lines=lines, lie=lie)
 
 
@@ -63,14 +64,13 @@ def settle(
     after = taken.after
     if after == attempt:
         return attempt
-    job = tx.job(attempt.job_id)
-    assert job is not None, "an attempt has a job"
     if not tx.save_attempt(attempt, after):
         raise LostRaceError
     if taken.lines:
-        charge(tx, [taken], {job.id: job}, now)
-        job = replace(job, charged_micro=job.charged_micro + _sum_micro(taken.lines))
+        charge(tx, [taken], now)
     if taken.lie is not None:
+        job = tx.job(attempt.job_id)
+        assert job is not None, "an attempt has a job"
         after = refuse_claim(tx, job, after, taken.lie, now)
     return after
 
@@ -100,7 +100,7 @@ def finish_if_settled(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
         end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
 
 
-def charge(tx: Transaction, many: Sequence[Taken], jobs: Mapping[str, Job], now: Stamp) -> None:
+def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
     """Lines, transfers, totals and events of many attempts, each of another job, with one statement each."""
     transfers = [
         capture(
@@ -125,9 +125,8 @@ def charge(tx: Transaction, many: Sequence[Taken], jobs: Mapping[str, Job], now:
             for line in taken.lines
         ]
     )
-    pairs = [(jobs[taken.after.job_id], _sum_micro(taken.lines)) for taken in many]
-    changed = [(job, replace(job, charged_micro=job.charged_micro + micro)) for job, micro in pairs if micro]
-    if not tx.save_charges(changed):
+    states = tx.add_charges({taken.after.job_id: _sum_micro(taken.lines) for taken in many})
+    if not states:
         raise LostRaceError
     tx.append_events(
         [
@@ -136,7 +135,7 @@ def charge(tx: Transaction, many: Sequence[Taken], jobs: Mapping[str, Job], now:
                 job_id=taken.after.job_id,
                 attempt_id=taken.after.id,
                 text=f"record {line.record.number}: billed through {line.billed_through_ms} ms of run time",
-                job_state=jobs[taken.after.job_id].state,
+                job_state=states[taken.after.job_id],
                 bill_line_number=line.record.number,
             )
             for taken in many

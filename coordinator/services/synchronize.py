@@ -18,6 +18,7 @@ from coordinator.domain.states import (
     attempt_after,
     job_after,
 )
+from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC, change_link
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
@@ -309,7 +310,7 @@ def seen_running(
     if isinstance(believed_ms, Lie):
         return believed_ms
     run_ms = max(attempt.run_ms_reported, believed_ms)
-    return replace(
+    return changed(
         attempt,
         meter=meter,
         run_ms_reported=run_ms,

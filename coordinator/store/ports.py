@@ -13,6 +13,7 @@ from coordinator.domain.event import Event, NewEvent
 from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Terms
 from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
+from coordinator.domain.states import JobState
 from ledger.entries import Outcome, Transfer
 
 NUMBER_MAX = 2**63 - 1
@@ -105,8 +106,8 @@ class Jobs(Protocol):
 
     def save_job(self, before: Job, after: Job) -> bool: ...
 
-    def save_charges(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
-        """Like `save_job` for each pair, where nothing changed but what was charged."""
+    def add_charges(self, amounts: Mapping[str, int]) -> dict[str, JobState]:
+        """More was charged of these jobs; the state of each. Nothing: one of them is no longer live."""
         ...
 
     def insert_attempt(self, attempt: Attempt) -> bool:

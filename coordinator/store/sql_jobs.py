@@ -1,13 +1,13 @@
 """Jobs, attempts and events in SQL."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
-from coordinator.store.bulk import IDS_A_STATEMENT, insert_rows, update_rows
+from coordinator.store.bulk import IDS_A_STATEMENT, add_to_rows, insert_rows, update_rows
 from coordinator.store.codec import (
     Row,
     attempt_changes,
@@ -18,7 +18,7 @@ from coordinator.store.codec import (
     job_from_row,
     meter_changes,
 )
-from coordinator.store.tables import account, attempt, attempt_gpu, counter, event, job
+from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, counter, event, job
 from coordinator.store.triggers import EVENT_COUNTER
 
 _JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
@@ -75,16 +75,15 @@ class SqlJobs:
         )
         return done.rowcount == 1
 
-    def save_charges(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
-        if not pairs:
-            return True
-        was = [
-            {"id": before.id, "state": str(before.state), "charged_micro": before.charged_micro}
-            for before, _ in pairs
-        ]
-        return update_rows(
-            self.connection, job, was, [{"charged_micro": after.charged_micro} for _, after in pairs]
-        )
+    def add_charges(self, amounts: Mapping[str, int]) -> dict[str, JobState]:
+        ids = sorted(amounts)
+        if ids and add_to_rows(self.connection, job.c.charged_micro, amounts, JOB_IS_LIVE) != len(ids):
+            return {}
+        found: dict[str, JobState] = {}
+        for start in range(0, len(ids), IDS_A_STATEMENT):
+            query = select(job.c.id, job.c.state).where(job.c.id.in_(ids[start : start + IDS_A_STATEMENT]))
+            found |= {row.id: JobState(row.state) for row in self.connection.execute(query)}
+        return found
 
     def insert_attempt(self, new: Attempt) -> bool:
         uuids = [gpu.uuid for gpu in new.gpus]

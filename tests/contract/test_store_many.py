@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from coordinator.domain.host import HostState
 from coordinator.domain.metering import Stamp
+from coordinator.domain.states import JobState
 from coordinator.store.database import SqlTransaction
 from tests.support.values import attempt
 
@@ -31,14 +32,17 @@ def test_meters_are_written_over_what_was_read_alone(market: SqlTransaction) -> 
     assert not market.save_meters([(replace(after, log_offset=1), after)])
 
 
-def test_charges_are_written_over_what_was_read_alone(market: SqlTransaction) -> None:
+def test_charges_are_added_to_live_jobs_alone(market: SqlTransaction) -> None:
     before = market.job("job_1")
     assert before is not None
-    after = replace(before, charged_micro=before.charged_micro + 1)
-    assert market.save_charges([])
-    assert market.save_charges([(before, after)])
+    assert market.add_charges({}) == {}
+    assert market.add_charges({"job_1": 7}) == {"job_1": before.state}
+    after = replace(before, charged_micro=before.charged_micro + 7)
     assert market.job("job_1") == after
-    assert not market.save_charges([(before, after)])
+    ended = replace(after, state=JobState.SUCCEEDED, ended_ms=9)
+    assert market.save_job(after, ended)
+    assert market.add_charges({"job_1": 1}) == {}
+    assert market.job("job_1") == ended
 
 
 def test_lines_of_many_attempts_are_written_together(market: SqlTransaction) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     select,
 )
 
-from coordinator.store.bulk import insert_rows, update_rows
+from coordinator.store.bulk import add_to_rows, insert_rows, update_rows
 from coordinator.store.database import Database
 from coordinator.store.ports import Transaction
 from ledger.engine import make_engine
@@ -93,6 +93,28 @@ def test_only_rows_that_still_are_as_they_were_change(engine: Engine, count: int
         found = connection.execute(select(thing.c.count, thing.c.data, thing.c.more).order_by(thing.c.count))
         assert [tuple(row) for row in found] == [(n, bytes([n % 256]), None) for n in range(count)]
         assert not update_rows(connection, thing, was, new)
+
+
+@pytest.mark.parametrize("count", [1, 4, 700])
+def test_amounts_are_added_where_the_guard_holds(engine: Engine, count: int) -> None:
+    rows = rows_of(count)
+    with engine.begin() as connection:
+        connection.execute(insert(thing), rows)
+        amounts = {f"id{n}": n for n in range(count)}
+        assert add_to_rows(connection, thing.c.count, amounts, "small IS NOT NULL") == (count + 1) // 2
+        found = connection.execute(select(thing.c.count).order_by(thing.c.count)).scalars()
+        assert sorted(found) == sorted(2**53 + (n if n % 2 else 2 * n) for n in range(count))
+
+
+@pytest.mark.parametrize("text", ["\x1f", "\x1e", "\t\n\r\\N\\x", "", "é{},\"'"])
+def test_no_character_means_anything(engine: Engine, text: str) -> None:
+    more = {"text": text}
+    rows = [{"id": f"{n}{text}", "count": n, "small": n, "data": b"", "more": more} for n in range(5)]
+    with engine.begin() as connection:
+        insert_rows(connection, thing, rows)
+        assert update_rows(connection, thing, [{"id": row["id"]} for row in rows], [{"more": more}] * 5)
+        found = connection.execute(select(thing).order_by(thing.c.count)).mappings()
+        assert [dict(row) for row in found] == rows
 
 
 def test_what_waits_for_the_same_function_is_given_to_it_at_once(sqlite_engine: Engine) -> None:
