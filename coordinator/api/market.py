@@ -11,9 +11,10 @@ from coordinator.domain.account import Account
 from coordinator.domain.event import Event, EventKind
 from coordinator.domain.job import BUDGET_MICRO_MAX, RUN_MS_MAX, LogChunk
 from coordinator.domain.metering import Line
-from coordinator.domain.refusal import invalid
+from coordinator.domain.refusal import Refusal, invalid
 from coordinator.services import jobs, offers, reading
 from coordinator.services.hosts import OFFERS_TOPIC
+from coordinator.services.submit import Order, submits
 from coordinator.store.ports import Transaction
 from usance.v1 import market_pb2 as m
 from usance.v1 import market_pb2_grpc
@@ -61,8 +62,15 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def SubmitJob(self, request: m.SubmitJobRequest, context: Context) -> m.SubmitJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
-        request_id, now = validate.request_id(request.request_id), self._edge.now()
-        view = await self._edge.write(lambda tx: jobs.submit(tx, buyer, request_id, spec, now.wall_ms))
+        order = Order(
+            buyer=buyer,
+            request_id=validate.request_id(request.request_id),
+            spec=spec,
+            now_ms=self._edge.clock.wall_ms(),
+        )
+        view = await self._edge.gather(submits, order)
+        if isinstance(view, Refusal):
+            raise view
         return m.SubmitJobResponse(job=render.job_to(view))
 
     async def GetJob(self, request: m.GetJobRequest, context: Context) -> m.GetJobResponse:  # noqa: N802, ARG002

@@ -150,8 +150,7 @@ def finish_job(tx: Transaction, before: Job, after: Job, now_ms: int) -> None:
             amount_micro=rest_micro,
             event_ms=now_ms,
         )
-        (outcome,) = tx.post([transfer], now_ms)
-        assert outcome.ok, outcome
+        tx.post_surely([transfer], now_ms)
     event = NewEvent(
         kind=EventKind.ENDED, job_id=after.id, text=after.detail, job_state=after.state, cause=after.cause
     )

@@ -55,6 +55,7 @@ def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | No
     ]
     if not tx.save_meters(pairs):
         raise LostRaceError
+    _look_up(tx, [attempt for host_id, of in held.items() if after[host_id] is None for attempt in of])
     answers: list[Sequence[Attempt] | None] = []
     for item in given:
         steady = after[item.host_id] if item is latest[item.host_id] else None
@@ -62,6 +63,13 @@ def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | No
             beat(tx, item.host_id, item.boot_id, item.reports, item.window_ms, item.now)
         answers.append(steady)
     return answers
+
+
+def _look_up(tx: Transaction, attempts: Sequence[Attempt]) -> None:
+    """What those who look at them one by one will ask for, asked for at once: the transaction keeps it."""
+    if attempts:
+        tx.jobs(sorted({attempt.job_id for attempt in attempts}))
+        tx.hosts(sorted({attempt.host_id for attempt in attempts}))
 
 
 def _steady(attempts: Sequence[Attempt], item: Beat) -> list[Attempt] | None:
@@ -117,6 +125,7 @@ def usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
         if not tx.save_meters([(taken.before, taken.after) for taken in many]):
             raise LostRaceError
         charge(tx, many, now)
+    _look_up(tx, [attempt for attempt in attempts.values() if attempt.reported_end is not None])
     return [_acknowledged(tx, item, plain.get(index)) for index, item in enumerate(given)]
 
 

@@ -11,7 +11,6 @@ from coordinator.domain.job import (
     RUN_MS_MAX,
     Attempt,
     Job,
-    JobSpec,
 )
 from coordinator.domain.matching import LimitCount, Request, explain
 from coordinator.domain.metering import Stamp
@@ -29,12 +28,11 @@ from coordinator.domain.states import (
 )
 from coordinator.domain.turns import queue_places
 from coordinator.services.attempts import LostRaceError, ask_stop, finish_job
-from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 from ledger.entries import Status, hold
 from ledger.money import charge_micro, format_credits
-from runtime.ids import derived_uuid, new_id
+from runtime.ids import derived_uuid
 
 QUEUE_LOOK_MAX = 1_000
 
@@ -48,46 +46,6 @@ class JobView:
     limits: Sequence[LimitCount] = ()
     cheapest_change: str = ""
     queue_place: int = 0
-
-
-def submit(tx: Transaction, buyer: Account, request_id: str, spec: JobSpec, now_ms: int) -> JobView:
-    """The job and its hold are one commit: a job exists if and only if its money does."""
-
-    def make() -> str:
-        job_id = new_id("job")
-        _hold(tx, buyer, job_id, derived_uuid("hold", job_id), spec.budget_micro, "spec.budget_micro", now_ms)
-        tx.insert_job(
-            Job(
-                id=job_id,
-                account_id=buyer.id,
-                account_name=buyer.name,
-                spec=spec,
-                state=JobState.QUEUED,
-                cause=None,
-                detail="waits for a host",
-                submitted_ms=now_ms,
-                queued_ms=now_ms,
-                ended_ms=0,
-                charged_micro=0,
-                retries_used=0,
-                exit_code=None,
-            )
-        )
-        event = NewEvent(
-            kind=EventKind.SUBMITTED,
-            job_id=job_id,
-            text="the job was taken in and its budget is held",
-            job_state=JobState.QUEUED,
-            cause=Cause.BUYER,
-        )
-        tx.append_events([event], now_ms)
-        tx.wake(QUEUE_TOPIC, job_id)
-        return job_id
-
-    job_id = once(tx, buyer.id, request_id, fingerprint("submit", *_parts(spec)), make)
-    # Why no host has it nobody knows yet: it has not been looked at. To ask all hosts here, in the writer's
-    # thread, would hold up everybody.
-    return JobView(job=owned_job(tx, buyer, job_id), attempts=tx.attempts_of_jobs([job_id])[job_id])
 
 
 def owned_job(tx: Transaction, buyer: Account, job_id: str) -> Job:
@@ -253,42 +211,14 @@ def _hold(
     )
     (outcome,) = tx.post([transfer], now_ms)
     if outcome.status is Status.INSUFFICIENT_FUNDS:
-        raise Refusal(
-            RefusalCode.INSUFFICIENT_FUNDS,
-            "the wallet holds less than that",
-            field=field,
-            remedy=f"at most {format_credits(tx.balances([buyer.id])[buyer.id].wallet_micro)} credits now",
-        )
+        raise too_little(tx.balances([buyer.id])[buyer.id].wallet_micro, field)
     assert outcome.status is Status.POSTED, outcome
 
 
-def _parts(spec: JobSpec) -> list[object]:
-    """Every field of the order, so that no two orders look the same. A test holds it to the fields."""
-    host = replace(spec.host, labels={})
-    return [
-        spec.name,
-        spec.image,
-        *spec.command,
-        len(spec.command),
-        *sorted(spec.env.items()),
-        spec.gpus,
-        int(spec.isolation_min),
-        spec.gpu_hour_price_micro_max,
-        spec.budget_micro,
-        spec.run_ms_max,
-        spec.stop_grace_ms,
-        spec.retries_max,
-        spec.queue_ms_max,
-        spec.memory_bytes,
-        spec.cpu_milli,
-        host,
-        *sorted(spec.host.labels.items()),
-        spec.policy,
-        spec.priority,
-        spec.on_host_loss,
-        *sorted(spec.labels.items()),
-        spec.note,
-        int(spec.network),
-        *spec.network_destinations,
-        len(spec.network_destinations),
-    ]
+def too_little(wallet_micro: int, field: str) -> Refusal:
+    return Refusal(
+        RefusalCode.INSUFFICIENT_FUNDS,
+        "the wallet holds less than that",
+        field=field,
+        remedy=f"at most {format_credits(wallet_micro)} credits now",
+    )

@@ -22,13 +22,17 @@ def once(tx: Transaction, caller_id: str, request_id: str, content: bytes, make:
     if known is not None:
         known_content, answer = known
         if known_content != content:
-            raise Refusal(
-                RefusalCode.REQUEST_ID_REUSED,
-                f"request_id {request_id} was used before for something else",
-                field="request_id",
-                remedy="a new UUID for each new request",
-            )
+            raise reused(request_id)
         return answer
     answer = make()
     tx.remember(caller_id, request_id, content, answer)
     return answer
+
+
+def reused(request_id: str) -> Refusal:
+    return Refusal(
+        RefusalCode.REQUEST_ID_REUSED,
+        f"request_id {request_id} was used before for something else",
+        field="request_id",
+        remedy="a new UUID for each new request",
+    )

@@ -6,16 +6,20 @@ changes as one list for each column: a statement each would cost more than what 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Connection,
+    Insert,
     Integer,
     LargeBinary,
     Table,
+    Update,
     bindparam,
     insert,
     text,
@@ -40,7 +44,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Values]) ->
     if not rows:
         return
     if not _at_once(connection, rows):
-        connection.execute(insert(table), list(rows))
+        connection.execute(_insert(table), list(rows))
         return
     names = list(rows[0])
     columns = [_copied(table.c[name], [row[name] for row in rows]) for name in names]
@@ -69,12 +73,7 @@ def update_rows(connection: Connection, table: Table, was: Sequence[Values], new
         | {_NEW + name: value for name, value in after.items()}
         for before, after in zip(was, new, strict=True)
     ]
-    statement = (
-        update(table)
-        .where(*(table.c[name] == bindparam(_WAS + name) for name in was[0]))
-        .values({name: bindparam(_NEW + name, type_=table.c[name].type) for name in new[0]})
-    )
-    return connection.execute(statement, rows).rowcount == len(rows)
+    return connection.execute(_update(table, tuple(was[0]), tuple(new[0])), rows).rowcount == len(rows)
 
 
 def add_to_rows(connection: Connection, column: Column[int], amounts: Mapping[str, int], guard: str) -> int:
@@ -96,6 +95,20 @@ def add_to_rows(connection: Connection, column: Column[int], amounts: Mapping[st
         .values({column: column + bindparam("by", type_=BigInteger)})
     )
     return connection.execute(statement, rows).rowcount
+
+
+@lru_cache(maxsize=64)
+def _insert(table: Table) -> Insert:
+    return insert(table)
+
+
+@lru_cache(maxsize=64)
+def _update(table: Table, was: tuple[str, ...], new: tuple[str, ...]) -> Update:
+    return (
+        update(table)
+        .where(*(table.c[name] == bindparam(_WAS + name) for name in was))
+        .values({name: bindparam(_NEW + name, type_=table.c[name].type) for name in new})
+    )
 
 
 def _at_once(connection: Connection, rows: Sequence[Values]) -> bool:
@@ -156,6 +169,8 @@ def _type(column: Column[Any]) -> str:
             return "bigint"
         case Integer():
             return "integer"
+        case Boolean():
+            return "boolean"
         case LargeBinary():
             return "bytea"
         case JSON():

@@ -239,6 +239,11 @@ def attempt_guard(attempt: Attempt) -> Json:
     }
 
 
+def is_unreleased(attempt: Attempt) -> bool:
+    """The host must still be told of it."""
+    return attempt.state is not AttemptState.ENDED or attempt.log_state is LogState.OPEN
+
+
 def meter_changes(attempt: Attempt) -> Json:
     """Of the columns that may change, those which do while a job runs."""
     meter = attempt.meter

@@ -14,15 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from coordinator.store.ports import Transaction
-from coordinator.store.sql_accounts import SqlAccounts
-from coordinator.store.sql_checks import SqlChecks
-from coordinator.store.sql_hosts import SqlHosts
-from coordinator.store.sql_jobs import SqlJobs
-from coordinator.store.sql_money import SqlMoney
-from coordinator.store.sql_usage import SqlUsage
+from coordinator.store.transaction import SqlTransaction
+from coordinator.store.unit import HeldBackError, UnitTransaction
 from ledger.engine import reading
 
 A = TypeVar("A")
@@ -31,19 +27,11 @@ SHARE_MAX = 256
 # After so many failures in one share its rest is done one by one: leaving one out costs running the others.
 FAILURES_SHARED_MAX = 8
 READERS = 4
+NOBODY_KNOWS_WHICH = -1
 
 
 class ClosedError(RuntimeError):
     """Asked to write after the end."""
-
-
-class SqlTransaction(SqlJobs, SqlUsage, SqlHosts, SqlAccounts, SqlMoney, SqlChecks):
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.topics: set[str] = set()
-
-    def wake(self, *topics: str) -> None:
-        self.topics.update(topics)
 
 
 @dataclass(kw_only=True)
@@ -133,6 +121,11 @@ class Database:
             failed = self._commit_together(share)
             if failed is None:
                 share = []
+            elif failed == NOBODY_KNOWS_WHICH:
+                # Halves find it in a few rounds, however many there are.
+                half = len(share) // 2
+                self._serve(share[:half])
+                share = share[half:]
             else:
                 alone.append(share.pop(failed))
         for write in (*share, *alone):
@@ -145,12 +138,15 @@ class Database:
         tx, done = None, 0
         try:
             with self._engine.begin() as connection:
-                tx = SqlTransaction(connection)
+                tx = UnitTransaction(connection)
                 for part in parts:
                     answers |= _answers(tx, share, part)
                     done += 1
+                tx.flush()
+        except HeldBackError:
+            return NOBODY_KNOWS_WHICH
         except Exception:  # noqa: BLE001 - whatever it was, it is told to whom it happens when tried alone
-            return parts[min(done, len(parts) - 1)][-1]
+            return parts[done][-1] if done < len(parts) else NOBODY_KNOWS_WHICH
         self._on_commit(tx.topics)
         for index, write in enumerate(share):
             write.future.set_result(answers[index])
@@ -159,10 +155,14 @@ class Database:
     def _commit_alone(self, write: _Write) -> None:
         try:
             with self._engine.begin() as connection:
-                tx = SqlTransaction(connection)
+                tx = UnitTransaction(connection)
                 answer = write.run(tx)
+                tx.flush()
         except Exception as error:  # noqa: BLE001 - handed to the caller, who alone knows what to do
-            write.future.set_exception(error)
+            # What is wrong with what was held back is wrong with what the caller did.
+            write.future.set_exception(
+                error.__cause__ or error if isinstance(error, HeldBackError) else error
+            )
             return
         self._on_commit(tx.topics)
         write.future.set_result(answer)

@@ -4,7 +4,8 @@ Everything that a transaction does is committed together or not at all, the ledg
 `save_…` is guarded by the state that was read: False says that somebody else was faster, and is an answer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.domain.account import Account, Balances
@@ -17,6 +18,17 @@ from coordinator.domain.states import JobState
 from ledger.entries import Outcome, Transfer
 
 NUMBER_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What a transaction changed of what matching looks at, each as it was (None: it is new) and as it is."""
+
+    jobs: Sequence[tuple[Job | None, Job]]
+    attempts: Sequence[tuple[Attempt | None, Attempt]]
+    # Whose facts, terms or state are others now.
+    hosts: Set[str]
+    reliability_ppm: Mapping[str, int]
 
 
 class Accounts(Protocol):
@@ -42,6 +54,14 @@ class Accounts(Protocol):
 
     def remember(self, account_id: str, request_id: str, fingerprint: bytes, answer: str) -> None: ...
 
+    def recall_all(self, asked: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[bytes, str]]:
+        """By account and request id, of those that were made before."""
+        ...
+
+    def remember_all(self, answers: Sequence[tuple[str, str, bytes, str]]) -> None:
+        """Account, request id, fingerprint, answer."""
+        ...
+
 
 class Hosts(Protocol):
     def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None: ...
@@ -53,6 +73,8 @@ class Hosts(Protocol):
     def insert_host(self, host_id: str, enrolment_digest: bytes, stamp: Stamp) -> None: ...
 
     def host(self, host_id: str) -> Host | None: ...
+
+    def hosts(self, host_ids: Sequence[str]) -> Mapping[str, Host]: ...
 
     def hosts_of(self, account_id: str) -> Sequence[Host]: ...
 
@@ -92,6 +114,8 @@ class Hosts(Protocol):
 class Jobs(Protocol):
     def insert_job(self, job: Job) -> None: ...
 
+    def insert_jobs(self, new: Sequence[Job]) -> None: ...
+
     def job(self, job_id: str) -> Job | None: ...
 
     def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]: ...
@@ -106,12 +130,20 @@ class Jobs(Protocol):
 
     def save_job(self, before: Job, after: Job) -> bool: ...
 
+    def save_jobs(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
+        """`save_job` for each pair. False: one was not as it was read, so nothing of this may be kept."""
+        ...
+
     def add_charges(self, amounts: Mapping[str, int]) -> dict[str, JobState]:
         """More was charged of these jobs; the state of each. Nothing: one of them is no longer live."""
         ...
 
     def insert_attempt(self, attempt: Attempt) -> bool:
         """False: one of its GPUs is in use."""
+        ...
+
+    def insert_attempts(self, new: Sequence[Attempt]) -> Sequence[str]:
+        """Of which a GPU is in use: these are left out."""
         ...
 
     def attempt(self, attempt_id: str) -> Attempt | None: ...
@@ -189,6 +221,14 @@ class Money(Protocol):
     def balances(self, account_ids: Sequence[str]) -> dict[str, Balances]: ...
 
     def post(self, transfers: Sequence[Transfer], now_ms: int) -> Sequence[Outcome]: ...
+
+    def post_surely(self, transfers: Sequence[Transfer], now_ms: int) -> None:
+        """Perhaps later in the transaction: if one were refused, nothing of it would be committed."""
+        ...
+
+    def wallets(self, account_ids: Sequence[str]) -> Mapping[str, int]:
+        """What can be spent now."""
+        ...
 
     def open_accounts(self, codes: Sequence[str], now_ms: int) -> None: ...
 

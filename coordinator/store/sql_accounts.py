@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import Select, insert, select, tuple_
 
 from coordinator.domain.account import Account, Role
+from coordinator.store.bulk import IDS_A_STATEMENT, insert_rows
+from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import account, account_role, api_token, request
 
 
-class SqlAccounts:
-    connection: Connection
-
+class SqlAccounts(SqlPart):
     def insert_account(self, new: Account, now_ms: int) -> bool:
         if self.account_named(new.name) is not None:
             return False
@@ -46,19 +46,25 @@ class SqlAccounts:
         )
 
     def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
-        row = self.connection.execute(
-            select(request.c.fingerprint, request.c.answer).where(
-                request.c.account_id == account_id, request.c.request_id == request_id
-            )
-        ).one_or_none()
-        return None if row is None else (bytes(row.fingerprint), row.answer)
+        key = account_id, request_id
+        return self.recall_all([key]).get(key)
 
     def remember(self, account_id: str, request_id: str, fingerprint: bytes, answer: str) -> None:
-        self.connection.execute(
-            insert(request).values(
-                account_id=account_id, request_id=request_id, fingerprint=fingerprint, answer=answer
-            )
-        )
+        self.remember_all([(account_id, request_id, fingerprint, answer)])
+
+    def recall_all(self, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, str]]:
+        """By account and request id: see `recall`."""
+        found: dict[tuple[str, str], tuple[bytes, str]] = {}
+        for start in range(0, len(asked), IDS_A_STATEMENT):
+            part = asked[start : start + IDS_A_STATEMENT]
+            query = select(request).where(tuple_(request.c.account_id, request.c.request_id).in_(part))
+            for row in self.beside.execute(query):
+                found[row.account_id, row.request_id] = bytes(row.fingerprint), row.answer
+        return found
+
+    def remember_all(self, answers: Sequence[tuple[str, str, bytes, str]]) -> None:
+        names = ("account_id", "request_id", "fingerprint", "answer")
+        insert_rows(self.connection, request, [dict(zip(names, answer, strict=True)) for answer in answers])
 
     def _one(self, ids: Select[tuple[str]]) -> Account | None:
         found = self._accounts(ids)

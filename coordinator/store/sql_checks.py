@@ -1,8 +1,9 @@
 """The market's promises, each as a query that finds what breaks it."""
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE
+from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import attempt, attempt_gpu, bill_line, counter, event, job
 from coordinator.store.triggers import EVENT_COUNTER
 from ledger import book, chart
@@ -12,9 +13,7 @@ _LIVE_JOBS = {str(state) for state in JOB_LIVE}
 _LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 
 
-class SqlChecks:
-    connection: Connection
-
+class SqlChecks(SqlPart):
     def market_violations(self) -> list[str]:
         return [
             *self._charges_equal_lines(),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
@@ -20,6 +20,7 @@ from coordinator.domain.standing import host_state
 from coordinator.domain.states import ATTEMPT_LIVE
 from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
+from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, host, job
 
 LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
@@ -32,9 +33,9 @@ _NOT_SEEN_YET = HostFacts(
     executor="",
     gpus=(),
 )
-_HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
+HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
 
-_SAVE_SEEN = (
+SAVE_SEEN = (
     update(host)
     .where(host.c.id == bindparam("of"))
     .values(
@@ -44,10 +45,10 @@ _SAVE_SEEN = (
     )
 )
 
+_SAVE_RELIABILITY = update(host).where(host.c.id == bindparam("of")).values(reliability_ppm=bindparam("ppm"))
 
-class SqlHosts:
-    connection: Connection
 
+class SqlHosts(SqlPart):
     def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None:
         self.connection.execute(
             insert(enrolment_token).values(digest=digest, account_id=account_id, expires_ms=expires_ms)
@@ -89,12 +90,27 @@ class SqlHosts:
         )
 
     def host(self, host_id: str) -> Host | None:
-        row = self.connection.execute(_HOST.where(host.c.id == host_id)).mappings().one_or_none()
-        return None if row is None else _host(row)
+        row = self.beside.execute(HOST.where(host.c.id == host_id)).mappings().one_or_none()
+        return None if row is None else host_from_row(row)
+
+    def hosts(self, host_ids: Sequence[str]) -> dict[str, Host]:
+        found: dict[str, Host] = {}
+        for start in range(0, len(host_ids), IDS_A_STATEMENT):
+            query = HOST.where(host.c.id.in_(host_ids[start : start + IDS_A_STATEMENT]))
+            found |= {row["id"]: host_from_row(row) for row in self.beside.execute(query).mappings()}
+        return found
+
+    def save_standings(self, seen: Mapping[str, Stamp], reliability_ppm: Mapping[str, int]) -> None:
+        if seen:
+            rows = [{"of": host_id, **vars(stamp)} for host_id, stamp in seen.items()]
+            self.connection.execute(SAVE_SEEN, rows)
+        if reliability_ppm:
+            standing = [{"of": host_id, "ppm": ppm} for host_id, ppm in reliability_ppm.items()]
+            self.connection.execute(_SAVE_RELIABILITY, standing)
 
     def hosts_of(self, account_id: str) -> Sequence[Host]:
-        rows = self.connection.execute(_HOST.where(host.c.account_id == account_id).order_by(host.c.id))
-        return [_host(row) for row in rows.mappings()]
+        rows = self.connection.execute(HOST.where(host.c.account_id == account_id).order_by(host.c.id))
+        return [host_from_row(row) for row in rows.mappings()]
 
     def rooms(self) -> Sequence[HostRoom]:
         taken = set(self.connection.execute(select(attempt_gpu.c.gpu_uuid)).scalars())
@@ -106,7 +122,7 @@ class SqlHosts:
                 memory_bytes_taken=memory[h.id],
                 cpu_milli_taken=cpu[h.id],
             )
-            for h in map(_host, self.connection.execute(_HOST.order_by(host.c.id)).mappings())
+            for h in map(host_from_row, self.connection.execute(HOST.order_by(host.c.id)).mappings())
         ]
 
     def _taken(self) -> tuple[Counter[str], Counter[str]]:
@@ -123,18 +139,14 @@ class SqlHosts:
         return memory, cpu
 
     def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None:
-        self.connection.execute(
+        self.beside.execute(
             update(host)
             .where(host.c.id == host_id)
             .values(facts=facts_to_json(facts), terms=terms_to_json(terms))
         )
 
     def save_seen(self, host_id: str, stamp: Stamp) -> None:
-        self.connection.execute(
-            update(host)
-            .where(host.c.id == host_id)
-            .values(seen_boot_id=stamp.boot_id, seen_boot_ms=stamp.boot_ms, seen_wall_ms=stamp.wall_ms)
-        )
+        self.save_standings({host_id: stamp}, {})
 
     def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
         if not seen:
@@ -143,7 +155,7 @@ class SqlHosts:
             {"of": host_id, "boot_id": stamp.boot_id, "boot_ms": stamp.boot_ms, "wall_ms": stamp.wall_ms}
             for host_id, stamp in seen.items()
         ]
-        self.connection.execute(_SAVE_SEEN, rows)
+        self.connection.execute(SAVE_SEEN, rows)
         ids, away = sorted(seen), list[str]()
         for start in range(0, len(ids), IDS_A_STATEMENT):
             query = select(host.c.id).where(
@@ -153,7 +165,7 @@ class SqlHosts:
         return away
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
-        done = self.connection.execute(
+        done = self.beside.execute(
             update(host)
             .where(host.c.id == host_id, host.c.state == str(before))
             .values(state=str(after), reason=reason, since_ms=now_ms)
@@ -161,22 +173,22 @@ class SqlHosts:
         return done.rowcount == 1
 
     def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
-        self.connection.execute(
+        self.beside.execute(
             update(host)
             .where(host.c.id == host_id)
             .values(hold=str(hold), hold_reason=reason, hold_since_ms=now_ms)
         )
 
     def save_reliability(self, host_id: str, ppm: int) -> None:
-        self.connection.execute(update(host).where(host.c.id == host_id).values(reliability_ppm=ppm))
+        self.save_standings({}, {host_id: ppm})
 
     def lies_of(self, host_id: str) -> int:
         lied = select(func.count()).where(attempt.c.host_id == host_id, attempt.c.lie != "")
         return self.connection.execute(lied).scalar_one()
 
     def draining(self) -> Sequence[tuple[Host, int]]:
-        rows = self.connection.execute(_HOST.where(host.c.hold == str(Hold.DRAINING))).mappings()
-        return [(_host(row), row["hold_since_ms"]) for row in rows]
+        rows = self.connection.execute(HOST.where(host.c.hold == str(Hold.DRAINING))).mappings()
+        return [(host_from_row(row), row["hold_since_ms"]) for row in rows]
 
     def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
         rows = self.connection.execute(
@@ -194,7 +206,7 @@ class SqlHosts:
         ]
 
 
-def _host(row: Row) -> Host:
+def host_from_row(row: Row) -> Host:
     link, hold = HostState(row["state"]), Hold(row["hold"])
     held = host_state(link, hold) is not link
     return Host(

@@ -1,53 +1,41 @@
 """Jobs, attempts and events in SQL."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import func, select
 
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
-from coordinator.store.bulk import IDS_A_STATEMENT, add_to_rows, insert_rows, update_rows
+from coordinator.store.bulk import IDS_A_STATEMENT, add_to_rows, update_rows
 from coordinator.store.codec import (
     Row,
-    attempt_changes,
-    attempt_facts,
     attempt_from_row,
     attempt_guard,
-    job_changes,
     job_from_row,
     meter_changes,
 )
-from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, counter, event, job
-from coordinator.store.triggers import EVENT_COUNTER
+from coordinator.store.sql_many import SqlMany
+from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, job
 
 _JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
 LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
 _LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 
 
-class SqlJobs:
-    connection: Connection
-
+class SqlJobs(SqlMany):
     def insert_job(self, new: Job) -> None:
-        self.connection.execute(
-            insert(job).values(
-                id=new.id,
-                account_id=new.account_id,
-                submitted_ms=new.submitted_ms,
-                **job_changes(new),
-            )
-        )
+        self.insert_jobs([new])
 
     def job(self, job_id: str) -> Job | None:
-        row = self.connection.execute(_JOB.where(job.c.id == job_id)).mappings().one_or_none()
+        row = self.beside.execute(_JOB.where(job.c.id == job_id)).mappings().one_or_none()
         return None if row is None else job_from_row(row)
 
     def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for start in range(0, len(job_ids), IDS_A_STATEMENT):
             query = _JOB.where(job.c.id.in_(job_ids[start : start + IDS_A_STATEMENT]))
-            rows = self.connection.execute(query).mappings()
+            rows = self.beside.execute(query).mappings()
             found |= {row["id"]: job_from_row(row) for row in rows}
         return found
 
@@ -64,16 +52,7 @@ class SqlJobs:
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def save_job(self, before: Job, after: Job) -> bool:
-        done = self.connection.execute(
-            update(job)
-            .where(
-                job.c.id == before.id,
-                job.c.state == str(before.state),
-                job.c.charged_micro == before.charged_micro,
-            )
-            .values(**job_changes(after))
-        )
-        return done.rowcount == 1
+        return self.save_jobs([(before, after)])
 
     def add_charges(self, amounts: Mapping[str, int]) -> dict[str, JobState]:
         ids = sorted(amounts)
@@ -86,33 +65,25 @@ class SqlJobs:
         return found
 
     def insert_attempt(self, new: Attempt) -> bool:
-        uuids = [gpu.uuid for gpu in new.gpus]
-        taken = select(func.count()).select_from(attempt_gpu).where(attempt_gpu.c.gpu_uuid.in_(uuids))
-        if self.connection.execute(taken).scalar_one():
-            return False
-        self.connection.execute(insert(attempt).values(**attempt_facts(new), **attempt_changes(new)))
-        self.connection.execute(
-            insert(attempt_gpu), [{"gpu_uuid": uuid, "attempt_id": new.id} for uuid in uuids]
-        )
-        return True
+        return not self.insert_attempts([new])
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         query = select(attempt).where(attempt.c.id == attempt_id)
-        row = self.connection.execute(query).mappings().one_or_none()
+        row = self.beside.execute(query).mappings().one_or_none()
         return None if row is None else attempt_from_row(row)
 
     def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]:
         found: dict[str, Attempt] = {}
         for start in range(0, len(attempt_ids), IDS_A_STATEMENT):
             query = select(attempt).where(attempt.c.id.in_(attempt_ids[start : start + IDS_A_STATEMENT]))
-            rows = self.connection.execute(query).mappings()
+            rows = self.beside.execute(query).mappings()
             found |= {row["id"]: attempt_from_row(row) for row in rows}
         return found
 
     def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {job_id: [] for job_id in job_ids}
         query = select(attempt).where(attempt.c.job_id.in_(job_ids)).order_by(attempt.c.epoch)
-        for row in self.connection.execute(query).mappings():
+        for row in self.beside.execute(query).mappings():
             found[row["job_id"]].append(attempt_from_row(row))
         return found
 
@@ -125,7 +96,7 @@ class SqlJobs:
             )
             .order_by(attempt.c.id)
         )
-        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+        return [attempt_from_row(row) for row in self.beside.execute(query).mappings()]
 
     def held_by_buyers(self) -> dict[str, int]:
         query = (
@@ -148,7 +119,7 @@ class SqlJobs:
                 )
                 .order_by(attempt.c.id)
             )
-            for row in self.connection.execute(query).mappings():
+            for row in self.beside.execute(query).mappings():
                 found.setdefault(row["host_id"], []).append(attempt_from_row(row))
         return found
 
@@ -181,46 +152,7 @@ class SqlJobs:
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def save_attempt(self, before: Attempt, after: Attempt) -> bool:
-        done = self.connection.execute(
-            update(attempt)
-            .where(
-                attempt.c.id == before.id,
-                attempt.c.epoch == before.epoch,
-                attempt.c.state == str(before.state),
-                attempt.c.usage_number == before.meter.usage_number,
-                attempt.c.log_offset == before.log_offset,
-            )
-            .values(**attempt_changes(after))
-        )
-        if done.rowcount == 1 and after.state is AttemptState.ENDED:
-            self.connection.execute(delete(attempt_gpu).where(attempt_gpu.c.attempt_id == after.id))
-        return done.rowcount == 1
-
-    def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None:
-        new = list(events)
-        last = self.connection.execute(
-            update(counter)
-            .where(counter.c.name == EVENT_COUNTER)
-            .values(value=counter.c.value + len(new))
-            .returning(counter.c.value)
-        ).scalar_one()
-        rows = [
-            {
-                "number": last - len(new) + index,
-                "job_id": item.job_id or None,
-                "host_id": item.host_id or None,
-                "account_id": item.account_id or None,
-                "attempt_id": item.attempt_id,
-                "kind": str(item.kind),
-                "happened_ms": now_ms,
-                "text": item.text,
-                "job_state": None if item.job_state is None else str(item.job_state),
-                "cause": None if item.cause is None else str(item.cause),
-                "bill_line_number": item.bill_line_number,
-            }
-            for index, item in enumerate(new, start=1)
-        ]
-        insert_rows(self.connection, event, rows)
+        return self.save_attempts([(before, after)])
 
     def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]:
         query = (

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from coordinator.domain.account import Balances
 from coordinator.store.sql_jobs import LIVE_JOBS
+from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import job
 from ledger import audit as ledger_audit
 from ledger import book, chart
@@ -13,9 +14,7 @@ from ledger.entries import Outcome, Transfer
 from ledger.seal import seal
 
 
-class SqlMoney:
-    connection: Connection
-
+class SqlMoney(SqlPart):
     def balances(self, account_ids: Sequence[str]) -> dict[str, Balances]:
         wallets = [chart.wallet(account_id) for account_id in account_ids]
         earnings = [chart.earnings(account_id) for account_id in account_ids]
@@ -30,8 +29,16 @@ class SqlMoney:
             for account_id in account_ids
         }
 
+    def wallets(self, account_ids: Sequence[str]) -> dict[str, int]:
+        found = book.balances(self.connection, [chart.wallet(account_id) for account_id in account_ids])
+        return {account_id: found.get(chart.wallet(account_id), 0) for account_id in account_ids}
+
     def post(self, transfers: Sequence[Transfer], now_ms: int) -> Sequence[Outcome]:
         return book.post(self.connection, transfers, now_ms) if transfers else []
+
+    def post_surely(self, transfers: Sequence[Transfer], now_ms: int) -> None:
+        for outcome in self.post(transfers, now_ms):
+            assert outcome.ok, outcome
 
     def open_accounts(self, codes: Sequence[str], now_ms: int) -> None:
         book.open_accounts(self.connection, codes, now_ms)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import func, insert, select
 
 from coordinator.domain.credit import Credit
 from coordinator.domain.job import LogChunk
@@ -10,12 +10,11 @@ from coordinator.domain.metering import Line
 from coordinator.store.bulk import insert_rows
 from coordinator.store.codec import line_from_row, line_to_row
 from coordinator.store.ports import NUMBER_MAX
+from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import bill_line, credit, log_chunk
 
 
-class SqlUsage:
-    connection: Connection
-
+class SqlUsage(SqlPart):
     def insert_lines(self, attempt_id: str, lines: Sequence[tuple[Line, str]]) -> None:
         self.insert_all_lines([(attempt_id, line, transfer_id) for line, transfer_id in lines])
 
@@ -51,7 +50,7 @@ class SqlUsage:
         return found
 
     def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None:
-        self.connection.execute(
+        self.beside.execute(
             insert(log_chunk),
             [
                 {
@@ -71,7 +70,7 @@ class SqlUsage:
             .where(of.attempt_id == attempt_id, of.offset_bytes <= offset)
             .scalar_subquery()
         )
-        rows = self.connection.execute(
+        rows = self.beside.execute(
             select(of.offset_bytes, of.stream, of.data)
             .where(of.attempt_id == attempt_id, of.offset_bytes >= first)
             .order_by(of.offset_bytes)

@@ -12,7 +12,7 @@ from coordinator.domain.host import Isolation
 from coordinator.domain.job import GpuRequest, LogState, LogTotals, ReportedEnd
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.store import ports
-from coordinator.store.database import SqlTransaction
+from coordinator.store.transaction import SqlTransaction
 from tests.support import store_fixtures
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
 from tests.support.values import BOOT, HOST_BOOT, at, attempt, job, meter, spec

@@ -11,7 +11,7 @@ from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
 from coordinator.domain.states import Cause, JobState
-from coordinator.store.database import SqlTransaction
+from coordinator.store.transaction import SqlTransaction
 from ledger.entries import Status, capture, hold
 from runtime.evidence import GpuUse
 from runtime.ids import new_uuid

@@ -1,5 +1,6 @@
 """What the market's databases themselves refuse, whoever asks and however."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,21 @@ from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.store import migrate, tables
-from coordinator.store.database import SqlTransaction
+from coordinator.store.transaction import SqlTransaction
 from coordinator.store.triggers import APPEND_ONLY
 from ledger.engine import make_engine
 from tests.integration.test_ledger_migrations import of_the_ledger, schema_of
 from tests.rig.postgres import Postgres
 from tests.support.store_fixtures import BUYER, DIGEST
 from tests.support.values import attempt, job, meter, record
+
+
+@pytest.fixture
+def tx(market_engine: Engine) -> Iterator[SqlTransaction]:
+    """One that writes at once: it is told at once."""
+    with market_engine.connect() as connection, connection.begin() as whole:
+        yield SqlTransaction(connection)
+        whole.rollback()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from coordinator.domain.host import Hold, Host, HostState, Network, Terms
 from coordinator.domain.states import AttemptState, Cause, EndReason
-from coordinator.store.database import SqlTransaction
+from coordinator.store.transaction import SqlTransaction
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
 from tests.support.values import at, attempt, gpu, room
 

@@ -3,10 +3,14 @@
 from dataclasses import replace
 
 from coordinator.domain.host import HostState
+from coordinator.domain.job import LogState
 from coordinator.domain.metering import Stamp
-from coordinator.domain.states import JobState
-from coordinator.store.database import SqlTransaction
-from tests.support.values import attempt
+from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
+from coordinator.store.transaction import SqlTransaction
+from ledger.entries import deposit
+from runtime.ids import new_uuid
+from tests.support.store_fixtures import BUYER, DIGEST
+from tests.support.values import attempt, gpu, job, meter
 
 LATER = Stamp(boot_id="boot", boot_ms=9_000, wall_ms=9_000)
 
@@ -56,3 +60,65 @@ def test_who_is_heard_is_written_down_and_who_was_away_is_told(market: SqlTransa
     away = market.save_all_seen({"host_1": LATER})
     assert list(away) == ([] if before.get("host_1") is HostState.ONLINE else ["host_1"])
     assert market.save_all_seen({}) == []
+
+
+def test_jobs_are_written_together_and_saved_over_what_was_read_alone(market: SqlTransaction) -> None:
+    two, three = job("job_2"), job("job_3")
+    market.insert_jobs([two, three])
+    assert market.jobs(["job_2", "job_3", "job_4"]) == {"job_2": two, "job_3": three}
+    first = market.job("job_1")
+    assert first is not None
+    longer = replace(first, spec=replace(first.spec, run_ms_max=7))
+    starting = replace(two, state=JobState.STARTING, detail="starts")
+    assert market.save_jobs([])
+    assert market.save_jobs([(first, longer), (two, starting)])
+    assert market.jobs(["job_1", "job_2"]) == {"job_1": longer, "job_2": starting}
+    assert not market.save_jobs([(two, starting)])
+    assert list(market.queue(9)) == [longer, three]
+
+
+def test_attempts_whose_gpus_are_in_use_are_left_out(market: SqlTransaction) -> None:
+    market.insert_jobs([job("job_2"), job("job_3")])
+    of_other = meter(attempt_id="att_2", gpu_uuids=frozenset({"GPU-2"}))
+    other = attempt(id="att_2", job_id="job_2", gpus=(gpu("GPU-2"),), meter=of_other)
+    same = attempt(id="att_3", job_id="job_3", meter=meter(attempt_id="att_3"))
+    assert list(market.insert_attempts([attempt(), other, same])) == ["att_3"]
+    assert market.attempts(["att_1", "att_2", "att_3"]).keys() == {"att_1", "att_2"}
+    ended = replace(
+        attempt(),
+        state=AttemptState.ENDED,
+        end_reason=EndReason.EXITED,
+        cause=Cause.BUYER,
+        log_state=LogState.COMPLETE,
+    )
+    assert market.save_attempts([(attempt(), ended)])
+    assert list(market.insert_attempts([same])) == []
+    assert market.attempts_on_hosts(["host_1"]) == {"host_1": [other, same]}
+    assert list(market.attempts_on_host("host_1")) == [other, same]
+    assert market.attempts_of_jobs(["job_1", "job_3"]) == {"job_1": [ended], "job_3": [same]}
+    assert not market.save_attempts([(attempt(), ended)])
+
+
+def test_hosts_are_found_together_and_their_standing_is_kept(market: SqlTransaction) -> None:
+    assert market.hosts(["host_1", "host_0"]) == {"host_1": market.host("host_1")}
+    market.save_reliability("host_1", 5)
+    market.save_seen("host_1", LATER)
+    assert market.hosts(["host_1"])["host_1"].reliability_ppm == 5
+    assert market.rooms()[0].host.reliability_ppm == 5
+    assert market.hosts_seen() == [] or market.hosts_seen()[0][2] == LATER
+
+
+def test_what_was_answered_is_remembered_together(market: SqlTransaction) -> None:
+    market.remember_all([(BUYER, "r1", DIGEST, "one"), (BUYER, "r2", DIGEST, "two")])
+    market.remember(BUYER, "r3", DIGEST, "three")
+    asked = [(BUYER, "r1"), (BUYER, "r3"), (BUYER, "r4")]
+    assert market.recall_all(asked) == {(BUYER, "r1"): (DIGEST, "one"), (BUYER, "r3"): (DIGEST, "three")}
+    assert market.recall(BUYER, "r2") == (DIGEST, "two")
+
+
+def test_what_is_posted_surely_is_posted(market: SqlTransaction) -> None:
+    before = market.wallets([BUYER, "acct_0"])
+    assert before == {BUYER: 10_000_000, "acct_0": 0}
+    more = deposit(transfer_id=new_uuid(), account_id=BUYER, amount_micro=5, event_ms=1)
+    market.post_surely([more], 1)
+    assert market.wallets([BUYER])[BUYER] == 10_000_005

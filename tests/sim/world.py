@@ -24,7 +24,7 @@ from coordinator.domain.account import Account, Role
 from coordinator.domain.metering import Stamp
 from coordinator.services import accounts, enrolment
 from coordinator.services.mint import digest_of
-from coordinator.store.database import SqlTransaction
+from coordinator.store.transaction import SqlTransaction
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from tests.sim import network
 from tests.sim.auditor import DEPOSIT_MICRO, Auditor

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from coordinator.domain.account import Account, Role
-from coordinator.store.database import SqlTransaction
 from coordinator.store.migrate import upgrade
+from coordinator.store.transaction import SqlTransaction
+from coordinator.store.unit import UnitTransaction
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE, earnings, wallet
 from ledger.engine import make_engine
 from ledger.entries import deposit
@@ -35,11 +36,11 @@ def market_engine(
         yield engine
 
 
-@pytest.fixture
-def tx(market_engine: Engine) -> Iterator[SqlTransaction]:
-    """A transaction on an empty market."""
+@pytest.fixture(params=[SqlTransaction, UnitTransaction], ids=["at-once", "held-back"])
+def tx(market_engine: Engine, request: pytest.FixtureRequest) -> Iterator[SqlTransaction]:
+    """A transaction on an empty market, one that writes at once or one that holds back."""
     with market_engine.connect() as connection, connection.begin() as whole:
-        yield SqlTransaction(connection)
+        yield request.param(connection)
         whole.rollback()
 
 

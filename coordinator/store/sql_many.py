@@ -1,0 +1,137 @@
+"""Rows of many jobs and attempts, and what goes with them, each kind written with one statement."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import bindparam, delete, select, update
+
+from coordinator.domain.event import NewEvent
+from coordinator.domain.job import Attempt, Job
+from coordinator.domain.states import AttemptState
+from coordinator.store.bulk import IDS_A_STATEMENT, insert_rows, update_rows
+from coordinator.store.codec import (
+    Json,
+    attempt_changes,
+    attempt_facts,
+    attempt_guard,
+    job_changes,
+)
+from coordinator.store.sql_part import SqlPart
+from coordinator.store.tables import attempt, attempt_gpu, counter, event, job
+from coordinator.store.triggers import EVENT_COUNTER
+
+_NUMBER_EVENTS = (
+    update(counter)
+    .where(counter.c.name == EVENT_COUNTER)
+    .values(value=counter.c.value + bindparam("more"))
+    .returning(counter.c.value)
+)
+# What only `extend` changes.
+_ORDER = ("spec", "budget_micro")
+
+
+class SqlMany(SqlPart):
+    def insert_jobs(self, new: Sequence[Job]) -> None:
+        rows = [
+            {
+                "id": item.id,
+                "account_id": item.account_id,
+                "submitted_ms": item.submitted_ms,
+                **job_changes(item),
+            }
+            for item in new
+        ]
+        insert_rows(self.connection, job, rows)
+
+    def save_jobs(self, pairs: Sequence[tuple[Job, Job]]) -> bool:
+        """Each as `save_job` does it; False: one of them was not as it was read."""
+        saved = True
+        extended = [pair for pair in pairs if pair[0].spec is not pair[1].spec]
+        moved = [pair for pair in pairs if pair[0].spec is pair[1].spec]
+        for part, left_out in ((extended, ()), (moved, _ORDER)):
+            was = [
+                {"id": before.id, "state": str(before.state), "charged_micro": before.charged_micro}
+                for before, _ in part
+            ]
+            new = [_without(job_changes(after), left_out) for _, after in part]
+            saved = (not part or update_rows(self.connection, job, was, new)) and saved
+        return saved
+
+    def insert_attempts(self, new: Sequence[Attempt]) -> Sequence[str]:
+        """Of which a GPU is in use: these are left out."""
+        taken = set(self.gpus_taken([gpu.uuid for item in new for gpu in item.gpus]))
+        kept, refused = list[Attempt](), list[str]()
+        for item in new:
+            uuids = {gpu.uuid for gpu in item.gpus}
+            if uuids & taken:
+                refused.append(item.id)
+            else:
+                taken |= uuids
+                kept.append(item)
+        self.write_attempts(kept)
+        return refused
+
+    def write_attempts(self, new: Sequence[Attempt]) -> None:
+        insert_rows(self.connection, attempt, [{**attempt_facts(a), **attempt_changes(a)} for a in new])
+        gpus = [
+            {"gpu_uuid": gpu.uuid, "attempt_id": item.id}
+            for item in new
+            if item.state is not AttemptState.ENDED
+            for gpu in item.gpus
+        ]
+        insert_rows(self.connection, attempt_gpu, gpus)
+
+    def save_attempts(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> bool:
+        """Each as `save_attempt` does it; False: one of them was not as it was read."""
+        if not pairs:
+            return True
+        was = [{**attempt_guard(before), "id": before.id} for before, _ in pairs]
+        new = [attempt_changes(after) for _, after in pairs]
+        if not update_rows(self.connection, attempt, was, new):
+            return False
+        ended = [
+            after.id
+            for before, after in pairs
+            if after.state is AttemptState.ENDED and before.state is not AttemptState.ENDED
+        ]
+        for start in range(0, len(ended), IDS_A_STATEMENT):
+            part = ended[start : start + IDS_A_STATEMENT]
+            self.connection.execute(delete(attempt_gpu).where(attempt_gpu.c.attempt_id.in_(part)))
+        return True
+
+    def gpus_taken(self, uuids: Sequence[str]) -> Mapping[str, str]:
+        """Which of these GPUs are in use, and by which attempt."""
+        found: dict[str, str] = {}
+        for start in range(0, len(uuids), IDS_A_STATEMENT):
+            query = select(attempt_gpu.c.gpu_uuid, attempt_gpu.c.attempt_id).where(
+                attempt_gpu.c.gpu_uuid.in_(uuids[start : start + IDS_A_STATEMENT])
+            )
+            found |= {row.gpu_uuid: row.attempt_id for row in self.beside.execute(query)}
+        return found
+
+    def append_all_events(self, new: Sequence[tuple[NewEvent, int]]) -> None:
+        """Each with the time at which it happened."""
+        last = self.connection.execute(_NUMBER_EVENTS, {"more": len(new)}).scalar_one()
+        rows = [
+            {
+                "number": last - len(new) + index,
+                "job_id": item.job_id or None,
+                "host_id": item.host_id or None,
+                "account_id": item.account_id or None,
+                "attempt_id": item.attempt_id,
+                "kind": str(item.kind),
+                "happened_ms": happened_ms,
+                "text": item.text,
+                "job_state": None if item.job_state is None else str(item.job_state),
+                "cause": None if item.cause is None else str(item.cause),
+                "bill_line_number": item.bill_line_number,
+            }
+            for index, (item, happened_ms) in enumerate(new, start=1)
+        ]
+        insert_rows(self.connection, event, rows)
+
+    def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None:
+        self.append_all_events([(item, now_ms) for item in events])
+
+
+def _without(row: Json, names: Sequence[str]) -> Json:
+    return {name: value for name, value in row.items() if name not in names}
