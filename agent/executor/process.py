@@ -85,7 +85,8 @@ class ProcessExecutor:
     async def destroy(self, key: AttemptKey) -> None:
         if self._runs.of(key).exists():
             await self._runs.end_now(key)
-            await _end_marked(key)
+            if not self._runs.is_cleared(key):
+                await _end_marked(key)
             await self._runs.remove(key)
 
     async def held(self) -> frozenset[AttemptKey]:
@@ -114,7 +115,7 @@ def environment(order: JobOrder, home: Path) -> dict[str, str]:
 async def _end_marked(key: AttemptKey) -> None:
     """Kill what carries the mark until nothing does: what forks meanwhile was not yet there to be killed."""
     for _ in range(_KILLED_MOST):
-        if not _kill_marked(key):
+        if not await asyncio.to_thread(_kill_marked, key):
             return
         await asyncio.sleep(_KILLED_AGAIN_S)
 

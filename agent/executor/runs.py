@@ -5,16 +5,15 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import struct
-import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import agent
 from agent.domain.attempt import AttemptKey, EndReason, JobOrder, OutputChunk, Run
 from agent.executor.frames import OutputReader, discard
+from agent.executor.launcher import Launcher, News
 from agent.executor.ports import RunEnd, StartError
 from agent.executor.supervisor.files import read_whole, write_whole
 from runtime.clock import Clock
@@ -22,14 +21,14 @@ from runtime.clock import Clock
 # How often files are looked at: often while something happens, less and less while nothing does.
 _POLL_MS = 20
 _POLL_MS_MAX = 160
+# Where their supervisor tells us of news itself, looking only heals what we missed.
+_LOOK_MS_MAX = 2_000
 _START_WAIT_MS = 60_000
+# A spawner that did nothing for so long is stuck.
+_SPAWNER_WAIT_MS = 5_000
 _END_WAIT_MS = 15_000
 # struct flock of 64-bit Linux.
 _FLOCK = struct.Struct("hhqqi")
-_PROGRAM = (
-    "import sys, pathlib; sys.path.append(sys.argv[1]); "
-    "from agent.executor.supervisor.main import main; main(pathlib.Path(sys.argv[2]))"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +44,9 @@ class SupervisedRuns:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
-        # Our own children, to be reaped; those of an agent before us belong to init.
-        self._supervisors: dict[AttemptKey, subprocess.Popen[bytes]] = {}
+        self._launcher = Launcher()
+        # Of the supervisors that we had started ourselves; those of an agent before us tell us nothing.
+        self._news: dict[AttemptKey, News] = {}
         # Several may miss a supervisor at the same time.
         self._launching = asyncio.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,6 +60,8 @@ class SupervisedRuns:
             path.mkdir(mode=0o700, exist_ok=True)
         if not (folder / "wake").exists():
             os.mkfifo(folder / "wake", 0o600)
+        # The start comes next.
+        self._launcher.warm_up()
         return folder
 
     async def start(self, order: JobOrder, spec: dict[str, object], paid_through_ms: int) -> Run:
@@ -69,19 +71,19 @@ class SupervisedRuns:
             write_whole(folder / "spec.json", {**spec, "boot_id": self._clock.boot_id})
             first = _Control(paid_through_ms=paid_through_ms, grace_ms=order.stop_grace_ms, stop=False)
             self._control(order.key, first)
-            self._launch(order.key)
-        give_up_ms = self._clock.boot_ms() + _START_WAIT_MS
-        while self._clock.boot_ms() < give_up_ms:
-            run = self.find(order.key)
-            if run is not None:
-                return run
-            exit_ = read_whole(folder / "exit.json")
-            if exit_ is not None:
-                reason = EndReason.COMMAND_UNSTARTABLE if exit_.get("unstartable") else EndReason.START_FAILED
-                raise StartError(reason, str(exit_.get("never_started", "it did not start")))
-            if self._has_failed(order.key):
-                break
-            await self._clock.sleep_ms(5)
+        await self._bring_up(
+            order.key,
+            until=lambda: (folder / "started.json").exists() or (folder / "exit.json").exists(),
+            # The lock is its first deed: whoever did not get so far has started nothing.
+            may_launch=lambda: not (folder / "lock").exists(),
+        )
+        run = self.find(order.key)
+        if run is not None:
+            return run
+        exit_ = read_whole(folder / "exit.json")
+        if exit_ is not None:
+            reason = EndReason.COMMAND_UNSTARTABLE if exit_.get("unstartable") else EndReason.START_FAILED
+            raise StartError(reason, str(exit_.get("never_started", "it did not start")))
         # Should it come up yet, it finds that it must not run.
         self._control(order.key, _Control(paid_through_ms=0, grace_ms=0, stop=True))
         raise StartError(
@@ -102,29 +104,32 @@ class SupervisedRuns:
         return (self.of(key) / "exit.json").exists()
 
     def is_supervised(self, key: AttemptKey) -> bool:
-        """Does a supervisor hold the run's lock? Asking does not take it."""
+        """Does a supervisor hold the run's lock?"""
+        return self.supervisor_pid(key) is not None
+
+    def supervisor_pid(self, key: AttemptKey) -> int | None:
+        """Who holds the run's lock. Asking does not take it."""
         try:
             lock = os.open(self.of(key) / "lock", os.O_RDWR)
         except FileNotFoundError:
-            return False
+            return None
         try:
             answer = fcntl.fcntl(lock, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         finally:
             os.close(lock)
-        kind: int = _FLOCK.unpack(answer)[0]
-        return kind != fcntl.F_UNLCK
+        kind, _, _, _, pid = _FLOCK.unpack(answer)
+        return None if kind == fcntl.F_UNLCK else int(pid)
 
     async def supervise_again(self, key: AttemptKey) -> None:
         """Where a run goes on without its supervisor, give it a new one. (One that is there stays.)"""
         async with self._launching:
             if self.find(key) is None or self.is_supervised(key) or self.has_ended(key):
                 return
-            self._launch(key)
-            give_up_ms = self._clock.boot_ms() + _START_WAIT_MS
-            while not self.is_supervised(key) and not self.has_ended(key):
-                if self._has_failed(key) or self._clock.boot_ms() >= give_up_ms:
-                    return
-                await self._clock.sleep_ms(5)
+            await self._bring_up(
+                key,
+                until=lambda: self.is_supervised(key) or self.has_ended(key),
+                may_launch=lambda: not self.is_supervised(key),
+            )
 
     async def output(self, key: AttemptKey, offset: int) -> AsyncIterator[tuple[OutputChunk, ...]]:
         reader = OutputReader(self.of(key) / "output", offset)
@@ -132,7 +137,7 @@ class SupervisedRuns:
         try:
             while True:
                 # Looked at before the last read: what a dead supervisor wrote is complete by then.
-                alive = self.is_supervised(key)
+                heard, alive = self._heard(key), self.is_supervised(key)
                 found = reader.read()
                 if found:
                     yield tuple(found)
@@ -140,8 +145,8 @@ class SupervisedRuns:
                 elif reader.ended or not alive:
                     return
                 else:
-                    await self._clock.sleep_ms(poll_ms)
-                    poll_ms = min(2 * poll_ms, _POLL_MS_MAX)
+                    await self._pause(key, heard, poll_ms)
+                    poll_ms = min(2 * poll_ms, self._poll_ms_max(key))
         finally:
             reader.close()
 
@@ -154,14 +159,14 @@ class SupervisedRuns:
         folder = self.of(key)
         poll_ms = _POLL_MS
         while True:
-            alive = self.is_supervised(key)
+            heard, alive = self._heard(key), self.is_supervised(key)
             exit_ = read_whole(folder / "exit.json")
             if exit_ is not None:
                 return _run_end(exit_)
             if not alive:
                 return None
-            await self._clock.sleep_ms(poll_ms)
-            poll_ms = min(poll_ms + 1, _POLL_MS_MAX)
+            await self._pause(key, heard, poll_ms)
+            poll_ms = min(poll_ms + 1, self._poll_ms_max(key))
 
     def renew(self, key: AttemptKey, paid_through_ms: int) -> None:
         control = self._read_control(key)
@@ -180,13 +185,21 @@ class SupervisedRuns:
             give_up_ms = self._clock.boot_ms() + _END_WAIT_MS
             while self.is_supervised(key) and self._clock.boot_ms() < give_up_ms:
                 await self._clock.sleep_ms(_POLL_MS)
-        process = self._supervisors.pop(key, None)
-        if process is not None:
-            if process.poll() is None:
-                process.kill()
-            await asyncio.to_thread(process.wait)
+        pid = self.supervisor_pid(key)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            while self.is_supervised(key):
+                await self._clock.sleep_ms(_POLL_MS)
+
+    def is_cleared(self, key: AttemptKey) -> bool:
+        """Did its supervisor see to it that nothing of the run is left?"""
+        return (self.of(key) / "cleared").exists()
 
     async def remove(self, key: AttemptKey) -> None:
+        news = self._news.pop(key, None)
+        if news is not None:
+            news.close()
         await asyncio.to_thread(shutil.rmtree, self.of(key), ignore_errors=True)
 
     def held(self) -> frozenset[AttemptKey]:
@@ -198,34 +211,61 @@ class SupervisedRuns:
         return frozenset(keys)
 
     def let_go(self) -> None:
-        for process in self._supervisors.values():
-            if process.poll() is None:
-                # It goes on without us; Popen would complain of it when it is collected.
-                process.returncode = 0
+        """Forget them. They go on without us."""
+        for news in self._news.values():
+            news.close()
+        self._news.clear()
+        self._launcher.close()
 
-    def _launch(self, key: AttemptKey) -> None:
-        self._reap()
-        folder = self.of(key)
-        root = Path(agent.__file__).parent.parent
-        with (folder / "supervisor.log").open("ab") as log:
-            self._supervisors[key] = subprocess.Popen(
-                # Without site-packages: it needs none, starts in a blink and stays small.
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, str(root), str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-            )
+    async def _bring_up(
+        self, key: AttemptKey, *, until: Callable[[], bool], may_launch: Callable[[], bool]
+    ) -> None:
+        """Have a supervisor and wait for what it does; in vain where it dies before, or none comes."""
+        began_ms, cold = self._clock.boot_ms(), False
+        if not self.is_supervised(key) and not until():
+            self._launch(key)
+        while True:
+            heard, gone = self._heard(key), self._is_gone(key)
+            if until():
+                return
+            waited_ms = self._clock.boot_ms() - began_ms
+            if (gone or waited_ms >= _SPAWNER_WAIT_MS) and not cold and may_launch():
+                # A spawner that was killed takes along what was asked of it; one that is stuck, we kill.
+                if not gone:
+                    self._launcher.drop_spawner()
+                cold = True
+                self._launch(key, cold=True)
+            elif gone or waited_ms >= _START_WAIT_MS:
+                return
+            else:
+                await self._pause(key, heard, _POLL_MS)
 
-    def _reap(self) -> None:
-        for key, process in list(self._supervisors.items()):
-            if process.poll() is not None:
-                del self._supervisors[key]
+    def _launch(self, key: AttemptKey, *, cold: bool = False) -> None:
+        news = self._news.pop(key, None)
+        if news is not None:
+            news.close()
+        self._news[key] = self._launcher.launch(self.of(key), cold=cold)
 
-    def _has_failed(self, key: AttemptKey) -> bool:
-        process = self._supervisors.get(key)
-        return process is not None and process.poll() is not None and not self.has_ended(key)
+    def _is_gone(self, key: AttemptKey) -> bool:
+        news = self._news.get(key)
+        return news.ended if news is not None else not self.is_supervised(key)
+
+    def _heard(self, key: AttemptKey) -> int:
+        """How much we have heard from the supervisor; to be asked before its files are looked at."""
+        news = self._news.get(key)
+        return news.count if news is not None else 0
+
+    async def _pause(self, key: AttemptKey, heard: int, longest_ms: int) -> None:
+        """Until there is news, where its supervisor tells us any, or that long."""
+        news = self._news.get(key)
+        if news is not None and not news.ended:
+            await news.after(heard, self._clock, longest_ms)
+        else:
+            await self._clock.sleep_ms(longest_ms)
+
+    def _poll_ms_max(self, key: AttemptKey) -> int:
+        news = self._news.get(key)
+        return _POLL_MS_MAX if news is None or news.ended else _LOOK_MS_MAX
 
     def _read_control(self, key: AttemptKey) -> _Control | None:
         fields = read_whole(self.of(key) / "control.json")

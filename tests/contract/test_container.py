@@ -1,6 +1,8 @@
 """The plan on a real engine: what a job finds inside, which bypasses are closed, what is refused."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -287,7 +289,9 @@ async def test_a_run_goes_on_when_its_supervisor_is_killed(executor, docker_clie
     await begin(executor, job)
     async for _ in executor.output(job, 0):
         break
-    executor._runs._supervisors[job.key].kill()
+    pid = executor._runs.supervisor_pid(job.key)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(20):
         end = await executor.wait(job)
     assert (end.reason, end.exit_code) == (EndReason.EXITED, 4)

@@ -31,13 +31,18 @@ _numbers = itertools.count(1)
 class Bench:
     """One executor with what it runs on. `again` makes a second one, as an agent that was restarted would."""
 
-    again: Callable[[], Executor]
+    make: Callable[[], Executor]
     command: Callable[[Script], tuple[str, ...]]
     world: FakeWorld | None = None
-    executor: Executor = field(init=False)
+    made: list[Executor] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.executor = self.again()
+    @property
+    def executor(self) -> Executor:
+        return self.made[0] if self.made else self.again()
+
+    def again(self) -> Executor:
+        self.made.append(self.make())
+        return self.made[-1]
 
     def order(self, script: Script, *, grace_ms: int = 2_000, epoch: int = 1) -> JobOrder:
         key = AttemptKey(attempt_id=f"attempt_{next(_numbers)}", epoch=epoch)
@@ -99,8 +104,8 @@ async def _clear(bench: Bench) -> None:
     for key in await executor.held():
         await executor.destroy(key)
     assert not await executor.held()
-    await executor.close()
-    await bench.executor.close()
+    for made in bench.made:
+        await made.close()
 
 
 def shell(script: Script) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.settings import EXAMPLE, Settings, parse
 from tests.rig.parts import wait_until
-from tests.support.agent_process import AgentProcess, job_processes, supervisors
+from tests.support.agent_process import AgentProcess, job_processes, spawner, supervisors
 from tests.support.fake_coordinator import HOST_ID, FakeCoordinator, Taken, desired_attempt
 from usance.v1 import host_pb2, types_pb2
 
@@ -120,6 +120,39 @@ def test_ten_kills_lose_nothing_and_double_nothing(tell):
         assert (last.exit_code, last.end_reason) == (7, types_pb2.END_REASON_EXITED)
         assert len({report.container_id for report in taken.reports if report.container_id}) == 1
         assert 400 * 20 <= last.run_ms < 60_000
+
+    tell(story)
+
+
+def test_runs_outlive_agent_and_spawner_whichever_is_killed(tell, tmp_path):
+    """Also in the moment in which they start: then they start once, by whoever comes next."""
+
+    async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
+        def begin(name: str) -> Taken:
+            script = f"echo x >> {tmp_path}/{name}; " + NUMBERED.format(count=100)
+            return coordinator.want(desired_attempt("sh", "-c", script, attempt_id=name))
+
+        jobs = {"first": begin("first")}
+        await coordinator.until(lambda: jobs["first"].last.run_ms > 0, "the first runs")
+        for number in range(9):
+            name = f"job_{number}"
+            jobs[name] = begin(name)
+            if number % 2:
+                await coordinator.until(lambda name=name: bool(jobs[name].reports), "it is taken on")  # type: ignore[misc]
+            else:
+                await coordinator.until(lambda name=name: bool(jobs[name].stdout), "it runs")  # type: ignore[misc]
+            forker = spawner(agent.pid)
+            if number % 3 and forker is not None:
+                os.kill(forker, signal.SIGKILL)
+            if number % 3 != 1:
+                await agent.kill()
+                await agent.start()
+        for name, taken in jobs.items():
+            await coordinator.until(lambda taken=taken: taken.complete, f"{name} is complete", deadline_s=60)  # type: ignore[misc]
+            last = check_complete(taken)
+            assert bytes(taken.stdout) == numbered(100)
+            assert (last.exit_code, last.end_reason) == (7, types_pb2.END_REASON_EXITED)
+            assert (tmp_path / name).read_text() == "x\n"
 
     tell(story)
 

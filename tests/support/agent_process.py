@@ -8,6 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agent.executor.runs import SupervisedRuns
+from runtime.clock import SystemClock
+
 REPOSITORY = Path(__file__).parents[2]
 PROCESS_FLAGS = (
     *("--executor", "process", "--allow-process-executor"),
@@ -26,6 +29,11 @@ class AgentProcess:
         self._env = dict(env or os.environ)
         self._process: asyncio.subprocess.Process | None = None
         self.log = state_dir.with_suffix(".log")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def command(self, *arguments: str, flags: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run another of its commands to its end."""
@@ -75,8 +83,23 @@ class AgentProcess:
 
 
 def supervisors(state_dir: Path) -> list[int]:
-    """Processes that name the folder on their command line, as supervisors do."""
-    return _processes("cmdline", str(state_dir / "runs"))
+    """Processes that hold the lock of one of its runs."""
+    runs = SupervisedRuns(state_dir / "runs", SystemClock())
+    found = (runs.supervisor_pid(key) for key in runs.held())
+    return [pid for pid in found if pid is not None]
+
+
+def spawner(agent_pid: int) -> int | None:
+    """The agent's living child that forks supervisors for it."""
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().partition(" (")[2].rpartition(") ")
+        except OSError:  # no process, or it has just ended
+            continue
+        state, parent, *_ = fields[2].split()
+        if fields[0] == "usance-spawner" and int(parent) == agent_pid and state != "Z":
+            return int(entry.name)
+    return None
 
 
 def job_processes(attempt: str) -> list[int]:

@@ -11,12 +11,17 @@ A folder per run holds
                  agent removes those it has stored; when too many lie there, reading stops and the command
                  blocks
   exit.json      from the supervisor: how and when the command ended
+  cleared        from the supervisor, with its last breath: nothing of the command is left
+
+The agent that started a supervisor also holds the other end of a pipe, its news: a byte says that something
+here has changed, and its end that the supervisor is gone. All that is told so can be read here, too.
 
 A frame is one byte of stream (1 standard output, 2 standard error, 0 the end of everything), four bytes of
 length, and the bytes.
 """
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -30,62 +35,89 @@ FILE_BYTES = 1 << 20
 FILES_MAX = 8
 
 
-def write_whole(path: Path, content: dict[str, Any]) -> None:
+def write_whole(path: str | Path, content: dict[str, Any]) -> None:
     """Readers see the old content or the new, never a part."""
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(content), encoding="utf-8")
-    fresh.replace(path)
-
-
-def read_whole(path: Path) -> dict[str, Any] | None:
+    fresh = f"{path}.new"
+    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        os.write(file, json.dumps(content).encode())
+    finally:
+        os.close(file)
+    os.rename(fresh, path)
+
+
+def read_whole(path: str | Path) -> dict[str, Any] | None:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        raw = b""
+        while more := os.read(file, READ_BYTES):
+            raw += more
+    finally:
+        os.close(file)
+    content = json.loads(raw.decode())
     assert isinstance(content, dict)
     return content
+
+
+class News:
+    """The writing end of the pipe to the agent that started us. It may be full, or that agent gone."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def tell(self) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            os.write(self._descriptor, b"!")
+        except OSError:
+            return
 
 
 class Output:
     """The writing end of the output files. It goes on where a supervisor before it stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self._folder = folder
         self._offset = _written(folder)
         self._begin_file()
 
     def write(self, stream: int, data: bytes) -> None:
         if self._offset - self._file_offset >= FILE_BYTES:
-            self._file.close()
+            os.close(self._file)
             self._begin_file()
-        self._file.write(FRAME.pack(stream, len(data)) + data)
+        frame = FRAME.pack(stream, len(data)) + data
+        while frame:
+            frame = frame[os.write(self._file, frame) :]
         self._offset += len(data)
 
     def is_full(self) -> bool:
         """Also when the last look at the command's output filled one file and began the next."""
-        count = sum(1 for _ in self._folder.iterdir())
+        count = len(os.listdir(self._folder))
         return count > FILES_MAX or (count == FILES_MAX and self._offset - self._file_offset >= FILE_BYTES)
 
     def _begin_file(self) -> None:
-        path = self._folder / f"{self._offset:020d}"
-        self._file = path.open("ab", buffering=0)
+        path = f"{self._folder}/{self._offset:020d}"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._file_offset = self._offset
 
 
-def _written(folder: Path) -> int:
+def _written(folder: str) -> int:
     """Up to which offset there are whole frames; a half one is cut off."""
-    files = sorted(folder.iterdir())
-    if not files:
+    names = os.listdir(folder)
+    if not names:
         return 0
-    raw = files[-1].read_bytes()
-    offset, position = int(files[-1].name), 0
+    last = Path(folder) / max(names)
+    raw = last.read_bytes()
+    offset, position = int(last.name), 0
     while len(raw) - position >= FRAME.size:
         length = FRAME.unpack_from(raw, position)[1]
         if len(raw) - position < FRAME.size + length:
             break
         position += FRAME.size + length
         offset += length
-    with files[-1].open("r+b") as file:
-        file.truncate(position)
+    os.truncate(last, position)
     return offset

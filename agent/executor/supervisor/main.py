@@ -9,10 +9,9 @@ import fcntl
 import os
 import select
 import signal
-from pathlib import Path
 
 from agent.executor.supervisor.clock import boot_ms
-from agent.executor.supervisor.files import READ_BYTES, STREAM_END, Output, read_whole, write_whole
+from agent.executor.supervisor.files import READ_BYTES, STREAM_END, News, Output, read_whole, write_whole
 from agent.executor.supervisor.target import Ended, NeverStartedError, Started, Target
 
 _PAUSE_MS = 50
@@ -20,18 +19,21 @@ _PAUSE_MS = 50
 _LOOK_MS = 5_000
 _DRAIN_MS = 10_000
 _KILL_AGAIN_MS = 1_000
+# Who has heard of output looks for more at least so often.
+_OUTPUT_NEWS_MS = 20
 
 
 class Supervisor:
     """One run, from its start to its end."""
 
-    def __init__(self, folder: Path, target: Target, boot_id: str) -> None:
+    def __init__(self, folder: str, target: Target, boot_id: str, news: News) -> None:
         self._folder = folder
+        self._news = news
+        self._output_news_at_ms = 0
         self._target = target
         self._boot_id = boot_id
-        self._output = Output(folder / "output")
         # Opened for both ways, so that it never reads as ended when the agent goes away.
-        self._wake = os.open(folder / "wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = os.open(f"{folder}/wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals, signals_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(signals_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -45,7 +47,7 @@ class Supervisor:
 
     def run(self) -> None:
         self._read_control()
-        before = read_whole(self._folder / "started.json")
+        before = read_whole(f"{self._folder}/started.json")
         if before is not None:
             started = Started(run_id=before["run_id"], start_boot_ms=before["start_boot_ms"])
             self._target.resume(started)
@@ -59,16 +61,19 @@ class Supervisor:
                 self._never(str(error), unstartable=error.unstartable)
                 return
             write_whole(
-                self._folder / "started.json",
+                f"{self._folder}/started.json",
                 {"run_id": started.run_id, "start_boot_ms": started.start_boot_ms, "boot_id": self._boot_id},
             )
+            self._news.tell()
         self._start_ms = started.start_boot_ms
+        self._output = Output(f"{self._folder}/output")
         ended = self._watch()
         # At once: while it is not written the agent goes on metering.
         self._write_exit(ended)
-        self._target.clear_up()
+        self._news.tell()
+        cleared = self._target.clear_up()
         self._drain()
-        self._output.write(STREAM_END, b"")
+        self._finish(cleared=cleared)
 
     def _watch(self) -> Ended:
         while True:
@@ -95,6 +100,10 @@ class Supervisor:
             os.read(own, READ_BYTES)
         for stream, data in self._target.read(ready - {self._wake, self._signals}):
             self._output.write(stream, data)
+            now_ms = boot_ms()
+            if now_ms >= self._output_news_at_ms:
+                self._output_news_at_ms = now_ms + _OUTPUT_NEWS_MS
+                self._news.tell()
 
     def _timeout_ms(self, *, full: bool) -> int:
         due_ms = self._kill_at_ms
@@ -108,7 +117,7 @@ class Supervisor:
         self._told_to_stop = True
 
     def _read_control(self) -> None:
-        control = read_whole(self._folder / "control.json")
+        control = read_whole(f"{self._folder}/control.json")
         assert control is not None
         self._paid_through_ms = int(control["paid_through_ms"])
         self._grace_ms = int(control["grace_ms"])
@@ -130,7 +139,7 @@ class Supervisor:
 
     def _write_exit(self, ended: Ended) -> None:
         write_whole(
-            self._folder / "exit.json",
+            f"{self._folder}/exit.json",
             {
                 "exit_code": ended.exit_code,
                 "run_ms": ended.run_ms,
@@ -143,25 +152,35 @@ class Supervisor:
         )
 
     def _never(self, detail: str, *, unstartable: bool) -> None:
-        write_whole(self._folder / "exit.json", {"never_started": detail, "unstartable": unstartable})
+        write_whole(f"{self._folder}/exit.json", {"never_started": detail, "unstartable": unstartable})
+        self._output = Output(f"{self._folder}/output")
+        self._finish(cleared=True)
+
+    def _finish(self, *, cleared: bool) -> None:
+        if cleared:
+            os.close(os.open(f"{self._folder}/cleared", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._output.write(STREAM_END, b"")
+        self._news.tell()
 
 
-def main(folder: Path) -> None:
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def main(folder: str, news: int | None = None) -> None:
+    """`news` is a descriptor, of which nobody but us is to have a copy: its end is ours."""
+    if news is not None:
+        fcntl.fcntl(news, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # A record lock: others can ask who holds it without taking it, and the command does not inherit it.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # the run has its supervisor
-    if (folder / "exit.json").exists():
+    if os.access(f"{folder}/exit.json", os.F_OK):
         return  # it is over
-    spec = read_whole(folder / "spec.json")
+    spec = read_whole(f"{folder}/spec.json")
     assert spec is not None
-    Supervisor(folder, _target(spec, folder), spec["boot_id"]).run()
+    Supervisor(folder, _target(spec, folder), spec["boot_id"], News(news)).run()
 
 
-def _target(spec: dict[str, object], folder: Path) -> Target:
+def _target(spec: dict[str, object], folder: str) -> Target:
     if "container" in spec:
         from agent.executor.supervisor.container import ContainerTarget
 

@@ -5,9 +5,9 @@ import ctypes
 import os
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,23 @@ from agent.executor.supervisor.files import READ_BYTES, STREAM_STDERR, STREAM_ST
 from agent.executor.supervisor.target import Ended, NeverStartedError, Started
 
 _CLEAR_UP_MS = 10_000
+# How a complaint about a start begins: is the command at fault?
+_UNSTARTABLE, _NOT_UNSTARTABLE = b"!", b"?"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+@cache
+def prepare() -> Callable[..., int]:
+    """Load what a start needs; before a fork this need not be done again after it."""
+    prctl: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return prctl
 
 
 class ProcessTarget:
     """A Target that is our child, in a session of its own."""
 
-    def __init__(self, spec: dict[str, Any], folder: Path) -> None:
+    def __init__(self, spec: dict[str, Any], folder: str) -> None:
         self._spec = spec
         self._folder = folder
         self._pipes: dict[int, int] = {}
@@ -32,35 +41,25 @@ class ProcessTarget:
         self._end: Ended | None = None
 
     def start(self) -> Started:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl = prepare()
         # What the command leaves behind becomes our child instead of init's, so we can find and end it.
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        try:
-            process = subprocess.Popen(
-                self._spec["command"],
-                env=self._spec["env"],
-                cwd=self._folder / "work",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=self._limits(prctl),  # noqa: PLW1509  we have no threads
-            )
-        except OSError as error:
-            detail = f"{self._spec['command'][0]}: {error.strerror}"
-            raise NeverStartedError(detail, unstartable=True) from error
-        except subprocess.SubprocessError as error:
-            raise NeverStartedError(f"the limits can't be set: {error}", unstartable=False) from error
-        # After it runs, not before: the difference is not to be paid.
-        self._start_ms = boot_ms()
-        self._child = process.pid
-        process.returncode = 0  # we reap it ourselves
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self._files = (process.stdout, process.stderr)
-        self._pipes = {process.stdout.fileno(): STREAM_STDOUT, process.stderr.fileno(): STREAM_STDERR}
+        output, errors, complaint = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+        self._child = os.fork()
+        if self._child == 0:
+            self._become_command(prctl, output[1], errors[1], complaint[1])
+        for _, its in (output, errors, complaint):
+            os.close(its)
+        self._pipes = {output[0]: STREAM_STDOUT, errors[0]: STREAM_STDERR}
         for pipe in self._pipes:
             os.set_blocking(pipe, False)
+        said = os.read(complaint[0], READ_BYTES)  # nothing, as soon as the command runs
+        os.close(complaint[0])
+        if said:
+            os.waitpid(self._child, 0)
+            raise NeverStartedError(said[1:].decode(errors="replace"), unstartable=said[:1] == _UNSTARTABLE)
+        # After it runs, not before: the difference is not to be paid.
+        self._start_ms = boot_ms()
         return Started(run_id=f"process-{self._child}-{self._start_ms}", start_boot_ms=self._start_ms)
 
     def resume(self, started: Started) -> None:
@@ -97,23 +96,24 @@ class ProcessTarget:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def clear_up(self) -> None:
+    def clear_up(self) -> bool:
         until_ms = boot_ms() + _CLEAR_UP_MS
-        while boot_ms() < until_ms:
-            self._reap()
-            if not _descendants():
-                return
+        while self._reap():
+            if boot_ms() >= until_ms:
+                return False
             self.kill()
             time.sleep(0.005)
+        return True
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Whether there are children yet: without any, nothing is left of the command, orphans included."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if pid == self._child:
                 code = os.waitstatus_to_exitcode(status)
                 # As a shell says it: 128 and the signal's number.
@@ -121,27 +121,48 @@ class ProcessTarget:
                     exit_code=code if code >= 0 else 128 - code, run_ms=boot_ms() - self._start_ms
                 )
 
-    def _limits(self, prctl: Callable[..., int]) -> Callable[[], None]:
+    def _become_command(self, prctl: Callable[..., int], output: int, errors: int, complaint: int) -> None:
+        """Never returns."""
+        command = self._spec["command"]
+        blame, what = _NOT_UNSTARTABLE, "the limits can't be set"
+        try:
+            os.setsid()
+            self._limit(prctl)
+            os.chdir(f"{self._folder}/work")
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            for source, target in ((null, 0), (output, 1), (errors, 2)):
+                os.dup2(source, target)
+            # What Python changed for itself.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            blame, what = _UNSTARTABLE, command[0]
+            os.execvpe(command[0], command, self._spec["env"])  # noqa: S606  the buyer gave arguments
+        except OSError as error:
+            os.write(complaint, blame + f"{what}: {error.strerror}".encode())
+        except BaseException as error:  # noqa: BLE001  the top of a process
+            os.write(complaint, blame + f"{what}: {error}".encode())
+        finally:
+            os._exit(127)
+
+    def _limit(self, prctl: Callable[..., int]) -> None:
         spec = self._spec
-
-        def apply() -> None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            nofile = min(spec["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-            if spec["memory_bytes"]:
-                # Of its own writable memory; a limit of the address space would stop CUDA, which reserves
-                # far more than it uses.
-                resource.setrlimit(resource.RLIMIT_DATA, (spec["memory_bytes"],) * 2)
-            if spec["cpu_count"]:
-                usable = sorted(os.sched_getaffinity(0))
-                os.sched_setaffinity(0, usable[: spec["cpu_count"]])
-            os.nice(spec["nice"])
-            Path("/proc/self/oom_score_adj").write_text(str(spec["oom_score_adj"]), encoding="ascii")
-            os.umask(0o077)
-            signal.set_wakeup_fd(-1)
-
-        return apply
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        nofile = min(spec["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+        if spec["memory_bytes"]:
+            # Of its own writable memory; a limit of the address space would stop CUDA, which reserves
+            # far more than it uses.
+            resource.setrlimit(resource.RLIMIT_DATA, (spec["memory_bytes"],) * 2)
+        if spec["cpu_count"]:
+            usable = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, usable[: spec["cpu_count"]])
+        os.nice(spec["nice"])
+        adjustment = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(adjustment, str(spec["oom_score_adj"]).encode())
+        os.close(adjustment)
+        os.umask(0o077)
+        signal.set_wakeup_fd(-1)
 
 
 def _descendants() -> list[int]:

@@ -1,8 +1,7 @@
 """What a supervisor asks of the command it stands beside."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class NeverStartedError(Exception):
@@ -14,16 +13,14 @@ class NeverStartedError(Exception):
         self.unstartable = unstartable
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(NamedTuple):
     """A command that runs."""
 
     run_id: str
     start_boot_ms: int
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """A command's end. `lost` says that whoever ran it lost it, and the rest is guesswork; `unstartable`,
     that there was no command to run after all; `note` is what else a person should know."""
 
@@ -66,6 +63,6 @@ class Target(Protocol):
 
     def kill(self) -> None: ...
 
-    def clear_up(self) -> None:
-        """After the end: nothing that the command started outlives it."""
+    def clear_up(self) -> bool:
+        """After the end: nothing that the command started outlives it. Says whether that is so now."""
         ...
