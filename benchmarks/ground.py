@@ -116,7 +116,9 @@ class Ground:
             assert outcome.ok, outcome
         for host, attempt in pairs:
             tx.insert_job(_job(f"job_{attempt}", self.buyer_id, now))
-            assert tx.insert_attempt(_attempt(attempt, host, self.seller_id, now))
+            made = _attempt(attempt, host, self.seller_id, now)
+            tx.own_gpus(host, [gpu.uuid for gpu in made.gpus])
+            assert tx.insert_attempt(made)
 
     def _certify(self, names: list[str], attempts: dict[str, list[str]], now_ms: int) -> None:
         """What the simulated agents need. They share a key: it is the handshakes that are to be real."""

@@ -25,7 +25,7 @@ from coordinator.api.people import AccountServicer, AdminServicer, SellerService
 from coordinator.domain.account import Account, Role
 from coordinator.domain.turns import Lane, Served
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, reap, schedule, synchronize
+from coordinator.services import accounts, audit, gpus, reap, schedule, synchronize
 from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
@@ -179,6 +179,7 @@ async def _reap(edge: Edge) -> None:
         def look(tx: Transaction) -> None:
             synchronize.heard(tx, heard)
             reap.pass_once(tx, started, rules.beat_interval_ms, rules.reconnect_window_ms, now)
+            gpus.pass_once(tx, now.wall_ms)
 
         try:
             await edge.write(look)

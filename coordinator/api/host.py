@@ -254,7 +254,10 @@ class _Session:
     async def _logs(self, message: h.LogReport) -> None:
         chunks, epoch = convert.chunks(message), message.epoch
         name = validate.name("logs.attempt_id", message.attempt_id)
-        self._keep(await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks)))
+        now = self._edge.now()
+        self._keep(
+            await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks, now))
+        )
 
     def _keep(self, ack: Ack | None) -> None:
         if ack is not None:

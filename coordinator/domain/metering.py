@@ -84,8 +84,10 @@ def elapsed_ms(earlier: Stamp, later: Stamp) -> int:
     return max(0, later.wall_ms - earlier.wall_ms)
 
 
-def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window_ms: int) -> Meter | Lie:
-    """The host shows the container alive, or just ended."""
+def sight(
+    meter: Meter, container_id: str, host_boot_id: str, run_ms_more: int, now: Stamp, window_ms: int
+) -> Meter | Lie:
+    """The host shows the container alive, or just ended, and says how much longer it has run by now."""
     if meter.sighted is None:
         return changed(meter, container_id=container_id, host_boot_id=host_boot_id, sighted=now)
     if container_id != meter.container_id:
@@ -96,10 +98,25 @@ def sight(meter: Meter, container_id: str, host_boot_id: str, now: Stamp, window
     gap_ms = elapsed_ms(meter.sighted, now)
     if gap_ms > window_ms:
         return changed(meter, sighted=now)
+    if meter.sighted.boot_id != now.boot_id:
+        # Our wall clock may have jumped while we were away: what it adds beyond the run would pay for later.
+        gap_ms = min(gap_ms, max(0, run_ms_more))
     if meter.stop_asked is not None:
-        # Whichever of "seen until now" and "asked to stop" came first ends the payable time.
-        gap_ms = min(gap_ms, elapsed_ms(meter.sighted, meter.stop_asked))
+        gap_ms = _before_stop_ms(meter.sighted, meter.stop_asked, now, gap_ms)
     return changed(meter, sighted=now, witnessed_ms=meter.witnessed_ms + gap_ms)
+
+
+def _before_stop_ms(sighted: Stamp, stop_asked: Stamp, now: Stamp, gap_ms: int) -> int:
+    """How much of the time between two sightings lies before the stop was asked for.
+
+    Only moments of one boot are compared: by the wall clock what came later may have come first.
+    """
+    if stop_asked.boot_id == now.boot_id:
+        return max(0, gap_ms - elapsed_ms(stop_asked, now))
+    if stop_asked.boot_id == sighted.boot_id:
+        return min(gap_ms, elapsed_ms(sighted, stop_asked))
+    # The stop was before our last reboot but one, or before the last sighting: nobody pays for later time.
+    return 0
 
 
 def sight_by_usage(meter: Meter, host_boot_id: str, now: Stamp, window_ms: int) -> Meter:
@@ -110,7 +127,10 @@ def sight_by_usage(meter: Meter, host_boot_id: str, now: Stamp, window_ms: int) 
     """
     if meter.sighted is None:
         return meter
-    seen = sight(meter, meter.container_id, host_boot_id, now, window_ms)
+    if meter.sighted.boot_id != now.boot_id:
+        # It does not say how long the run has lasted; the beat that comes with it does.
+        return meter
+    seen = sight(meter, meter.container_id, host_boot_id, 0, now, window_ms)
     assert isinstance(seen, Meter), "it is the same container by definition"
     return seen
 

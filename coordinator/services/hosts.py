@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from coordinator.domain.account import Account
+from coordinator.domain.claim import Strike
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Hold, Host, HostRoom, HostState
 from coordinator.domain.refusal import Refusal, RefusalCode, not_found
@@ -44,6 +45,9 @@ def hold(
     """Hold a host back from new jobs, or let it have them again (NONE)."""
 
     def make() -> str:
+        if wish is Hold.NONE and host.hold is Hold.QUARANTINED:
+            # Only the operator comes here: what was before counts no longer, the next lie is the first.
+            tx.insert_strike(host.id, Strike.FORGIVEN, request_id, "", now_ms)
         _hold(tx, host, wish, reason, Cause.PLATFORM if wish is Hold.QUARANTINED else Cause.HOST, now_ms)
         return host.id
 

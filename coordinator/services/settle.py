@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coordinator.domain.claim import Strike
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Lie, Line, Stamp, accept, sight_by_usage
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
-from coordinator.services.hosts import existing, quarantine
+from coordinator.services.strikes import strike
 from coordinator.store.ports import Transaction
 from ledger.entries import capture
 from runtime.evidence import UsageRecord
 from runtime.ids import derived_uuid
-
-# One may be an accident, of a disk or of a new version. It is refused all the same.
-LIES_BEFORE_QUARANTINE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,9 @@ def take_in(
             break
         meter, line = accepted
         lines.append(line)
-    after = changed(attempt, meter=meter, lie=lie or "")
+    # What was witnessed by usage alone, the run has lasted longer since its host last said how long.
+    run_ms = attempt.run_ms_reported + meter.witnessed_ms - attempt.meter.witnessed_ms
+    after = changed(attempt, meter=meter, run_ms_reported=run_ms, lie=lie or "")
     return Taken(before=attempt, after=after, lines=lines, lie=lie)
 
 
@@ -86,8 +86,7 @@ def refuse_claim(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Sta
         cause=Cause.HOST,
     )
     tx.append_events([event], now.wall_ms)
-    if tx.lies_of(attempt.host_id) >= LIES_BEFORE_QUARANTINE:
-        quarantine(tx, existing(tx, attempt.host_id), f"claimed what can't be, again: {lie}", now.wall_ms)
+    strike(tx, attempt.host_id, Strike.FALSE_CLAIM, attempt.id, str(lie), now.wall_ms)
     return ask_stop(tx, job, attempt, EndReason.CLAIM_REFUSED, now)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.domain.event import EventKind, NewEvent
-from coordinator.domain.host import HostFacts, HostState, Terms
+from coordinator.domain.host import Host, HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt, Job, JobSpec, LogChunk, LogState, LogTotals, ReportedEnd
 from coordinator.domain.metering import Lie, Stamp, believe, paid_through_ms, sight
 from coordinator.domain.refusal import Refusal, RefusalCode
@@ -19,9 +19,11 @@ from coordinator.domain.states import (
     job_after,
 )
 from coordinator.domain.values import changed
+from coordinator.services import gpus
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC, change_link
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
+from coordinator.services.strikes import judge
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
 
@@ -63,8 +65,9 @@ class Ack:
 
 
 def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: Stamp) -> None:
-    _seen(tx, host_id, now)
-    tx.save_hello(host_id, facts, terms)
+    host = _seen(tx, host_id, now)
+    foreign = tx.save_hello(host_id, facts, terms)
+    gpus.named(tx, host, [gpu.uuid for gpu in facts.gpus], foreign, now.wall_ms)
     tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
 
 
@@ -80,12 +83,16 @@ def beat(
     """Take in what the host holds. What it should hold, `desired` says."""
     _seen(tx, host_id, now)
     known = {attempt.id: attempt for attempt in tx.attempts_on_host(host_id)}
-    named = set()
+    named, strange = set[str](), list[tuple[str, int, AttemptState | None]]()
     for report in reports:
         attempt = known.get(report.attempt_id)
+        if attempt is None or attempt.epoch != report.epoch or _is_undead(attempt, report):
+            strange.append((report.attempt_id, report.epoch, report.state))
         if attempt is not None and attempt.epoch == report.epoch:
             named.add(attempt.id)
             _take(tx, attempt, report, host_boot_id, window_ms, now)
+    if strange:
+        judge(tx, host_id, strange, now.wall_ms)
     for attempt in known.values():
         if attempt.id not in named:
             _missing(tx, attempt, now)
@@ -108,7 +115,7 @@ def usage(
     now: Stamp,
 ) -> Ack | None:
     """None: the attempt is none of this host's, or its epoch is over; the next `desired` says so."""
-    attempt = _own(tx, host_id, attempt_id, epoch)
+    attempt = _own(tx, host_id, attempt_id, epoch, now)
     if attempt is None:
         return None
     after = settle(tx, attempt, records, host_boot_id, window_ms, now)
@@ -117,10 +124,10 @@ def usage(
 
 
 def logs(
-    tx: Transaction, host_id: str, attempt_id: str, epoch: int, chunks: Sequence[LogChunk]
+    tx: Transaction, host_id: str, attempt_id: str, epoch: int, chunks: Sequence[LogChunk], now: Stamp
 ) -> Ack | None:
     """Output is kept in order and without holes: what is known is passed over, what leaves a hole waits."""
-    attempt = _own(tx, host_id, attempt_id, epoch)
+    attempt = _own(tx, host_id, attempt_id, epoch, now)
     if attempt is None:
         return None
     if attempt.log_state is not LogState.OPEN:
@@ -140,11 +147,17 @@ def logs(
     return ack_of(attempt)
 
 
-def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int) -> Attempt | None:
+def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int, now: Stamp) -> Attempt | None:
     attempt = tx.attempt(attempt_id)
     if attempt is None or (attempt.host_id, attempt.epoch) != (host_id, epoch):
+        judge(tx, host_id, [(attempt_id, epoch, None)], now.wall_ms)
         return None
     return attempt
+
+
+def _is_undead(attempt: Attempt, report: Report) -> bool:
+    """Its host told the end of it before: an agent tells an end only when it can't forget it any more."""
+    return attempt.reported_end is not None and report.state is not AttemptState.ENDED
 
 
 def ack_of(attempt: Attempt) -> Ack:
@@ -156,7 +169,7 @@ def ack_of(attempt: Attempt) -> Ack:
     )
 
 
-def _seen(tx: Transaction, host_id: str, now: Stamp) -> None:
+def _seen(tx: Transaction, host_id: str, now: Stamp) -> Host:
     host = tx.host(host_id)
     if host is None:
         # Its certificate is good, but our database is older than it: restored, or another.
@@ -164,6 +177,7 @@ def _seen(tx: Transaction, host_id: str, now: Stamp) -> None:
     tx.save_seen(host_id, now)
     if host.link is not HostState.ONLINE:
         change_link(tx, host, HostState.ONLINE, "connected", now.wall_ms)
+    return host
 
 
 def _take(
@@ -303,13 +317,17 @@ def _sighted(
 def seen_running(
     attempt: Attempt, report: Report, host_boot_id: str, window_ms: int, now: Stamp
 ) -> Attempt | Lie:
-    meter = sight(attempt.meter, report.container_id, host_boot_id, now, window_ms)
+    run_ms_more = report.run_ms - attempt.run_ms_reported
+    meter = sight(attempt.meter, report.container_id, host_boot_id, run_ms_more, now, window_ms)
     if isinstance(meter, Lie):
         return meter
     believed_ms = believe(attempt.meter, report.run_ms, now)
     if isinstance(believed_ms, Lie):
         return believed_ms
     run_ms = max(attempt.run_ms_reported, believed_ms)
+    if report.state is AttemptState.ENDED:
+        # Not how long it has run so far, but in all.
+        run_ms = believed_ms
     return changed(
         attempt,
         meter=meter,

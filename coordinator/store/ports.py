@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.domain.account import Account, Balances
+from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
 from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Terms
@@ -82,7 +83,9 @@ class Hosts(Protocol):
         """Every host with what of it is free."""
         ...
 
-    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None: ...
+    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:
+        """GPUs of nobody's are the host's from now on; answers which are another's."""
+        ...
 
     def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
 
@@ -98,16 +101,56 @@ class Hosts(Protocol):
 
     def save_reliability(self, host_id: str, ppm: int) -> None: ...
 
-    def lies_of(self, host_id: str) -> int:
-        """In how many attempts it claimed what can't be."""
-        ...
-
     def draining(self) -> Sequence[tuple[Host, int]]:
         """Hosts whose sellers want them back, and since when."""
         ...
 
     def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
         """Every host that is not LOST, and when it was last heard."""
+        ...
+
+
+class Claims(Protocol):
+    def own_gpus(self, host_id: str, gpu_uuids: Sequence[str]) -> Sequence[str]:
+        """GPUs of nobody's are the host's from now on; answers which are another's."""
+        ...
+
+    def gpu_owners(self, gpu_uuids: Sequence[str]) -> dict[str, GpuOwner]: ...
+
+    def move_gpu(self, gpu_uuid: str, before_host_id: str, after_host_id: str) -> bool:
+        """From one host to another, whose claim to it is settled by that. False: somebody else was faster."""
+        ...
+
+    def free_gpu(self, gpu_uuid: str) -> None:
+        """It belongs to nobody until a host names it. Nobody else may claim it now."""
+        ...
+
+    def save_named(self, host_id: str, gpu_uuids: Sequence[str], now_ms: int) -> None:
+        """These the host names now, and no others: what it has and does not name is absent from now on."""
+        ...
+
+    def insert_claims(self, host_id: str, gpu_uuids: Sequence[str], now_ms: int) -> Sequence[str]:
+        """Which of them the host had not claimed yet."""
+        ...
+
+    def claims(self, limit: int) -> Sequence[GpuClaim]:
+        """GPUs that a host names and another has, oldest first."""
+        ...
+
+    def claims_about(self, host_ids: Sequence[str]) -> Sequence[GpuClaim]:
+        """Those by or against these hosts."""
+        ...
+
+    def claims_to(self, gpu_uuid: str) -> Sequence[GpuClaim]:
+        """Oldest first."""
+        ...
+
+    def insert_strike(self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> bool:
+        """False: it was told before, or the host has told so many that no more are kept."""
+        ...
+
+    def strikes_of(self, host_ids: Sequence[str], since_ms: int) -> dict[str, int]:
+        """What counts against each of these hosts: since then, and since it was last forgiven."""
         ...
 
 
@@ -249,7 +292,7 @@ class Checks(Protocol):
         ...
 
 
-class Transaction(Accounts, Hosts, Jobs, Money, Checks, Protocol):
+class Transaction(Accounts, Hosts, Claims, Jobs, Money, Checks, Protocol):
     """Jobs, hosts, usage and the ledger, together."""
 
     def wake(self, *topics: str) -> None:

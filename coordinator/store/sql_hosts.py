@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
@@ -20,8 +20,8 @@ from coordinator.domain.standing import host_state
 from coordinator.domain.states import ATTEMPT_LIVE
 from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
-from coordinator.store.sql_part import SqlPart
-from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, host, job
+from coordinator.store.sql_claims import SqlClaims
+from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, gpu_owner, host, job
 
 LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 _NOT_SEEN_YET = HostFacts(
@@ -48,7 +48,7 @@ SAVE_SEEN = (
 _SAVE_RELIABILITY = update(host).where(host.c.id == bindparam("of")).values(reliability_ppm=bindparam("ppm"))
 
 
-class SqlHosts(SqlPart):
+class SqlHosts(SqlClaims):
     def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None:
         self.connection.execute(
             insert(enrolment_token).values(digest=digest, account_id=account_id, expires_ms=expires_ms)
@@ -114,11 +114,14 @@ class SqlHosts(SqlPart):
 
     def rooms(self) -> Sequence[HostRoom]:
         taken = set(self.connection.execute(select(attempt_gpu.c.gpu_uuid)).scalars())
+        owners = {row.gpu_uuid: row.host_id for row in self.connection.execute(select(gpu_owner))}
         memory, cpu = self._taken()
         return [
             HostRoom(
                 host=h,
-                free=tuple(gpu for gpu in h.facts.gpus if gpu.uuid not in taken),
+                free=tuple(
+                    gpu for gpu in h.facts.gpus if gpu.uuid not in taken and owners.get(gpu.uuid) == h.id
+                ),
                 memory_bytes_taken=memory[h.id],
                 cpu_milli_taken=cpu[h.id],
             )
@@ -138,12 +141,13 @@ class SqlHosts(SqlPart):
             cpu[row.host_id] += row.spec["cpu_milli"]
         return memory, cpu
 
-    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None:
+    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:
         self.beside.execute(
             update(host)
             .where(host.c.id == host_id)
             .values(facts=facts_to_json(facts), terms=terms_to_json(terms))
         )
+        return self.own_gpus(host_id, [gpu.uuid for gpu in facts.gpus])
 
     def save_seen(self, host_id: str, stamp: Stamp) -> None:
         self.save_standings({host_id: stamp}, {})
@@ -181,10 +185,6 @@ class SqlHosts(SqlPart):
 
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self.save_standings({}, {host_id: ppm})
-
-    def lies_of(self, host_id: str) -> int:
-        lied = select(func.count()).where(attempt.c.host_id == host_id, attempt.c.lie != "")
-        return self.connection.execute(lied).scalar_one()
 
     def draining(self) -> Sequence[tuple[Host, int]]:
         rows = self.connection.execute(HOST.where(host.c.hold == str(Hold.DRAINING))).mappings()

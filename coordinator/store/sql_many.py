@@ -73,7 +73,7 @@ class SqlMany(SqlPart):
     def write_attempts(self, new: Sequence[Attempt]) -> None:
         insert_rows(self.connection, attempt, [{**attempt_facts(a), **attempt_changes(a)} for a in new])
         gpus = [
-            {"gpu_uuid": gpu.uuid, "attempt_id": item.id}
+            {"gpu_uuid": gpu.uuid, "attempt_id": item.id, "host_id": item.host_id}
             for item in new
             if item.state is not AttemptState.ENDED
             for gpu in item.gpus

@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy import event as event_api
 
 from coordinator.domain.account import Role
+from coordinator.domain.claim import Strike
 from coordinator.domain.event import EventKind
 from coordinator.domain.host import Hold, HostState
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
@@ -219,10 +220,10 @@ Index(
     postgresql_where=text(_ATTEMPT_LIVE),
     sqlite_where=text(_ATTEMPT_LIVE),
 )
+# For those who must name an attempt together with its host.
+Index("attempt_id_host_uq", attempt.c.id, attempt.c.host_id, unique=True)
 # What a host must still be told of: see `synchronize.desired`.
 _UNRELEASED = "state <> 'ended' OR log_state = 'open'"
-_LIED = "lie <> ''"
-Index("attempt_lie_ix", attempt.c.host_id, postgresql_where=text(_LIED), sqlite_where=text(_LIED))
 Index(
     "attempt_host_ix",
     attempt.c.host_id,
@@ -230,13 +231,50 @@ Index(
     sqlite_where=text(_UNRELEASED),
 )
 
+# Which host a GPU belongs to: the first that named it, until it is given to another (`services/gpus.py`).
+gpu_owner = Table(
+    "gpu_owner",
+    metadata,
+    Column("gpu_uuid", String(128), primary_key=True),
+    Column("host_id", ForeignKey("host.id"), nullable=False, index=True),
+    # Since when the host does not name it any more.
+    Column("absent_ms", BigInteger),
+)
+Index("gpu_owner_host_uq", gpu_owner.c.gpu_uuid, gpu_owner.c.host_id, unique=True)
+
+# Hosts that name a GPU of another host's; it is not sold from them.
+gpu_claim = Table(
+    "gpu_claim",
+    metadata,
+    Column("gpu_uuid", ForeignKey("gpu_owner.gpu_uuid"), primary_key=True),
+    Column("host_id", ForeignKey("host.id"), primary_key=True, index=True),
+    Column("first_ms", BigInteger, nullable=False),
+)
+
 # Which GPU an attempt has; the row goes when the attempt ends. Its key is the promise that a GPU is never
-# sold twice at the same time.
+# sold twice at the same time; its references, that only the host sells it to which it belongs, and that it
+# belongs to no other while it is sold.
 attempt_gpu = Table(
     "attempt_gpu",
     metadata,
     Column("gpu_uuid", String(128), primary_key=True),
-    Column("attempt_id", ForeignKey("attempt.id"), nullable=False, index=True),
+    Column("attempt_id", String(64), nullable=False, index=True),
+    Column("host_id", String(64), nullable=False),
+    ForeignKeyConstraint(["gpu_uuid", "host_id"], ["gpu_owner.gpu_uuid", "gpu_owner.host_id"]),
+    ForeignKeyConstraint(["attempt_id", "host_id"], ["attempt.id", "attempt.host_id"]),
+)
+
+# What hosts claimed that can't be, each once for each thing that it is about.
+strike = Table(
+    "strike",
+    metadata,
+    Column("host_id", ForeignKey("host.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(32), CheckConstraint(_one_of("kind", Strike), name="kind"), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("happened_ms", BigInteger, nullable=False),
+    UniqueConstraint("host_id", "kind", "subject"),
 )
 
 bill_line = Table(

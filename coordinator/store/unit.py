@@ -268,9 +268,15 @@ class UnitTransaction(SqlTransaction):
                 self._hosts[host_id] = replace(self._hosts[host_id], reliability_ppm=ppm)
         self._holds_back = self._holds_back or bool(seen or reliability_ppm)
 
-    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> None:
+    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:
         self._move(host_id)
-        super().save_hello(host_id, facts, terms)
+        return super().save_hello(host_id, facts, terms)
+
+    def move_gpu(self, gpu_uuid: str, before_host_id: str, after_host_id: str) -> bool:
+        self.flush()
+        self._move(before_host_id)
+        self._move(after_host_id)
+        return super().move_gpu(gpu_uuid, before_host_id, after_host_id)
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         self._move(host_id)

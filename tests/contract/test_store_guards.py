@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from coordinator.domain.claim import Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import LogChunk
@@ -21,7 +22,7 @@ from ledger.engine import make_engine
 from tests.integration.test_ledger_migrations import of_the_ledger, schema_of
 from tests.rig.postgres import Postgres
 from tests.support.store_fixtures import BUYER, DIGEST
-from tests.support.values import attempt, job, meter, record
+from tests.support.values import at, attempt, job, meter, record
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ def tx(market_engine: Engine) -> Iterator[SqlTransaction]:
 def full(market: SqlTransaction) -> SqlTransaction:
     """A market with a row in every append-only table, and a live attempt."""
     market.insert_attempt(attempt())
+    market.insert_host("host_2", DIGEST, at(0))
+    market.own_gpus("host_2", ["GPU-of-host_2"])
     charge = Charge(charge_micro=0, fee_micro=0, earning_micro=0)
     line = Line(record=record(None, 1_000), witnessed_ms=0, billed_through_ms=0, charge=charge)
     market.insert_lines("att_1", [(line, "")])
@@ -44,6 +47,7 @@ def full(market: SqlTransaction) -> SqlTransaction:
     market.remember(BUYER, "r1", DIGEST, "job_1")
     event = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text="a", job_state=JobState.QUEUED)
     market.append_events([event], 1)
+    market.insert_strike("host_1", Strike.FALSE_CLAIM, "att_1", "a figure that can't be", 1)
     return market
 
 
@@ -60,6 +64,7 @@ COLUMN = {
     "event": "happened_ms",
     "log_chunk": "stream",
     "request": "request_id",
+    "strike": "detail",
 }
 
 
@@ -79,7 +84,7 @@ def test_what_was_written_once_stays(full: SqlTransaction, table: str, verb: str
 
 def test_a_gpu_has_one_attempt_whoever_asks(full: SqlTransaction) -> None:
     """Also behind the back of the scheduler."""
-    refused(full, "INSERT INTO attempt_gpu (gpu_uuid, attempt_id) VALUES ('GPU-1', 'att_1')")
+    refused(full, "INSERT INTO attempt_gpu VALUES ('GPU-1', 'att_1', 'host_1')")
 
 
 def test_a_job_has_one_live_attempt(full: SqlTransaction) -> None:
@@ -130,6 +135,14 @@ IMPOSSIBLE = {
     "two accounts of one name": "UPDATE account SET name = 'same'",
     "a used token without its key": "UPDATE enrolment_token SET host_id = 'host_1'",
     "a GPU of no attempt": "UPDATE attempt_gpu SET attempt_id = 'att_9'",
+    "a GPU sold by another host than its attempt's": "UPDATE attempt_gpu SET host_id = 'host_2'",
+    "a GPU sold by a host that it does not belong to": "UPDATE attempt_gpu SET gpu_uuid = 'GPU-of-host_2'",
+    "a GPU that changes hosts while it is sold": "UPDATE gpu_owner SET host_id = 'host_2'"
+    " WHERE gpu_uuid = 'GPU-1'",
+    "a GPU let go of while it is sold": "DELETE FROM gpu_owner WHERE gpu_uuid = 'GPU-1'",
+    "a claim to a GPU of nobody's": "INSERT INTO gpu_claim VALUES ('GPU-x', 'host_1', 1)",
+    "a strike of a kind that does not exist": "INSERT INTO strike VALUES ('host_1', 2, 'odd', 'x', '', 1)",
+    "the same strike twice": "INSERT INTO strike VALUES ('host_1', 2, 'false_claim', 'att_1', '', 1)",
 }
 
 

@@ -65,6 +65,7 @@ def take_in(unit: UnitTransaction, count: int) -> None:
 
 @pytest.mark.parametrize("count", [4, 40])
 def test_many_cost_as_many_statements_as_few(unit: UnitTransaction, count: int) -> None:
+    unit.own_gpus("host_1", [f"GPU-x{n}" for n in range(count)])
     with statements(unit) as said:
         take_in(unit, count)
         unit.flush()

@@ -254,6 +254,10 @@ class Auditor:
     def judge(self) -> None:
         self.look()
         self._bills()
+        for row in self.rows("SELECT host_id, kind, subject FROM strike"):
+            self.require(
+                bool(self.hosts[row["host_id"]].lie), f"an honest host is held to have lied: {row.values()}"
+            )
         for row in self.rows("SELECT * FROM attempt"):
             host = self.hosts[row["host_id"]]
             if not host.lie:

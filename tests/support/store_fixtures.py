@@ -61,4 +61,5 @@ def seed(tx: SqlTransaction) -> None:
     tx.insert_enrolment_token(DIGEST, SELLER, 10**9)
     tx.insert_host("host_1", DIGEST, at(0))
     tx.save_hello("host_1", room().host.facts, room().host.terms)
+    tx.own_gpus("host_1", [f"GPU-{number}" for number in range(1, 10)])
     tx.insert_job(job())

@@ -25,11 +25,11 @@ from tests.support.values import BOOT, HOST_BOOT, WINDOW_MS, at, meter, record
 LATE = at(10**9)
 
 
-def seen(*moments, of=None, container="c", host_boot=HOST_BOOT) -> Meter:
+def seen(*moments, of=None, container="c", host_boot=HOST_BOOT, run_ms_more=10**9) -> Meter:
     """The meter after the container was seen alive at these moments."""
     found = of or meter()
     for moment in moments:
-        after = sight(found, container, host_boot, moment, WINDOW_MS)
+        after = sight(found, container, host_boot, run_ms_more, moment, WINDOW_MS)
         assert isinstance(after, Meter)
         found = after
     return found
@@ -91,18 +91,45 @@ def test_nothing_counts_after_the_stop_was_asked_for():
     assert seen(at(20_000), of=during).witnessed_ms == 7_000
 
 
+def test_over_a_reboot_of_ours_no_more_counts_than_the_host_says_that_it_ran():
+    """Our wall clock was set forth while we were away (seed 3137): that would have paid for later time."""
+    rebooted = at(3, boot_id="next", wall_ms=at(0).wall_ms + 20_000)
+    assert seen(rebooted, of=seen(at(0)), run_ms_more=5_000).witnessed_ms == 5_000
+    assert seen(rebooted, of=seen(at(0)), run_ms_more=-1).witnessed_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("sighted", "stopped", "now", "ms"),
+    [
+        # Each a boot of ours and a time in it; the wall clock says that the stop came late in all of them.
+        (("a", 0), ("a", 7_000), ("b", 9_000), 7_000),
+        (("a", 0), ("b", 7_000), ("b", 9_000), 8_000),
+        (("b", 0), ("a", 7_000), ("b", 9_000), 0),
+        (("b", 0), ("a", 7_000), ("c", 9_000), 0),
+    ],
+)
+def test_a_stop_is_before_or_after_by_the_boot_that_it_belongs_to(sighted, stopped, now, ms):
+    """Told by the wall clock, a stop before our reboot was after it (seed 3099): the buyer paid for later."""
+    walls = {"a": 1_000_000, "b": 1_001_000, "c": 1_002_000}
+    was, stop, seen_at = (
+        at(ms_, boot_id=boot, wall_ms=walls[boot] + ms_) for boot, ms_ in (sighted, stopped, now)
+    )
+    before = replace(seen(was), stop_asked=replace(stop, wall_ms=stop.wall_ms + 10**6))
+    assert seen(seen_at, of=before).witnessed_ms == ms
+
+
 def test_what_is_first_seen_after_the_stop_counts_for_nothing():
     assert seen(at(5_000), at(9_000), of=meter(stop_asked=at(1_000))).witnessed_ms == 0
 
 
 def test_another_container_is_another_run_and_a_lie():
-    assert sight(seen(at(0)), "other", HOST_BOOT, at(1), WINDOW_MS) is Lie.OTHER_CONTAINER
+    assert sight(seen(at(0)), "other", HOST_BOOT, 1, at(1), WINDOW_MS) is Lie.OTHER_CONTAINER
 
 
 def test_a_machine_that_was_restarted_witnesses_nothing_and_lies_not():
     """Its agent honestly says what it held before: it was called a liar for it."""
     before = seen(at(0), at(5_000))
-    assert sight(before, "c", "another-boot", at(9_000), WINDOW_MS) == before
+    assert sight(before, "c", "another-boot", 4_000, at(9_000), WINDOW_MS) == before
     assert sight_by_usage(before, "another-boot", at(9_000), WINDOW_MS) == before
 
 

@@ -1,0 +1,62 @@
+"""What counts against a host, and what comes of it."""
+
+from collections.abc import Sequence
+
+from coordinator.domain.claim import (
+    COUNTED,
+    STRIKE_MS,
+    STRIKE_SENTENCES,
+    STRIKES_BEFORE_QUARANTINE,
+    Strike,
+)
+from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.job import Attempt
+from coordinator.domain.states import AttemptState, Cause
+from coordinator.services.hosts import existing, quarantine
+from coordinator.store.ports import Transaction
+
+
+def strike(tx: Transaction, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> None:
+    """Told in the host's events, once for each thing that it is about; enough of them quarantine the host."""
+    if not tx.insert_strike(host_id, kind, subject, detail, now_ms):
+        return
+    sentence = STRIKE_SENTENCES[kind]
+    event = NewEvent(
+        kind=EventKind.REFUSED_CLAIM,
+        host_id=host_id,
+        text=f"{sentence} ({subject}): {detail}" if detail else f"{sentence} ({subject})",
+        cause=Cause.HOST if kind in COUNTED else Cause.UNKNOWN,
+    )
+    tx.append_events([event], now_ms)
+    if counted(tx, [host_id], now_ms)[host_id] >= STRIKES_BEFORE_QUARANTINE:
+        quarantine(tx, existing(tx, host_id), f"claimed what can't be, again: {detail or sentence}", now_ms)
+
+
+def counted(tx: Transaction, host_ids: Sequence[str], now_ms: int) -> dict[str, int]:
+    """How many claims of late are held against each of these hosts."""
+    return tx.strikes_of(host_ids, now_ms - STRIKE_MS)
+
+
+def judge(
+    tx: Transaction, host_id: str, claims: Sequence[tuple[str, int, AttemptState | None]], now_ms: int
+) -> None:
+    """Claims about attempts (id, epoch and, where it was told, state) that are not this host's to make."""
+    found = tx.attempts(sorted({attempt_id for attempt_id, _, _ in claims}))
+    for attempt_id, epoch, state in claims:
+        attempt = found.get(attempt_id)
+        kind = _kind(host_id, attempt, epoch, state)
+        if kind is not None:
+            detail = f"epoch {epoch}" if kind is Strike.OTHER_EPOCH else ""
+            strike(tx, host_id, kind, attempt_id[:64], detail, now_ms)
+
+
+def _kind(host_id: str, attempt: Attempt | None, epoch: int, state: AttemptState | None) -> Strike | None:
+    if attempt is None:
+        return Strike.UNKNOWN_ATTEMPT
+    if attempt.host_id != host_id:
+        return Strike.FOREIGN_ATTEMPT
+    if attempt.epoch != epoch:
+        return Strike.OTHER_EPOCH
+    if attempt.reported_end is not None and state is not None and state is not AttemptState.ENDED:
+        return Strike.ALIVE_AFTER_END
+    return None
