@@ -16,6 +16,7 @@ import psutil
 
 from agent.domain.gpu import GpuInfo
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
+from agent.domain.hours import in_utc
 from agent.domain.plan import HostPolicy
 from agent.executor.ports import Executor
 from agent.executor.process import ProcessExecutor
@@ -24,9 +25,9 @@ from agent.gpu.simulated import SimulatedGpus
 from agent.link.client import Link
 from agent.link.identity import Identity
 from agent.runner import Runner
-from agent.settings import GIB, ExecutorKind, Settings
+from agent.settings import GIB, MEGA, ExecutorKind, Settings
 from runtime.channel import open_channel
-from runtime.clock import Clock, SystemClock
+from runtime.clock import Clock, SystemClock, utc_offset_minutes
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +140,17 @@ def _hello(
             cuda_version=gpus.cuda_version,
             region=settings.region,
             labels=settings.labels,
+            download_bps=settings.download_mbps * MEGA or None,
+            upload_bps=settings.upload_mbps * MEGA or None,
         ),
         terms=Terms(
             gpu_hour_prices_micro=prices_of(inventory, settings.prices_micro),
             run_ms_max=settings.run_seconds_max * 1_000,
             trusted_accounts=settings.trusted_accounts,
             reclaim_notice_ms=settings.reclaim_notice_seconds * 1_000,
+            hours=tuple(in_utc(settings.hours, utc_offset_minutes(clock.wall_ms()))),
+            images_allowed=settings.images_allowed,
+            images_denied=settings.images_denied,
         ),
     )
 

@@ -2,20 +2,25 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 
 from agent.domain.host import ANY_MODEL
+from agent.domain.hours import WINDOWS_MAX, SaleWindow, parse_hours
 
 DEFAULT_PATH = Path("/etc/usance/agent.toml")
 PRICE_MICRO_MAX = 1_000_000_000_000
 MICRO = 1_000_000
 GIB = 1 << 30
+MEGA = 1_000_000
+MBPS_MAX = 10_000_000
+PATTERNS_MAX = 32
 LABELS_MAX = 32
 LABEL_BYTES_MAX = 128
+_PATTERN = re.compile(r"[A-Za-z0-9._:/@*-]{1,255}", re.ASCII)
 _LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
 
 EXAMPLE = """\
@@ -43,6 +48,20 @@ run_seconds_max = 0
 # How long a job may still run when you take this machine back (usance reclaim), in seconds; 0 to 86400.
 # Buyers see it, and may prefer hosts that give more notice.
 reclaim_notice_seconds = 0
+
+# When jobs may run, in this machine's own time; none for always. A job is only taken if its time limit ends
+# within them; one that runs already is never ended for them.
+hours = []  # ["mon-fri 22:00-06:00", "sat,sun 00:00-24:00"]
+
+# Which images jobs may run: patterns in which "*" stands for anything. With none allowed, all are that are
+# not denied. One without a tag means every tag.
+images_allowed = []  # ["pytorch/*", "registry.example.org/*"]
+images_denied = []
+
+# What your line carries, to this machine and from it, as far as you know; 0 where you don't. Buyers are told
+# that you say so.
+download_mbps = 0
+upload_mbps = 0
 
 # How often usage is recorded, in seconds; 1 to 60.
 record_seconds = 10
@@ -106,6 +125,12 @@ class Settings:
     region: str = ""
     run_seconds_max: int = 0
     reclaim_notice_seconds: int = 0
+    # In local time.
+    hours: tuple[SaleWindow, ...] = ()
+    images_allowed: tuple[str, ...] = ()
+    images_denied: tuple[str, ...] = ()
+    download_mbps: int = 0
+    upload_mbps: int = 0
     record_seconds: int = 10
     output_waiting_mib: int = 64
     workspace_mib: int = 1024
@@ -155,6 +180,15 @@ class _Table:
         self.fault(name, f"must be a list of names in quotes, not {value!r}")
         return ()
 
+    def patterns(self, name: str) -> tuple[str, ...]:
+        found = self.names(name)
+        for pattern in found:
+            if not _PATTERN.fullmatch(pattern):
+                self.fault(name, f"{pattern!r} must be an image reference in which * stands for anything")
+        if len(found) > PATTERNS_MAX:
+            self.fault(name, f"there must be at most {PATTERNS_MAX}, not {len(found)}")
+        return found
+
     def table(self, name: str) -> dict[str, object]:
         value = self._values.pop(name, {})
         if isinstance(value, dict):
@@ -188,6 +222,11 @@ def parse(text: str) -> Settings:
         region=top.text("region", "", r"[a-z0-9-]{0,64}", 'at most 64 of a-z, 0-9 and "-"'),
         run_seconds_max=top.number("run_seconds_max", 0, 0, 2_592_000),
         reclaim_notice_seconds=top.number("reclaim_notice_seconds", 0, 0, 86_400),
+        hours=_hours(top.names("hours"), faults),
+        images_allowed=top.patterns("images_allowed"),
+        images_denied=top.patterns("images_denied"),
+        download_mbps=top.number("download_mbps", 0, 0, MBPS_MAX),
+        upload_mbps=top.number("upload_mbps", 0, 0, MBPS_MAX),
         record_seconds=top.number("record_seconds", default.record_seconds, 1, 60),
         output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
@@ -247,6 +286,18 @@ def with_price(settings: Settings, price: str) -> Settings:
     if faults:
         raise SettingsError("\n".join(faults))
     return replace(settings, prices_micro=prices)
+
+
+def _hours(texts: Sequence[str], faults: list[str]) -> tuple[SaleWindow, ...]:
+    hours: list[SaleWindow] = []
+    for text in texts:
+        try:
+            hours += parse_hours(text)
+        except ValueError as error:
+            faults.append(f"hours: {error}")
+    if len(hours) > WINDOWS_MAX:
+        faults.append(f"hours: there must be at most {WINDOWS_MAX} stretches, not {len(hours)}")
+    return tuple(hours)
 
 
 def _labels(values: Mapping[str, object], faults: list[str]) -> dict[str, str]:

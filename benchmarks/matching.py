@@ -21,7 +21,7 @@ from coordinator.domain.index import Index
 from coordinator.domain.job import GpuRequest, HostRequest, Job, JobSpec, Policy
 from coordinator.domain.matching import Pass, Request, explain, run_pass, share_of
 from coordinator.domain.policy import score_of
-from coordinator.domain.shelf import Ask, Machine, Shelf
+from coordinator.domain.shelf import Ask, Machine, Moment, Shelf
 from coordinator.domain.states import JobState
 from coordinator.domain.turns import Turns, queue_places
 
@@ -158,7 +158,7 @@ class _Row:
 
 def scan_rows(rooms: Sequence[HostRoom]) -> list[_Row]:
     """Of hosts that could get any job of this benchmark: online, with containers."""
-    machines = [Machine(room) for room in rooms]
+    machines = [Machine(room, Moment()) for room in rooms]
     return [
         _Row(shelf)
         for machine in machines

@@ -178,6 +178,9 @@ class OfferFilter:
     gpu_hour_price_micro_max: int
     host: HostRequest = ANY_HOST
     order: OfferOrder = OfferOrder.UNSPECIFIED
+    network_min: Network = Network.UNSPECIFIED
+    image: str = ""
+    run_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +203,14 @@ class Offer:
     reclaim_notice_ms: int = 0
     network_max: Network = Network.UNSPECIFIED
     network_destinations: tuple[str, ...] = ()
+    # In the seller's own words, unless measured; None where nobody has said.
+    download_bps: int | None = None
+    upload_bps: int | None = None
+    network_measured: bool = False
+    # 0 where the seller's hours never end.
+    closes_at_ms: int = 0
+    images_allowed: tuple[str, ...] = ()
+    images_denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,56 +355,3 @@ class LogEnd:
     complete: bool
     totals: LogTotals | None
     offset: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    account_id: str
-    name: str
-    roles: tuple[Role, ...]
-    wallet_micro: int
-    held_micro: int
-    earnings_micro: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wallet:
-    wallet_micro: int
-    held_micro: int
-    earnings_micro: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """A secret, shown once."""
-
-    token: str
-    expires_at_ms: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Host:
-    host_id: str
-    hostname: str
-    state: HostState
-    reason: str
-    since_at_ms: int
-    offers: tuple[Offer, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialBalanceLine:
-    ledger_account: str
-    balance_micro: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialBalance:
-    lines: tuple[TrialBalanceLine, ...]
-    sum_micro: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    violations: tuple[str, ...]
-    transfers_checked: int

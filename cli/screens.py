@@ -10,7 +10,6 @@ from cli.model import (
     Cause,
     Event,
     EventKind,
-    Host,
     Isolation,
     Job,
     JobSpec,
@@ -19,6 +18,7 @@ from cli.model import (
     Offer,
     Quote,
 )
+from cli.people import Host
 from cli.render import (
     amount,
     duration,
@@ -35,7 +35,7 @@ from cli.render import (
     words,
 )
 from cli.verify import Verdict
-from cli.wishes import OnHostLoss
+from cli.wishes import Network, OnHostLoss
 
 _INDENT = 12
 
@@ -62,14 +62,33 @@ def offers_screen(offers: Sequence[Offer]) -> list[str]:
             amount(offer.gpu_hour_price_micro),
             percent(offer.reliability_ppm),
             words(offer.isolation),
+            _network(offer),
+            _line(offer),
+            moment(offer.closes_at_ms),
             safe(offer.region) or "-",
             safe(offer.executor),
         )
         for offer in offers
     ]
-    return table(
-        ("HOST", "FREE", "MEMORY", "CREDITS/GPU-HOUR", "RELIABLE", "ISOLATION", "REGION", "EXECUTOR"), rows
+    headings = ("HOST", "FREE", "MEMORY", "CREDITS/GPU-HOUR", "RELIABLE", "ISOLATION")
+    return table((*headings, "NETWORK", "LINE", "CLOSES", "REGION", "EXECUTOR"), rows)
+
+
+def _network(offer: Offer) -> str:
+    if offer.isolation is Isolation.PROCESS:
+        return "the host's"
+    count = len(offer.network_destinations)
+    return plural(count, "place") if count else words(offer.network_max)
+
+
+def _line(offer: Offer) -> str:
+    """To the host and from it, in whole megabits a second, and whose word it is."""
+    if offer.download_bps is None and offer.upload_bps is None:
+        return "-"
+    down, up = (
+        "?" if bps is None else str(bps // 1_000_000) for bps in (offer.download_bps, offer.upload_bps)
     )
+    return f"{down}/{up} Mb/s {'measured' if offer.network_measured else 'as the seller says'}"
 
 
 def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
@@ -90,6 +109,7 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
     if quote.offer is not None:
         pairs.append(("lasts", f"{duration(quote.run_ms_affordable)}, then budget or time limit end it"))
     pairs += [
+        ("network", _reach(spec)),
         ("time limit", duration(spec.time_limit_ms)),
         ("fee", f"{percent(quote.fee_ppm)} of each charge is the platform's; you pay nothing on top"),
         ("lost host", _lost_host(spec)),
@@ -100,6 +120,14 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
             ("warning", "no isolation on this host: the job runs as a plain process of the seller's")
         )
     return facts(pairs) + [" " * _INDENT + line for line in why_lines(quote.limits, quote.cheapest_change)]
+
+
+def _reach(spec: JobSpec) -> str:
+    if spec.isolation_min is Isolation.PROCESS:
+        return "the host's own, where there is no isolation"
+    if spec.network_destinations:
+        return f"{safe(', '.join(spec.network_destinations))}, and nothing else"
+    return "the public internet" if spec.network is Network.INTERNET else "none"
 
 
 def why_lines(limits: Sequence[LimitCount], cheapest_change: str) -> list[str]:

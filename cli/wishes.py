@@ -46,6 +46,8 @@ class GpuRequest:
     model: str = ""
     vram_bytes_min: int = 0
     compute_capability_min: str = ""
+    # Those that do not exist will do too.
+    simulated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

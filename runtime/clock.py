@@ -50,3 +50,8 @@ class SystemClock:
 
     async def sleep_ms(self, duration_ms: int) -> None:
         await asyncio.sleep(duration_ms / 1000)
+
+
+def utc_offset_minutes(wall_ms: int) -> int:
+    """How far this machine's own time is ahead of UTC at a moment."""
+    return time.localtime(wall_ms / 1_000).tm_gmtoff // 60

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from agent.domain.attempt import Isolation, Network
 from agent.domain.gpu import GpuInfo
+from agent.domain.hours import SaleWindow
 
 ANY_MODEL = "*"
 
@@ -25,6 +26,9 @@ class HostFacts:
     cuda_version: str
     region: str
     labels: Mapping[str, str]
+    # As the seller says; None where nothing is said.
+    download_bps: int | None = None
+    upload_bps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,10 @@ class Terms:
     network_max: Network = Network.NONE
     # Only with ALLOW_LIST: what a job may ask for.
     network_destinations: tuple[str, ...] = ()
+    # In UTC; none for always.
+    hours: tuple[SaleWindow, ...] = ()
+    images_allowed: tuple[str, ...] = ()
+    images_denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,8 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
                 region=facts.region,
                 cuda_version=facts.cuda_version,
                 labels=facts.labels,
+                download_bps=facts.download_bps,
+                upload_bps=facts.upload_bps,
             ),
             terms=host_pb2.Terms(
                 prices=[
@@ -73,6 +75,12 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
                 reclaim_notice_ms=terms.reclaim_notice_ms,
                 network_max=_NETWORKS[terms.network_max],
                 network_destinations=terms.network_destinations,
+                hours=[
+                    host_pb2.SaleWindow(start_minute=window.start_minute, end_minute=window.end_minute)
+                    for window in terms.hours
+                ],
+                images_allowed=terms.images_allowed,
+                images_denied=terms.images_denied,
             ),
         )
     )

@@ -3,9 +3,7 @@
 from enum import StrEnum
 from typing import TypeVar
 
-from cli import model
 from cli.model import (
-    Account,
     Attempt,
     AttemptState,
     Bill,
@@ -17,8 +15,6 @@ from cli.model import (
     Event,
     EventKind,
     Gpu,
-    Host,
-    HostState,
     Isolation,
     Job,
     JobSpec,
@@ -31,7 +27,6 @@ from cli.model import (
     Offer,
     OfferFilter,
     Quote,
-    Role,
 )
 from cli.wishes import ANY_HOST, GpuRequest, HostRequest, Network, OnHostLoss, Policy
 from runtime.evidence import GpuUse, UsageRecord
@@ -40,35 +35,29 @@ from usance.v1 import market_pb2, types_pb2
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
-def _choice(kind: type[_Choice], numbers: dict[int, _Choice], number: int) -> _Choice:
+def choice(kind: type[_Choice], numbers: dict[int, _Choice], number: int) -> _Choice:
     # A value of a newer version is UNSPECIFIED here, as types.proto says.
     return numbers.get(number, kind("UNSPECIFIED"))
 
 
-def _numbers(kind: type[_Choice], prefix: str, values: dict[str, int]) -> dict[int, _Choice]:
+def numbers(kind: type[_Choice], prefix: str, values: dict[str, int]) -> dict[int, _Choice]:
     return {number: kind(name.removeprefix(prefix)) for name, number in values.items()}
 
 
-_CAUSES = _numbers(Cause, "CAUSE_", dict(types_pb2.Cause.items()))
-_ISOLATIONS = _numbers(Isolation, "ISOLATION_", dict(types_pb2.Isolation.items()))
-_JOB_STATES = _numbers(JobState, "JOB_STATE_", dict(types_pb2.JobState.items()))
-_ATTEMPT_STATES = _numbers(AttemptState, "ATTEMPT_STATE_", dict(types_pb2.AttemptState.items()))
-_END_REASONS = _numbers(EndReason, "END_REASON_", dict(types_pb2.EndReason.items()))
-_HOST_STATES = _numbers(HostState, "HOST_STATE_", dict(types_pb2.HostState.items()))
-_ROLES = _numbers(Role, "ROLE_", dict(types_pb2.Role.items()))
-_EVENT_KINDS = _numbers(EventKind, "EVENT_KIND_", dict(market_pb2.EventKind.items()))
-_POLICIES = _numbers(Policy, "POLICY_", dict(types_pb2.Policy.items()))
-_ON_HOST_LOSS = _numbers(OnHostLoss, "ON_HOST_LOSS_", dict(types_pb2.OnHostLoss.items()))
-_NETWORKS = _numbers(Network, "NETWORK_", dict(types_pb2.Network.items()))
-_LOG_STREAMS = _numbers(LogStream, "LOG_STREAM_", dict(types_pb2.LogStream.items()))
+_CAUSES = numbers(Cause, "CAUSE_", dict(types_pb2.Cause.items()))
+_ISOLATIONS = numbers(Isolation, "ISOLATION_", dict(types_pb2.Isolation.items()))
+_JOB_STATES = numbers(JobState, "JOB_STATE_", dict(types_pb2.JobState.items()))
+_ATTEMPT_STATES = numbers(AttemptState, "ATTEMPT_STATE_", dict(types_pb2.AttemptState.items()))
+_END_REASONS = numbers(EndReason, "END_REASON_", dict(types_pb2.EndReason.items()))
+_EVENT_KINDS = numbers(EventKind, "EVENT_KIND_", dict(market_pb2.EventKind.items()))
+_POLICIES = numbers(Policy, "POLICY_", dict(types_pb2.Policy.items()))
+_ON_HOST_LOSS = numbers(OnHostLoss, "ON_HOST_LOSS_", dict(types_pb2.OnHostLoss.items()))
+_NETWORKS = numbers(Network, "NETWORK_", dict(types_pb2.Network.items()))
+_LOG_STREAMS = numbers(LogStream, "LOG_STREAM_", dict(types_pb2.LogStream.items()))
 
 
 def isolation_to(isolation: Isolation) -> types_pb2.Isolation.ValueType:
     return types_pb2.Isolation.Value(f"ISOLATION_{isolation}")
-
-
-def role_to(role: Role) -> types_pb2.Role.ValueType:
-    return types_pb2.Role.Value(f"ROLE_{role}")
 
 
 def gpu_request_to(request: GpuRequest) -> types_pb2.GpuRequest:
@@ -77,6 +66,7 @@ def gpu_request_to(request: GpuRequest) -> types_pb2.GpuRequest:
         model=request.model,
         vram_bytes_min=request.vram_bytes_min,
         compute_capability_min=request.compute_capability_min,
+        simulated=request.simulated,
     )
 
 
@@ -111,6 +101,9 @@ def offer_filter_to(wanted: OfferFilter, page_size: int) -> market_pb2.ListOffer
         host=host_request_to(wanted.host),
         order=market_pb2.OfferOrder.Value(f"OFFER_ORDER_{wanted.order}"),
         page_size=page_size,
+        network_min=types_pb2.Network.Value(f"NETWORK_{wanted.network_min}"),
+        image=wanted.image,
+        run_ms=wanted.run_ms,
     )
 
 
@@ -152,8 +145,9 @@ def spec_of(message: types_pb2.JobSpec) -> JobSpec:
             model=message.gpus.model,
             vram_bytes_min=message.gpus.vram_bytes_min,
             compute_capability_min=message.gpus.compute_capability_min,
+            simulated=message.gpus.simulated,
         ),
-        isolation_min=_choice(Isolation, _ISOLATIONS, message.isolation_min),
+        isolation_min=choice(Isolation, _ISOLATIONS, message.isolation_min),
         gpu_hour_price_micro_max=message.gpu_hour_price_micro_max,
         budget_micro=message.budget_micro,
         run_ms_max=message.run_ms_max,
@@ -161,14 +155,14 @@ def spec_of(message: types_pb2.JobSpec) -> JobSpec:
         retries_max=message.retries_max,
         queue_ms_max=message.queue_ms_max,
         host=host_request_of(message.host),
-        policy=_choice(Policy, _POLICIES, message.policy),
+        policy=choice(Policy, _POLICIES, message.policy),
         priority=message.priority,
-        on_host_loss=_choice(OnHostLoss, _ON_HOST_LOSS, message.on_host_loss),
+        on_host_loss=choice(OnHostLoss, _ON_HOST_LOSS, message.on_host_loss),
         labels=tuple(sorted(message.labels.items())),
         note=message.note,
         memory_bytes=message.memory_bytes,
         cpu_milli=message.cpu_milli,
-        network=_choice(Network, _NETWORKS, message.network),
+        network=choice(Network, _NETWORKS, message.network),
         network_destinations=tuple(message.network_destinations),
     )
 
@@ -181,7 +175,7 @@ def offer_of(message: market_pb2.Offer) -> Offer:
         vram_bytes=message.vram_bytes,
         simulated=message.simulated,
         gpu_hour_price_micro=message.gpu_hour_price_micro,
-        isolation=_choice(Isolation, _ISOLATIONS, message.isolation),
+        isolation=choice(Isolation, _ISOLATIONS, message.isolation),
         region=message.region,
         executor=message.executor,
         run_ms_max=message.run_ms_max,
@@ -191,8 +185,14 @@ def offer_of(message: market_pb2.Offer) -> Offer:
         labels=tuple(sorted(message.labels.items())),
         compute_capability=message.compute_capability,
         reclaim_notice_ms=message.reclaim_notice_ms,
-        network_max=_choice(Network, _NETWORKS, message.network_max),
+        network_max=choice(Network, _NETWORKS, message.network_max),
         network_destinations=tuple(message.network_destinations),
+        download_bps=message.download_bps if message.HasField("download_bps") else None,
+        upload_bps=message.upload_bps if message.HasField("upload_bps") else None,
+        network_measured=message.network_measured,
+        closes_at_ms=message.closes_at_ms,
+        images_allowed=tuple(message.images_allowed),
+        images_denied=tuple(message.images_denied),
     )
 
 
@@ -222,16 +222,16 @@ def attempt_of(message: market_pb2.Attempt) -> Attempt:
             Gpu(uuid=gpu.uuid, model=gpu.model, vram_bytes=gpu.vram_bytes, simulated=gpu.simulated)
             for gpu in message.gpus
         ),
-        state=_choice(AttemptState, _ATTEMPT_STATES, message.state),
-        end_reason=_choice(EndReason, _END_REASONS, message.end_reason),
-        cause=_choice(Cause, _CAUSES, message.cause),
+        state=choice(AttemptState, _ATTEMPT_STATES, message.state),
+        end_reason=choice(EndReason, _END_REASONS, message.end_reason),
+        cause=choice(Cause, _CAUSES, message.cause),
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         hour_price_micro=message.hour_price_micro,
         billed_ms=message.billed_ms,
         unbilled_ms=message.unbilled_ms,
         charged_micro=message.charged_micro,
         detail=message.detail,
-        isolation=_choice(Isolation, _ISOLATIONS, message.isolation),
+        isolation=choice(Isolation, _ISOLATIONS, message.isolation),
     )
 
 
@@ -239,8 +239,8 @@ def job_of(message: market_pb2.Job) -> Job:
     return Job(
         job_id=message.job_id,
         spec=spec_of(message.spec),
-        state=_choice(JobState, _JOB_STATES, message.state),
-        cause=_choice(Cause, _CAUSES, message.cause),
+        state=choice(JobState, _JOB_STATES, message.state),
+        cause=choice(Cause, _CAUSES, message.cause),
         detail=message.detail,
         submitted_at_ms=message.submitted_at_ms,
         ended_at_ms=message.ended_at_ms,
@@ -326,11 +326,11 @@ def _bill_credit_of(message: market_pb2.BillCredit) -> BillCredit:
 def event_of(message: market_pb2.Event) -> Event:
     return Event(
         number=message.number,
-        kind=_choice(EventKind, _EVENT_KINDS, message.kind),
+        kind=choice(EventKind, _EVENT_KINDS, message.kind),
         happened_at_ms=message.happened_at_ms,
         text=message.text,
-        job_state=_choice(JobState, _JOB_STATES, message.job_state),
-        cause=_choice(Cause, _CAUSES, message.cause),
+        job_state=choice(JobState, _JOB_STATES, message.job_state),
+        cause=choice(Cause, _CAUSES, message.cause),
         attempt_id=message.attempt_id,
         bill_line=bill_line_of(message.bill_line) if message.HasField("bill_line") else None,
     )
@@ -340,7 +340,7 @@ def log_piece_of(message: market_pb2.AttemptLog) -> LogPiece:
     return LogPiece(
         attempt_id=message.attempt_id,
         offset=message.chunk.offset,
-        stream=_choice(LogStream, _LOG_STREAMS, message.chunk.stream),
+        stream=choice(LogStream, _LOG_STREAMS, message.chunk.stream),
         data=message.chunk.data,
     )
 
@@ -356,36 +356,4 @@ def log_end_of(message: market_pb2.LogEnd) -> LogEnd:
         )
     return LogEnd(
         attempt_id=message.attempt_id, complete=message.complete, totals=totals, offset=message.offset
-    )
-
-
-def account_of(message: market_pb2.Account) -> Account:
-    return Account(
-        account_id=message.account_id,
-        name=message.name,
-        roles=tuple(_choice(Role, _ROLES, role) for role in message.roles),
-        wallet_micro=message.wallet_micro,
-        held_micro=message.held_micro,
-        earnings_micro=message.earnings_micro,
-    )
-
-
-def host_of(message: market_pb2.Host) -> Host:
-    return Host(
-        host_id=message.host_id,
-        hostname=message.hostname,
-        state=_choice(HostState, _HOST_STATES, message.state),
-        reason=message.reason,
-        since_at_ms=message.since_at_ms,
-        offers=tuple(map(offer_of, message.offers)),
-    )
-
-
-def trial_balance_of(message: market_pb2.GetTrialBalanceResponse) -> model.TrialBalance:
-    return model.TrialBalance(
-        lines=tuple(
-            model.TrialBalanceLine(ledger_account=line.ledger_account, balance_micro=line.balance_micro)
-            for line in message.lines
-        ),
-        sum_micro=message.sum_micro,
     )

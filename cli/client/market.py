@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from cli import model
-from cli.client import convert
+from cli import model, people
+from cli.client import convert, convert_people
 from cli.client.calls import Caller, Patience
 from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
@@ -38,13 +38,13 @@ class Market:
         self._admin = market_pb2_grpc.AdminServiceStub(channel)
         self._caller = caller
 
-    async def get_self(self) -> model.Account:
+    async def get_self(self) -> people.Account:
         answer = await self._caller.call(self._account.GetSelf, pb.GetSelfRequest())
-        return convert.account_of(answer.account)
+        return convert_people.account_of(answer.account)
 
-    async def get_wallet(self) -> model.Wallet:
+    async def get_wallet(self) -> people.Wallet:
         answer = await self._caller.call(self._account.GetWallet, pb.GetWalletRequest())
-        return model.Wallet(
+        return people.Wallet(
             wallet_micro=answer.wallet_micro,
             held_micro=answer.held_micro,
             earnings_micro=answer.earnings_micro,
@@ -159,59 +159,61 @@ class Market:
         answer = await self._caller.call(self._buyer.GetBill, pb.GetBillRequest(job_id=job_id))
         return convert.bill_of(answer.bill)
 
-    async def create_enrolment_token(self, request_id: str) -> model.Token:
+    async def create_enrolment_token(self, request_id: str) -> people.Token:
         request = pb.CreateEnrolmentTokenRequest(request_id=request_id)
         answer = await self._caller.call(self._seller.CreateEnrolmentToken, request)
-        return model.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
+        return people.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
 
-    async def list_hosts(self) -> list[model.Host]:
+    async def list_hosts(self) -> list[people.Host]:
         answer = await self._caller.call(self._seller.ListHosts, pb.ListHostsRequest())
-        return list(map(convert.host_of, answer.hosts))
+        return list(map(convert_people.host_of, answer.hosts))
 
-    async def pause_host(self, host_id: str, request_id: str) -> model.Host:
+    async def pause_host(self, host_id: str, request_id: str) -> people.Host:
         request = pb.PauseHostRequest(request_id=request_id, host_id=host_id)
-        return convert.host_of((await self._caller.call(self._seller.PauseHost, request)).host)
+        return convert_people.host_of((await self._caller.call(self._seller.PauseHost, request)).host)
 
-    async def resume_host(self, host_id: str, request_id: str) -> model.Host:
+    async def resume_host(self, host_id: str, request_id: str) -> people.Host:
         request = pb.ResumeHostRequest(request_id=request_id, host_id=host_id)
-        return convert.host_of((await self._caller.call(self._seller.ResumeHost, request)).host)
+        return convert_people.host_of((await self._caller.call(self._seller.ResumeHost, request)).host)
 
-    async def reclaim_host(self, host_id: str, request_id: str) -> model.Host:
+    async def reclaim_host(self, host_id: str, request_id: str) -> people.Host:
         request = pb.ReclaimHostRequest(request_id=request_id, host_id=host_id)
-        return convert.host_of((await self._caller.call(self._seller.ReclaimHost, request)).host)
+        return convert_people.host_of((await self._caller.call(self._seller.ReclaimHost, request)).host)
 
-    async def quarantine_host(self, host_id: str, reason: str, request_id: str) -> model.Host:
+    async def quarantine_host(self, host_id: str, reason: str, request_id: str) -> people.Host:
         request = pb.QuarantineHostRequest(request_id=request_id, host_id=host_id, reason=reason)
-        return convert.host_of((await self._caller.call(self._admin.QuarantineHost, request)).host)
+        return convert_people.host_of((await self._caller.call(self._admin.QuarantineHost, request)).host)
 
-    async def unquarantine_host(self, host_id: str, request_id: str) -> model.Host:
+    async def unquarantine_host(self, host_id: str, request_id: str) -> people.Host:
         request = pb.UnquarantineHostRequest(request_id=request_id, host_id=host_id)
-        return convert.host_of((await self._caller.call(self._admin.UnquarantineHost, request)).host)
+        return convert_people.host_of((await self._caller.call(self._admin.UnquarantineHost, request)).host)
 
     async def create_account(
         self, name: str, roles: tuple[model.Role, ...], request_id: str
-    ) -> model.Account:
-        request = pb.CreateAccountRequest(request_id=request_id, name=name, roles=map(convert.role_to, roles))
+    ) -> people.Account:
+        request = pb.CreateAccountRequest(
+            request_id=request_id, name=name, roles=map(convert_people.role_to, roles)
+        )
         answer = await self._caller.call(self._admin.CreateAccount, request)
-        return convert.account_of(answer.account)
+        return convert_people.account_of(answer.account)
 
-    async def list_accounts(self) -> list[model.Account]:
-        accounts: list[model.Account] = []
+    async def list_accounts(self) -> list[people.Account]:
+        accounts: list[people.Account] = []
         page_token = ""
         while True:
             request = pb.ListAccountsRequest(page_size=PAGE_SIZE, page_token=page_token)
             answer = await self._caller.call(self._admin.ListAccounts, request)
-            accounts += map(convert.account_of, answer.accounts)
+            accounts += map(convert_people.account_of, answer.accounts)
             page_token = answer.next_page_token
             if not page_token:
                 return accounts
 
-    async def create_token(self, account_name: str, lifetime_ms: int, request_id: str) -> model.Token:
+    async def create_token(self, account_name: str, lifetime_ms: int, request_id: str) -> people.Token:
         request = pb.CreateTokenRequest(
             request_id=request_id, account_name=account_name, lifetime_ms=lifetime_ms
         )
         answer = await self._caller.call(self._admin.CreateToken, request)
-        return model.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
+        return people.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
 
     async def deposit(self, account_name: str, amount_micro: int, reason: str, request_id: str) -> int:
         """The wallet afterwards."""
@@ -221,13 +223,13 @@ class Market:
         answer = await self._caller.call(self._admin.Deposit, request)
         return answer.wallet_micro
 
-    async def get_trial_balance(self) -> model.TrialBalance:
+    async def get_trial_balance(self) -> people.TrialBalance:
         answer = await self._caller.call(self._admin.GetTrialBalance, pb.GetTrialBalanceRequest())
-        return convert.trial_balance_of(answer)
+        return convert_people.trial_balance_of(answer)
 
-    async def run_audit(self) -> model.Audit:
+    async def run_audit(self) -> people.Audit:
         answer = await self._caller.call(self._admin.RunAudit, pb.RunAuditRequest())
-        return model.Audit(violations=tuple(answer.violations), transfers_checked=answer.transfers_checked)
+        return people.Audit(violations=tuple(answer.violations), transfers_checked=answer.transfers_checked)
 
 
 @asynccontextmanager

@@ -7,7 +7,8 @@ import click
 from cli.commands.asked import TEXT
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
-from cli.model import Account, Role
+from cli.model import Role
+from cli.people import Account
 from cli.session import Session, market_command
 
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.commands.asked import host_options
-from cli.commands.wanted import CREDITS, GPU, ISOLATION, SIZE, job_options
+from cli.commands.wanted import CREDITS, DURATION, GPU, ISOLATION, NETWORK, SIZE, job_options
 from cli.exits import Exit
 from cli.model import Isolation, JobSpec, OfferFilter
+from cli.parse import parse_text
 from cli.session import Session, market_command
-from cli.wishes import GpuRequest, HostRequest, OfferOrder
+from cli.wishes import GpuRequest, HostRequest, Network, OfferOrder
 
 if TYPE_CHECKING:
     from cli.client.market import Market
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 @click.option("--gpu", type=GPU, default=None, help="GPU model and least free count, like rtx4090:2.")
 @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
 @click.option("--max-price", type=CREDITS, default=0, help="The most for one GPU for one hour.")
+@click.option("--simulated", is_flag=True, help="Show simulated GPUs of that model too.")
+@click.option("--image", default="", help="Only hosts whose seller takes this image.")
+@click.option("--network", type=NETWORK, default="none", help="What a job must be let reach [none].")
+@click.option("--max-time", type=DURATION, default=0, help="Only hosts that take a job as long as this now.")
 @click.option("--isolation", type=ISOLATION, default=None, help="The weakest isolation to show.")
 @host_options
 @click.option(
@@ -40,6 +45,10 @@ def offers(  # noqa: PLR0913, PLR0917 -- click hands each option over by its nam
     compute_capability: str,
     sort: str,
     watch: bool,
+    simulated: bool,
+    image: str,
+    network: str,
+    max_time: int,
 ) -> None:
     """Show what is to be had now."""
     from cli.screens import offers_screen
@@ -50,11 +59,15 @@ def offers(  # noqa: PLR0913, PLR0917 -- click hands each option over by its nam
             model=gpu.model if gpu else "",
             vram_bytes_min=vram,
             compute_capability_min=compute_capability,
+            simulated=simulated,
         ),
         isolation_min=Isolation(isolation.upper()) if isolation else Isolation.UNSPECIFIED,
         gpu_hour_price_micro_max=max_price,
         host=host,
         order=OfferOrder(sort.upper()),
+        network_min=Network(network.upper()),
+        image=parse_text(image),
+        run_ms=max_time,
     )
     if not watch:
         found = session.ask(lambda market: market.list_offers(wanted))

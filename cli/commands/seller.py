@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.model import Host
+from cli.people import Host
 from cli.session import Session, market_command
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ GPU = Typed("MODEL[:COUNT]", parse_gpu)
 PROCESSORS = Typed("NUMBER", parse_processors)
 DESTINATION = Typed("HOST[:PORT]", parse_destination)
 ENV = Typed("NAME=VALUE", parse_env)
+NETWORK = click.Choice(["none", "internet"])
 ISOLATION = click.Choice(["container", "process"])
 
 RETRIES_MAX = 10
@@ -37,6 +38,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a `spec` made of its options and COMMAND."""
 
     @click.option("--gpu", type=GPU, default="any", help="GPU model and count, like rtx4090:2 [any:1].")
+    @click.option("--simulated", is_flag=True, help="Accept GPUs that do not exist, for trying things out.")
     @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
     @click.option("--memory", type=SIZE, default=0, help="Main memory, like 32GB [the host's share].")
     @click.option("--cpu", type=PROCESSORS, default=0, help="Processors, like 4 or 1.5 [the host's share].")
@@ -50,7 +52,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--network",
-        type=click.Choice(["none", "internet"]),
+        type=NETWORK,
         default="none",
         help="What a container may reach: nothing, or the public internet [none].",
     )
@@ -118,6 +120,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         compute_capability: str,
         network: str,
         destinations: tuple[str, ...],
+        simulated: bool,
         **others: object,
     ) -> None:
         words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
@@ -145,6 +148,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
                 model=gpu.model,
                 vram_bytes_min=vram,
                 compute_capability_min=compute_capability,
+                simulated=simulated,
             ),
             host=host,
             policy=Policy(policy.upper().replace("-", "_")),

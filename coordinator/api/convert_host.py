@@ -1,10 +1,13 @@
 """Messages of `host.proto` to domain values and back."""
 
 import re
+from collections.abc import Sequence
 
 from coordinator.api.convert_market import end_reason_to, spec_to
 from coordinator.api.validate import destinations, labels, line, network, whole
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
+from coordinator.domain.hours import WEEK_MINUTES, SaleWindow
+from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import Attempt, LogChunk, LogTotals
 from coordinator.domain.refusal import invalid
 from coordinator.domain.states import AttemptState, EndReason
@@ -13,9 +16,11 @@ from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import host_pb2 as h
 from usance.v1 import types_pb2 as t
 
+_PATTERN = re.compile(r"[A-Za-z0-9._:/@*-]{1,255}", re.ASCII)
 _REGION = re.compile(r"[a-z0-9-]{0,64}")
 INT64_MAX = 2**63 - 1
 GPUS_MAX, PRICES_MAX, TRUSTED_MAX, ATTEMPTS_MAX, RECORDS_MAX, CHUNKS_MAX = 64, 64, 256, 256, 256, 64
+WINDOWS_MAX, PATTERNS_MAX = 64, 32
 CHUNK_BYTES_MAX = 65_536
 
 _STATES = {
@@ -49,6 +54,7 @@ def facts(message: h.HostFacts) -> HostFacts:
         if message.HasField("download_bps")
         else None,
         upload_bps=_bps("facts.upload_bps", message.upload_bps) if message.HasField("upload_bps") else None,
+        network_measured=message.network_measured,
     )
 
 
@@ -90,7 +96,31 @@ def terms(message: h.Terms) -> Terms:
         ),
         network_max=most,
         network_destinations=destinations("terms.network_destinations", message.network_destinations, most),
+        hours=_hours(message.hours),
+        images=ImagePolicy(
+            allowed=_patterns("terms.images_allowed", message.images_allowed),
+            denied=_patterns("terms.images_denied", message.images_denied),
+        ),
     )
+
+
+def _hours(windows: Sequence[h.SaleWindow]) -> tuple[SaleWindow, ...]:
+    few("terms.hours", len(windows), WINDOWS_MAX)
+    return tuple(
+        SaleWindow(
+            start_minute=whole("terms.hours.start_minute", window.start_minute, 0, WEEK_MINUTES - 1),
+            end_minute=whole("terms.hours.end_minute", window.end_minute, 0, WEEK_MINUTES),
+        )
+        for window in windows
+    )
+
+
+def _patterns(field: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    few(field, len(patterns), PATTERNS_MAX)
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            raise invalid(field, "1 to 255 of what an image reference is made of, and *")
+    return tuple(patterns)
 
 
 def reports(message: h.Beat) -> list[Report]:

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from coordinator.domain.account import Account, Balances, Role
 from coordinator.domain.event import Event
 from coordinator.domain.host import Gpu, Host, HostRoom
+from coordinator.domain.hours import open_ms_left
 from coordinator.domain.job import Attempt, JobSpec, LogTotals
 from coordinator.domain.matching import LimitCount
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import charge_between
+from coordinator.domain.shelf import Machine, Moment, Shelf, version
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.services.jobs import JobView
 from coordinator.services.offers import Quote
@@ -29,6 +31,7 @@ def spec_to(spec: JobSpec) -> t.JobSpec:
             model=spec.gpus.model,
             vram_bytes_min=spec.gpus.vram_bytes_min,
             compute_capability_min=spec.gpus.compute_capability_min,
+            simulated=spec.gpus.simulated,
         ),
         isolation_min=isolation_to(spec.isolation_min),
         gpu_hour_price_micro_max=spec.gpu_hour_price_micro_max,
@@ -86,44 +89,50 @@ def gpu_to(gpu: Gpu) -> t.Gpu:
     )
 
 
-def offers_to(room: HostRoom, only: Sequence[str] | None = None) -> list[m.Offer]:
-    """One offer for each model that the host sells; `only` names the models to show."""
-    facts, terms = room.host.facts, room.host.terms
-    models = sorted({gpu.model for gpu in facts.gpus} & terms.prices.keys())
-    return [
-        m.Offer(
-            host_id=room.host.id,
-            gpu_model=model,
-            gpu_count_free=sum(gpu.model == model for gpu in room.free),
-            vram_bytes=min(gpu.vram_bytes for gpu in facts.gpus if gpu.model == model),
-            simulated=any(gpu.simulated for gpu in facts.gpus if gpu.model == model),
-            gpu_hour_price_micro=terms.prices[model],
-            isolation=isolation_to(facts.isolation),
-            region=facts.region,
-            executor=facts.executor,
-            run_ms_max=terms.run_ms_max,
-            driver_version=facts.driver_version,
-            cuda_version=facts.cuda_version,
-            reliability_ppm=room.host.reliability_ppm,
-            labels=facts.labels,
-            compute_capability=min(g.compute_capability for g in facts.gpus if g.model == model),
-            reclaim_notice_ms=terms.reclaim_notice_ms,
-            network_max=t.Network.ValueType(terms.network_max),
-            network_destinations=terms.network_destinations,
-        )
-        for model in models
-        if only is None or model in only
-    ]
+def offer_to(shelf: Shelf, now_ms: int) -> m.Offer:
+    facts, terms, least = shelf.machine.host.facts, shelf.machine.host.terms, shelf.gpus[0]
+    left_ms = open_ms_left(terms.hours, now_ms)
+    return m.Offer(
+        host_id=shelf.host_id,
+        gpu_model=shelf.model,
+        gpu_count_free=len(shelf.free),
+        vram_bytes=least.vram_bytes,
+        simulated=shelf.simulated,
+        gpu_hour_price_micro=shelf.price,
+        isolation=isolation_to(facts.isolation),
+        region=facts.region,
+        executor=facts.executor,
+        run_ms_max=terms.run_ms_max,
+        driver_version=facts.driver_version,
+        cuda_version=facts.cuda_version,
+        reliability_ppm=shelf.machine.reliability_ppm,
+        labels=facts.labels,
+        compute_capability=min((gpu.compute_capability for gpu in shelf.gpus), key=version),
+        reclaim_notice_ms=terms.reclaim_notice_ms,
+        network_max=t.Network.ValueType(terms.network_max),
+        network_destinations=terms.network_destinations,
+        download_bps=facts.download_bps,
+        upload_bps=facts.upload_bps,
+        network_measured=facts.network_measured,
+        closes_at_ms=0 if left_ms is None else now_ms + left_ms,
+        images_allowed=terms.images.allowed,
+        images_denied=terms.images.denied,
+    )
 
 
 def limits_to(limits: Sequence[LimitCount]) -> list[m.LimitCount]:
     return [m.LimitCount(limit=x.limit, host_count=x.host_count, remedy=x.remedy) for x in limits]
 
 
-def quote_to(quote: Quote, spec: JobSpec, fee_ppm: int) -> m.QuoteJobResponse:
-    offers = offers_to(quote.room, [quote.gpus[0].model]) if quote.room else []
+def _shelves(room: HostRoom, now_ms: int) -> Sequence[Shelf]:
+    """What the host sells, model by model."""
+    return Machine(room, Moment(now_ms)).shelves
+
+
+def quote_to(quote: Quote, spec: JobSpec, fee_ppm: int, now_ms: int) -> m.QuoteJobResponse:
+    offers = _shelves(quote.room, now_ms) if quote.room else []
     return m.QuoteJobResponse(
-        offer=offers[0] if offers else None,
+        offer=next((offer_to(s, now_ms) for s in offers if s.model == quote.gpus[0].model), None),
         hour_price_micro=quote.gpu_hour_price_micro * len(quote.gpus),
         hold_micro=spec.budget_micro,
         run_ms_affordable=quote.run_ms_affordable,
@@ -283,12 +292,12 @@ def roles_from(values: Sequence[int]) -> frozenset[Role]:
     return frozenset(role for value, role in known.items() if value in values)
 
 
-def host_to(host: Host, room: HostRoom) -> m.Host:
+def host_to(host: Host, room: HostRoom, now_ms: int) -> m.Host:
     return m.Host(
         host_id=host.id,
         hostname=host.facts.hostname,
         state=t.HostState.Value(f"HOST_STATE_{host.state.name}"),
         reason=host.reason,
         since_at_ms=host.since_ms,
-        offers=offers_to(room),
+        offers=[offer_to(shelf, now_ms) for shelf in _shelves(room, now_ms)],
     )

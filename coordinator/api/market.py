@@ -7,6 +7,7 @@ from coordinator.api import validate
 from coordinator.api.bell import wait
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
+from coordinator.api.pages import fill
 from coordinator.domain.account import Account
 from coordinator.domain.event import Event, EventKind
 from coordinator.domain.job import BUDGET_MICRO_MAX, RUN_MS_MAX, LogChunk
@@ -35,21 +36,26 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def ListOffers(self, request: m.ListOffersRequest, context: Context) -> m.ListOffersResponse:  # noqa: N802, ARG002
         size, first = validate.page_size(request.page_size), validate.page_start(request.page_token)
-        found = await self._edge.read(_offers(caller(), validate.offer_filter(request)))
-        more = str(first + size) if len(found) > first + size else ""
-        return m.ListOffersResponse(offers=found[first : first + size], next_page_token=more)
+        wanted, now_ms = validate.offer_filter(request), self._edge.clock.wall_ms()
+        buyer = caller()
+        found = await self._edge.read(lambda tx: offers.offers(tx, buyer, wanted, now_ms))
+        page = fill(render.offer_to(shelf, now_ms) for shelf in found[first : first + size])
+        more = str(first + len(page)) if len(found) > first + len(page) else ""
+        return m.ListOffersResponse(offers=page, next_page_token=more)
 
     async def WatchOffers(  # noqa: N802
         self,
         request: m.WatchOffersRequest,
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[m.WatchOffersResponse]:
-        look = _offers(caller(), validate.offer_filter(request.filter))
+        buyer, wanted = caller(), validate.offer_filter(request.filter)
         told: list[m.Offer] | None = None
         with self._edge.bell.listen(OFFERS_TOPIC) as rung:
             while True:
                 rung.clear()
-                found = (await self._edge.read(look))[:OFFERS_WATCHED_MAX]
+                now_ms = self._edge.clock.wall_ms()
+                seen = await self._edge.read(lambda tx: offers.offers(tx, buyer, wanted, now_ms))  # noqa: B023
+                found = fill(render.offer_to(shelf, now_ms) for shelf in seen[:OFFERS_WATCHED_MAX])
                 if found != told:
                     told = found
                     yield m.WatchOffersResponse(offers=found)
@@ -57,8 +63,9 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def QuoteJob(self, request: m.QuoteJobRequest, context: Context) -> m.QuoteJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
-        quote = await self._edge.read(lambda tx: offers.quote(tx, buyer, spec))
-        return render.quote_to(quote, spec, self._edge.rules.fee_ppm)
+        now_ms = self._edge.clock.wall_ms()
+        quote = await self._edge.read(lambda tx: offers.quote(tx, buyer, spec, now_ms))
+        return render.quote_to(quote, spec, self._edge.rules.fee_ppm, now_ms)
 
     async def SubmitJob(self, request: m.SubmitJobRequest, context: Context) -> m.SubmitJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
@@ -76,7 +83,8 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
     async def GetJob(self, request: m.GetJobRequest, context: Context) -> m.GetJobResponse:  # noqa: N802, ARG002
         buyer = caller()
         job_id = validate.name("job_id", request.job_id)
-        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, job_id))
+        now_ms = self._edge.clock.wall_ms()
+        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, job_id, now_ms))
         return m.GetJobResponse(job=render.job_to(view))
 
     async def ListJobs(self, request: m.ListJobsRequest, context: Context) -> m.ListJobsResponse:  # noqa: N802, ARG002
@@ -85,8 +93,9 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         views = await self._edge.read(
             lambda tx: jobs.page(tx, buyer, live_only=request.live_only, before_id=before, limit=size + 1)
         )
-        more = views[size - 1].job.id if len(views) > size else ""
-        return m.ListJobsResponse(jobs=[render.job_to(v) for v in views[:size]], next_page_token=more)
+        page = fill(map(render.job_to, views[:size]))
+        more = page[-1].job_id if len(views) > len(page) else ""
+        return m.ListJobsResponse(jobs=page, next_page_token=more)
 
     async def CancelJob(self, request: m.CancelJobRequest, context: Context) -> m.CancelJobResponse:  # noqa: N802, ARG002
         buyer, request_id = caller(), validate.request_id(request.request_id)
@@ -160,17 +169,6 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
                     return
                 else:
                     await wait(rung, LOOK_AGAIN_MS)
-
-
-def _offers(buyer: Account, wanted: offers.OfferFilter) -> Callable[[Transaction], list[m.Offer]]:
-    def look(tx: Transaction) -> list[m.Offer]:
-        return [
-            offer
-            for room, fitting in offers.offers(tx, buyer, wanted)
-            for offer in render.offers_to(room, [fitting.gpus[0].model])
-        ]
-
-    return look
 
 
 def _events(

@@ -65,9 +65,9 @@ class SellerServicer(market_pb2_grpc.SellerServiceServicer):
         return f"{ENROLMENT_PREFIX}_{raw}"
 
     async def ListHosts(self, request: m.ListHostsRequest, context: Context) -> m.ListHostsResponse:  # noqa: N802, ARG002
-        seller = caller()
+        seller, now_ms = caller(), self._edge.clock.wall_ms()
         rooms = await self._edge.read(lambda tx: hosts.of_seller(tx, seller.id))
-        return m.ListHostsResponse(hosts=[render.host_to(room.host, room) for room in rooms])
+        return m.ListHostsResponse(hosts=[render.host_to(room.host, room, now_ms) for room in rooms])
 
     async def PauseHost(self, request: m.PauseHostRequest, context: Context) -> m.PauseHostResponse:  # noqa: N802, ARG002
         return m.PauseHostResponse(host=await self._hold(request, Hold.PAUSED))
@@ -86,7 +86,7 @@ class SellerServicer(market_pb2_grpc.SellerServiceServicer):
         room = await self._edge.write(
             lambda tx: hosts.seller_hold(tx, seller, request_id, request.host_id, wish, now_ms)
         )
-        return render.host_to(room.host, room)
+        return render.host_to(room.host, room, now_ms)
 
 
 class AdminServicer(market_pb2_grpc.AdminServiceServicer):
@@ -183,7 +183,7 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
         room = await self._edge.write(
             lambda tx: hosts.hold(tx, operator, request_id, hosts.existing(tx, host_id), wish, reason, now_ms)
         )
-        return render.host_to(room.host, room)
+        return render.host_to(room.host, room, now_ms)
 
     async def RunAudit(self, request: m.RunAuditRequest, context: Context) -> m.RunAuditResponse:  # noqa: N802, ARG002
         violations, checked = await self._edge.read(audit.run)

@@ -141,6 +141,7 @@ def gpu_request(field: str, message: t.GpuRequest, count_min: int = 1) -> GpuReq
         model=line(f"{field}.model", message.model, 128),
         vram_bytes_min=whole(f"{field}.vram_bytes_min", message.vram_bytes_min, 0, TIB_16),
         compute_capability_min=version(f"{field}.compute_capability_min", message.compute_capability_min),
+        simulated=message.simulated,
     )
 
 
@@ -181,7 +182,16 @@ def offer_filter(request: m.ListOffersRequest) -> OfferFilter:
             "gpu_hour_price_micro_max", request.gpu_hour_price_micro_max, 0, BUDGET_MICRO_MAX
         ),
         order=choice("order", request.order, _ORDERS),
+        network_min=network("network_min", request.network_min),
+        image=_image_asked(request.image),
+        run_ms=whole("run_ms", request.run_ms, 0, RUN_MS_MAX),
     )
+
+
+def _image_asked(text: str) -> str:
+    if text and not _IMAGE.fullmatch(text):
+        raise invalid("image", "an image reference of at most 512 characters, or nothing")
+    return text
 
 
 def choice(field: str, value: int, table: Mapping[int, T]) -> T:

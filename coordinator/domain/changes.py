@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from coordinator.domain.host import Isolation, Network
 from coordinator.domain.job import BUDGET_MICRO_MAX, GpuRequest, HostRequest, JobSpec
-from coordinator.domain.limits import budget_needed, capability
+from coordinator.domain.limits import budget_needed, capability, run_ms_now
 from coordinator.domain.row import Limit
 from coordinator.domain.shelf import Request, Shelf
 from coordinator.domain.words import (
@@ -30,6 +30,8 @@ _LABEL_PPM = 150_000
 _ISOLATION_PPM = 200_000
 _NETWORK_PPM = 300_000
 _MODEL_PPM = 500_000
+# What they run is nothing but a trial.
+_SIMULATED_PPM = 900_000
 # A part of reliability given up weighs as several of anything else.
 _RELIABILITY_WEIGHT = 4
 # The least that an order can ask for.
@@ -82,6 +84,10 @@ def _memory(_request: Request, shelf: Shelf) -> int:
 
 def _less(wanted: int, had: int, least: int) -> int | None:
     return _part(wanted, had) if least <= had < wanted else None
+
+
+def _run_ms(shelf: Shelf) -> int:
+    return run_ms_now(shelf) if shelf.machine.hours else duration_told(shelf.machine.run_ms_max)
 
 
 def _labels_had(request: Request, shelf: Shelf) -> dict[str, str]:
@@ -165,6 +171,12 @@ KINDS: tuple[Kind, ...] = (
         words=lambda _before, _after: (
             "accept isolation 'process' (--isolation process), on a host whose seller trusts you"
         ),
+    ),
+    Kind(
+        mends=frozenset({Limit.SIMULATED}),
+        price_ppm=lambda _request, _shelf: _SIMULATED_PPM,
+        changed=lambda request, _: _gpus(request.spec, lambda gpus: replace(gpus, simulated=True)),
+        words=lambda _before, _after: "accept simulated GPUs, which do not exist (--simulated)",
     ),
     Kind(
         mends=frozenset({Limit.NETWORK}),
@@ -255,13 +267,9 @@ KINDS: tuple[Kind, ...] = (
         ),
     ),
     Kind(
-        mends=frozenset({Limit.RUN_TIME}),
-        price_ppm=lambda request, shelf: _less(
-            request.ask.run_ms, duration_told(shelf.machine.run_ms_max), 1_000
-        ),
-        changed=lambda request, shelf: replace(
-            request.spec, run_ms_max=duration_told(shelf.machine.run_ms_max)
-        ),
+        mends=frozenset({Limit.RUN_TIME, Limit.HOURS}),
+        price_ppm=lambda request, shelf: _less(request.ask.run_ms, _run_ms(shelf), 1_000),
+        changed=lambda request, shelf: replace(request.spec, run_ms_max=_run_ms(shelf)),
         words=lambda before, after: (
             f"set --max-time to {duration(after.run_ms_max)} (now {duration(before.run_ms_max)})"
         ),

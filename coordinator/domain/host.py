@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from coordinator.domain.hours import SaleWindow
+from coordinator.domain.images import ANY_IMAGE, ImagePolicy
+
 RELIABILITY_PPM_MAX = 1_000_000
 # A host of which nothing is known yet: better than one that fails often, worse than one that never did.
 RELIABILITY_PPM_AT_FIRST = 900_000
@@ -64,9 +67,10 @@ class HostFacts:
     region: str = ""
     cuda_version: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    # As the agent measured them; None where it did not.
+    # None where nobody has said; in the seller's own words, unless the agent has measured both.
     download_bps: int | None = None
     upload_bps: int | None = None
+    network_measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,9 @@ class Terms:
     # The most that a job may have of it, and with ALLOW_LIST what it may ask for.
     network_max: Network = Network.NONE
     network_destinations: tuple[str, ...] = ()
+    # None for always.
+    hours: tuple[SaleWindow, ...] = ()
+    images: ImagePolicy = ANY_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)

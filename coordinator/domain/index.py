@@ -11,7 +11,7 @@ from coordinator.domain.job import Policy
 from coordinator.domain.limits import choose, rows_asked
 from coordinator.domain.order import Mask, Order
 from coordinator.domain.row import Limit, Row
-from coordinator.domain.shelf import Ask, Machine, Moved, Share, Shelf
+from coordinator.domain.shelf import Ask, Machine, Moment, Moved, Share, Shelf
 
 # Who has as many free as are asked for has as many: COUNT need not be looked at beside BUSY.
 _IMPLIED = frozenset({Limit.AWAY, Limit.COUNT})
@@ -20,7 +20,7 @@ _IMPLIED = frozenset({Limit.AWAY, Limit.COUNT})
 class Index:
     """Not to be shared between threads."""
 
-    def __init__(self, rooms: Iterable[HostRoom] = ()) -> None:
+    def __init__(self, rooms: Iterable[HostRoom] = (), now_ms: int = 0) -> None:
         self._machines: dict[str, Machine] = {}
         # Who says to have a GPU: one host, unless somebody lies or a GPU was moved.
         self._claims: dict[str, tuple[str, ...]] = {}
@@ -29,9 +29,19 @@ class Index:
         self._orders: dict[Policy, Order] = {}
         # Hosts kept free, and for which job.
         self._aside: dict[str, str] = {}
+        self._moment = Moment(now_ms)
         self.online_count = 0
         for room in rooms:
             self.put(room)
+
+    @property
+    def now_ms(self) -> int:
+        """On the wall clock: what the sellers' hours are held against. Only ever as true as it is kept."""
+        return self._moment.ms
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._moment.ms = now_ms
 
     # What happens to hosts
 
@@ -49,7 +59,7 @@ class Index:
                     order.show(shelf)
             return
         self.remove(room.host.id)
-        machine = Machine(room)
+        machine = Machine(room, self._moment)
         machine.kept_free = machine.host_id in self._aside
         self._machines[machine.host_id] = machine
         self.online_count += machine.online
@@ -203,7 +213,7 @@ def only_meeting(order: Order, row: Row, ask: Ask, mask: Mask) -> Mask:
     if checks:
         plainly = row.limit is Limit.BUSY and not (ask.memory_bytes or ask.cpu_milli)
         counted = plainly or row.limit is Limit.COUNT
-        for shelf in order.members(mask & order.mixed() if counted else mask):
+        for shelf in order.members(mask & order.mixed() if counted else order.concerned(row, mask)):
             if not row.met(ask, shelf):
                 mask = order.without(mask, shelf)
     return mask

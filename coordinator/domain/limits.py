@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coordinator.domain.host import Gpu, HostRoom
+from coordinator.domain.hours import MINUTE_MS, opens_in_ms
 from coordinator.domain.policy import order_key
 from coordinator.domain.row import Limit, Row
-from coordinator.domain.shelf import Ask, Machine, Request, Shelf, version
+from coordinator.domain.shelf import Ask, Machine, Moment, Request, Shelf, version
 from coordinator.domain.words import (
     NETWORK_REMEDIES,
     amount,
     duration,
+    duration_told,
     percent,
     plural,
     processors,
@@ -22,6 +24,7 @@ from coordinator.domain.words import (
 )
 
 _REGIONS_TOLD_MAX = 5
+_IMAGES_TOLD_MAX = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,27 @@ def capability(shelf: Shelf) -> str:
     return max((gpu.compute_capability for gpu in shelf.gpus), key=version)
 
 
+def run_ms_now(shelf: Shelf) -> int:
+    """The longest time limit that its hours leave, told in whole minutes and with one to spare."""
+    left_ms = shelf.machine.open_ms_left // MINUTE_MS * MINUTE_MS - MINUTE_MS
+    return max(0, min(left_ms, duration_told(shelf.machine.run_ms_max)))
+
+
+def hours_told(shelves: Iterable[Shelf]) -> str:
+    most_ms = max(run_ms_now(shelf) for shelf in shelves)
+    if most_ms:
+        return f"{duration(most_ms)} would do now"
+    wait_ms = min(opens_in_ms(shelf.machine.hours, shelf.machine.moment.ms) for shelf in shelves)
+    return f"the first opens in {duration(-(-wait_ms // MINUTE_MS) * MINUTE_MS)}"
+
+
+def images_told(shelves: Iterable[Shelf]) -> str:
+    policies = (shelf.machine.images for shelf in shelves)
+    known = sorted({pattern for policy in policies if policy for pattern in policy.allowed})
+    more = ", …" if len(known) > _IMAGES_TOLD_MAX else ""
+    return f"{', '.join(known[:_IMAGES_TOLD_MAX])}{more} would do" if known else ""
+
+
 def _driver(shelf: Shelf) -> str:
     return shelf.machine.host.facts.driver_version
 
@@ -116,6 +140,14 @@ TABLE: tuple[Row, ...] = (
         met=lambda ask, shelf: ask.model in shelf.model_plain,
         words=lambda request: f"has no {request.spec.gpus.model or 'GPU'} for sale",
         remedy=lambda _request, _shelves: "another GPU model",
+    ),
+    Row(
+        limit=Limit.SIMULATED,
+        place=_FIELD["real"],
+        asked=lambda ask: ask.real,
+        met=lambda _ask, shelf: not shelf.simulated,
+        words=lambda _: "has GPUs of that name that are only simulated",
+        remedy=lambda _request, _shelves: "simulated ones would do, with --simulated",
     ),
     Row(
         limit=Limit.VRAM,
@@ -174,6 +206,14 @@ TABLE: tuple[Row, ...] = (
         met=lambda _ask, shelf: not shelf.machine.isolation,
         words=lambda _: "runs containers, and the job names no image",
         remedy=lambda _request, _shelves: "an image",
+    ),
+    Row(
+        limit=Limit.IMAGE_POLICY,
+        asked=lambda ask: ask.image,
+        concerns=lambda shelf: shelf.machine.images is not None,
+        met=lambda ask, shelf: shelf.machine.images is None or shelf.machine.images.takes(ask.image),
+        words=lambda request: f"takes no image {request.spec.image}, by its seller's rule",
+        remedy=lambda _, shelves: images_told(shelves),
     ),
     Row(
         limit=Limit.NETWORK,
@@ -272,6 +312,16 @@ TABLE: tuple[Row, ...] = (
         remedy=lambda _, shelves: f"{duration(max(shelf.machine.run_ms_max for shelf in shelves))} would do",
     ),
     Row(
+        limit=Limit.HOURS,
+        asked=_always,
+        concerns=lambda shelf: bool(shelf.machine.hours),
+        met=lambda ask, shelf: max(1, ask.run_ms) <= shelf.machine.open_ms_left,
+        words=lambda request: (
+            f"closes, by its seller's hours, before a job of {duration(request.spec.run_ms_max)} is over"
+        ),
+        remedy=lambda _, shelves: hours_told(shelves),
+    ),
+    Row(
         limit=Limit.BUDGET,
         place=_FIELD["price_borne"],
         loosen=_up,
@@ -326,9 +376,9 @@ def choose(ask: Ask, shelf: Shelf) -> tuple[Gpu, ...]:
     return tuple(shelf.suiting(ask, shelf.free)[: ask.gpu_count])
 
 
-def fit(request: Request, room: HostRoom) -> Fit | Misfit:
+def fit(request: Request, room: HostRoom, now_ms: int = 0) -> Fit | Misfit:
     """The GPUs that the host would give, of the model that its buyer's policy prefers; or why none."""
-    machine, ask = Machine(room), request.ask
+    machine, ask = Machine(room, Moment(now_ms)), request.ask
     rows = rows_asked(ask)
     missed = {shelf: first_missed(rows, ask, shelf) for shelf in machine.shelves}
     fitting = [shelf for shelf, limit in missed.items() if limit is None]

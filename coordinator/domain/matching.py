@@ -10,7 +10,7 @@ from coordinator.domain.limits import Fit, Misfit, choose, fit
 from coordinator.domain.policy import order_key
 from coordinator.domain.pricing import hour_price_micro
 from coordinator.domain.row import Limit
-from coordinator.domain.shelf import Machine, Request, Share, Shelf, model_matches
+from coordinator.domain.shelf import Machine, Moment, Request, Share, Shelf, model_matches
 from coordinator.domain.turns import Lane, Served, Turns, after_serving
 from coordinator.domain.why import LimitCount, explain, why_not
 
@@ -63,14 +63,14 @@ def share_of(spec: JobSpec, host_id: str, gpus: Sequence[Gpu]) -> Share:
     return Share(host_id, gpus, spec.memory_bytes, spec.cpu_milli)
 
 
-def best(request: Request, rooms: Index | Sequence[HostRoom]) -> tuple[HostRoom, Fit] | None:
+def best(request: Request, rooms: Index | Sequence[HostRoom], now_ms: int = 0) -> tuple[HostRoom, Fit] | None:
     """The host that the buyer's policy prefers of all that fit. Given rooms, all of them are looked at."""
     policy = request.spec.policy
     if isinstance(rooms, Index):
         shelf = rooms.best(request.ask, policy)
         return None if shelf is None else (shelf.machine.room(), _fit(request, shelf))
     key = order_key(policy)
-    found = [(room, f) for room in rooms if isinstance(f := fit(request, room), Fit)]
+    found = [(room, f) for room in rooms if isinstance(f := fit(request, room, now_ms), Fit)]
     return min(found, key=lambda choice: key(_shelf(*choice)), default=None)
 
 
@@ -88,6 +88,7 @@ def run_pass(
     `held` counts the GPUs that each account has now. A new job may be tried by itself, without the queue:
     what it can get then, nobody who waits could use, but for hosts that are kept free, which it can't get.
     """
+    index.now_ms = now_ms
     if whole_queue:
         index.lift_all()
     turns = Turns(waiting, held, served, now_ms)
@@ -142,4 +143,4 @@ def _fit(request: Request, shelf: Shelf) -> Fit:
 
 
 def _shelf(room: HostRoom, fitting: Fit) -> Shelf:
-    return next(shelf for shelf in Machine(room).shelves if shelf.model == fitting.gpus[0].model)
+    return next(shelf for shelf in Machine(room, Moment()).shelves if shelf.model == fitting.gpus[0].model)

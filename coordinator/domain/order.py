@@ -104,7 +104,8 @@ class Order:
         for row in rows:
             place = row.place
             if place is None:
-                checks.append(row)
+                if self.concerned(row, mask):
+                    checks.append(row)
                 continue
             asked: object = ask[place]
             value = asked
@@ -124,6 +125,10 @@ class Order:
         assert row.place is not None
         looser, met = row.with_value(ask, value), row.roughly or row.met
         return self._keep(self._sets[row.place], value, lambda shelf: met(looser, shelf))
+
+    def concerned(self, row: Row, mask: Mask) -> Mask:
+        """Those of the set whom the limit can shut out at all."""
+        return mask if row.concerns is None else mask & self._of_kind(row.limit.name, row.concerns)
 
     def mixed(self) -> Mask:
         """Whose GPUs are not all alike."""

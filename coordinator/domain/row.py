@@ -13,25 +13,28 @@ class Limit(IntEnum):
 
     AWAY = 1
     MODEL = 2
-    VRAM = 3
-    COMPUTE_CAPABILITY = 4
-    COUNT = 5
-    FAILED_BEFORE = 6
-    ISOLATION = 7
-    TRUST = 8
-    IMAGE = 9
-    NETWORK = 10
-    REGION = 11
-    DRIVER = 12
-    CUDA = 13
-    LABELS = 14
-    RELIABILITY = 15
-    MEMORY = 16
-    CPU = 17
-    PRICE = 18
-    RUN_TIME = 19
-    BUDGET = 20
-    BUSY = 21
+    SIMULATED = 3
+    VRAM = 4
+    COMPUTE_CAPABILITY = 5
+    COUNT = 6
+    FAILED_BEFORE = 7
+    ISOLATION = 8
+    TRUST = 9
+    IMAGE = 10
+    IMAGE_POLICY = 11
+    NETWORK = 12
+    REGION = 13
+    DRIVER = 14
+    CUDA = 15
+    LABELS = 16
+    RELIABILITY = 17
+    MEMORY = 18
+    CPU = 19
+    PRICE = 20
+    RUN_TIME = 21
+    HOURS = 22
+    BUDGET = 23
+    BUSY = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class Row:
     # changes does. `loosen` takes a value to a near one that shuts out no more, so that there are few.
     place: int | None = None
     loosen: Callable[[Any], int] | None = None
+    # Whom it can shut out at all, by what never changes of a shelf; None for everybody.
+    concerns: Callable[[Shelf], bool] | None = None
     # A quick test that shuts out no more than `met`, where that needs more than the field.
     roughly: Callable[[Ask, Shelf], bool] | None = None
 

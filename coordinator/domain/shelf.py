@@ -22,12 +22,16 @@ from coordinator.domain.host import (
     Network,
     may_run_unisolated,
 )
+from coordinator.domain.hours import open_ms_left
+from coordinator.domain.images import ANY_IMAGE
 from coordinator.domain.job import JobSpec, Policy
 
 # A run shorter than this is not worth starting: the budget would be spent before anything is done.
 RUN_MS_WORTH_STARTING = 1_000
 _SECONDS_PER_HOUR = 3_600
 _NO_CAP = 2**63
+# Who names a model so means it.
+_SIMULATED = "simulated"
 
 Version = tuple[int, ...]
 
@@ -59,6 +63,9 @@ class Ask(NamedTuple):
     # Steps above none at all, and what must be reached of it.
     network: int
     destinations: AbstractSet[str]
+    image: str
+    # Simulated GPUs will not do.
+    real: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,8 @@ class Request:
             self.budget_left_micro * _SECONDS_PER_HOUR * 1_000 // (RUN_MS_WORTH_STARTING * gpus.count),
             spec.network - Network.NONE,
             frozenset(spec.network_destinations),
+            spec.image,
+            bool(gpus.model) and not gpus.simulated and _SIMULATED not in plain(gpus.model),
         )
 
 
@@ -112,6 +121,15 @@ class Share(NamedTuple):
     gpus: Sequence[Gpu]
     memory_bytes: int = 0
     cpu_milli: int = 0
+
+
+class Moment:
+    """Now, on the wall clock; shared by all that is looked at together."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, ms: int = 0) -> None:
+        self.ms = ms
 
 
 # A shelf, and how many GPUs of it were free before and are now.
@@ -126,13 +144,17 @@ class Machine:
         "cpu_milli_free",
         "cuda_version",
         "driver_version",
+        "ends_ms",
         "host",
         "host_id",
+        "hours",
+        "images",
         "isolation",
         "kept_free",
         "labels",
         "memory_bytes",
         "memory_bytes_free",
+        "moment",
         "network",
         "online",
         "region",
@@ -141,12 +163,16 @@ class Machine:
         "shelves",
     )
 
-    def __init__(self, room: HostRoom) -> None:
+    def __init__(self, room: HostRoom, moment: Moment) -> None:
         host, facts, terms = room.host, room.host.facts, room.host.terms
         self.host_id = host.id
+        self.moment = moment
+        self.hours, self.ends_ms = terms.hours, 0
         # Whatever is free is not on offer: it is for a job that has waited long.
         self.kept_free = False
         self.isolation = facts.isolation - Isolation.PROCESS
+        # Without isolation no image is run.
+        self.images = terms.images if self.isolation and terms.images != ANY_IMAGE else None
         self.region = facts.region
         self.driver_version = version(facts.driver_version)
         self.cuda_version = version(facts.cuda_version)
@@ -183,6 +209,18 @@ class Machine:
 
     def trusts(self, ask: Ask) -> bool:
         return may_run_unisolated(self.host, *ask.account)
+
+    @property
+    def open_ms_left(self) -> int:
+        """How long a job may still run by the seller's hours; 0 outside them."""
+        if not self.hours:
+            return _NO_CAP
+        now_ms = self.moment.ms
+        if self.ends_ms <= now_ms:
+            left_ms = open_ms_left(self.hours, now_ms)
+            # Hours that never end are looked at again all the same, some day.
+            self.ends_ms = now_ms + (_NO_CAP if left_ms is None else left_ms)
+        return self.ends_ms - now_ms
 
     def lets_reach(self, ask: Ask) -> bool:
         if ask.destinations and self.network == ask.network:
@@ -234,6 +272,7 @@ class Shelf:
         "model_plain",
         "price",
         "scores",
+        "simulated",
         "vram_bytes",
     )
 
@@ -246,6 +285,7 @@ class Shelf:
         self.price = host.terms.prices[model]
         self.gpus = tuple(gpus)
         self.count = len(gpus)
+        self.simulated = any(gpu.simulated for gpu in gpus)
         self.free: tuple[Gpu, ...] = ()
         # Of the best of them.
         self.vram_bytes = gpus[-1].vram_bytes
@@ -258,6 +298,10 @@ class Shelf:
         moved = self, len(self.free), len(gpus)
         self.free = tuple(gpus)
         return moved
+
+    @property
+    def vram_bytes_least(self) -> int:
+        return self.gpus[0].vram_bytes
 
     @property
     def count_offered(self) -> int:

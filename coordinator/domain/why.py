@@ -22,7 +22,8 @@ _ASKED_FIRST = frozenset({Limit.AWAY, Limit.MODEL})
 
 # What is said of these is the same whichever hosts fail.
 _REMEDY_ALIKE = frozenset(
-    {Limit.MODEL, Limit.FAILED_BEFORE, Limit.ISOLATION, Limit.TRUST, Limit.IMAGE, Limit.LABELS, Limit.BUSY}
+    {Limit.MODEL, Limit.SIMULATED, Limit.FAILED_BEFORE, Limit.ISOLATION, Limit.TRUST, Limit.IMAGE}
+    | {Limit.LABELS, Limit.BUSY}
 )
 
 _Option = tuple[int, int, str, str, Kind, Shelf]
@@ -60,8 +61,9 @@ def why_not(request: Request, rooms: Index | Sequence[HostRoom]) -> list[LimitCo
     return explain(request, rooms).limits
 
 
-def explain(request: Request, rooms: Index | Sequence[HostRoom]) -> WhyNot:
-    index = rooms if isinstance(rooms, Index) else Index(rooms)
+def explain(request: Request, rooms: Index | Sequence[HostRoom], now_ms: int = 0) -> WhyNot:
+    """Given an index, its own moment counts."""
+    index = rooms if isinstance(rooms, Index) else Index(rooms, now_ms)
     order, ask = index.order(Policy.CHEAPEST), request.ask
     away_count = len(index) - index.online_count
     told: list[tuple[Limit, int, list[Shelf]]] = [(Limit.AWAY, away_count, [])] if away_count else []

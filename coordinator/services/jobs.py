@@ -6,6 +6,7 @@ from uuid import UUID
 
 from coordinator.domain.account import Account
 from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.hours import open_ms_left
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
     RUN_MS_MAX,
@@ -56,12 +57,12 @@ def owned_job(tx: Transaction, buyer: Account, job_id: str) -> Job:
     return job
 
 
-def view(tx: Transaction, buyer: Account, job_id: str) -> JobView:
+def view(tx: Transaction, buyer: Account, job_id: str, now_ms: int) -> JobView:
     job = owned_job(tx, buyer, job_id)
     attempts = tx.attempts_of_jobs([job.id])[job.id]
     if job.state is not JobState.QUEUED:
         return JobView(job=job, attempts=attempts)
-    why = explain(request_of(job, attempts), tx.rooms())
+    why = explain(request_of(job, attempts), tx.rooms(), now_ms)
     return JobView(
         job=job,
         attempts=attempts,
@@ -119,7 +120,8 @@ def cancel(tx: Transaction, buyer: Account, request_id: str, job_id: str, now: S
             finish_job(tx, job, after, now.wall_ms)
         return job_id
 
-    return view(tx, buyer, once(tx, buyer.id, request_id, fingerprint("cancel", job_id), make))
+    done = once(tx, buyer.id, request_id, fingerprint("cancel", job_id), make)
+    return view(tx, buyer, done, now.wall_ms)
 
 
 def extend(
@@ -147,6 +149,8 @@ def extend(
             ),
             run_ms_max=_sum("run_ms_more", job.spec.run_ms_max, run_ms_more, RUN_MS_MAX),
         )
+        if run_ms_more:
+            _check_terms(tx, live, job.spec.run_ms_max, run_ms_more, now_ms)
         if budget_micro_more:
             transfer_id = derived_uuid("extend", buyer.id, request_id)
             _hold(tx, buyer, job_id, transfer_id, budget_micro_more, "budget_micro_more", now_ms)
@@ -169,7 +173,27 @@ def extend(
         return job_id
 
     content = fingerprint("extend", job_id, budget_micro_more, run_ms_more)
-    return view(tx, buyer, once(tx, buyer.id, request_id, content, make))
+    return view(tx, buyer, once(tx, buyer.id, request_id, content, make), now_ms)
+
+
+def _check_terms(
+    tx: Transaction, live: Sequence[Attempt], run_ms_max: int, run_ms_more: int, now_ms: int
+) -> None:
+    """The seller's longest job and hours hold for more time as they did for what was asked at first."""
+    for attempt in live:
+        host = tx.host(attempt.host_id)
+        assert host is not None, "no attempt is without its host"
+        most_ms = host.terms.run_ms_max or RUN_MS_MAX
+        left_ms = open_ms_left(host.terms.hours, now_ms)
+        if left_ms is not None:
+            most_ms = min(most_ms, attempt.run_ms_reported + left_ms)
+        if run_ms_max + run_ms_more > most_ms:
+            raise Refusal(
+                RefusalCode.INVALID_FIELD,
+                "run_ms_more: longer than the seller of the job's host lets a job run",
+                field="run_ms_more",
+                remedy=f"at most {max(0, most_ms - run_ms_max)}",
+            )
 
 
 def extended(attempt: Attempt, job: Job) -> Attempt:

@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from coordinator.domain.host import Gpu, HostFacts, Isolation, Network, Terms
+from coordinator.domain.hours import SaleWindow
+from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import (
     Attempt,
     GpuRequest,
@@ -46,6 +48,7 @@ def spec_to_json(spec: JobSpec) -> Json:
         "memory_bytes": spec.memory_bytes,
         "cpu_milli": spec.cpu_milli,
         "compute_capability_min": spec.gpus.compute_capability_min,
+        "simulated": spec.gpus.simulated,
         "host": {**vars(spec.host), "regions": list(spec.host.regions), "labels": dict(spec.host.labels)},
         "policy": str(spec.policy),
         "priority": spec.priority,
@@ -59,7 +62,7 @@ def spec_to_json(spec: JobSpec) -> Json:
 
 _READ_APART = frozenset(
     {"gpu_count", "gpu_model", "vram_bytes_min", "compute_capability_min", "command", "isolation_min"}
-    | {"host", "policy", "on_host_loss", "network", "network_destinations"}
+    | {"host", "policy", "on_host_loss", "network", "network_destinations", "simulated"}
 )
 
 
@@ -72,6 +75,7 @@ def spec_from_json(data: Json) -> JobSpec:
             model=data["gpu_model"],
             vram_bytes_min=data["vram_bytes_min"],
             compute_capability_min=data["compute_capability_min"],
+            simulated=data.get("simulated", False),
         ),
         host=HostRequest(**{**data["host"], "regions": tuple(data["host"]["regions"])}),
         isolation_min=Isolation(data["isolation_min"]),
@@ -113,17 +117,24 @@ def terms_to_json(terms: Terms) -> Json:
         "trusted_accounts": sorted(terms.trusted_accounts),
         "network_max": int(terms.network_max),
         "network_destinations": list(terms.network_destinations),
+        "hours": [[window.start_minute, window.end_minute] for window in terms.hours],
+        "images": [list(terms.images.allowed), list(terms.images.denied)],
     }
 
 
 def terms_from_json(data: Json) -> Terms:
     # Terms of before say less.
+    allowed, denied = data.get("images", ((), ()))
     return Terms(
         **{
             **data,
             "trusted_accounts": frozenset(data["trusted_accounts"]),
             "network_max": Network(data.get("network_max", Network.NONE)),
             "network_destinations": tuple(data.get("network_destinations", ())),
+            "hours": tuple(
+                SaleWindow(start_minute=start, end_minute=end) for start, end in data.get("hours", ())
+            ),
+            "images": ImagePolicy(allowed=tuple(allowed), denied=tuple(denied)),
         }
     )
 

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from coordinator.domain.host import Hold, Host, HostState, Network, Terms
+from coordinator.domain.hours import SaleWindow
+from coordinator.domain.images import ImagePolicy
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.store.transaction import SqlTransaction
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
@@ -34,6 +36,7 @@ def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
         cuda_version="12.4",
         labels={"rack": "b7"},
         download_bps=5,
+        network_measured=True,
     )
     terms = Terms(
         prices={"x": 5},
@@ -42,6 +45,8 @@ def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
         reclaim_notice_ms=9,
         network_max=Network.ALLOW_LIST,
         network_destinations=("example.org:443",),
+        hours=(SaleWindow(start_minute=1, end_minute=2),),
+        images=ImagePolicy(allowed=("team/*",), denied=("team/bad",)),
     )
     market.save_hello("host_2", facts, terms)
     assert market.host("host_2") == replace(new, facts=facts, terms=terms)

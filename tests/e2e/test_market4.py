@@ -13,7 +13,8 @@ import pytest
 
 from cli.client.market import Market
 from cli.errors import Refused
-from cli.model import Bill, Cause, EndReason, EventKind, Host, HostState, Isolation, Job, JobSpec, JobState
+from cli.model import Bill, Cause, EndReason, EventKind, HostState, Isolation, Job, JobSpec, JobState
+from cli.people import Host
 from cli.verify import verify_bill
 from cli.wishes import GpuRequest, HostRequest, OnHostLoss
 from runtime.ids import new_uuid

@@ -84,6 +84,7 @@ def test_a_run_sends_what_was_asked(market, capfd):
         policy=types_pb2.POLICY_BALANCED,
         priority=50,
         on_host_loss=types_pb2.ON_HOST_LOSS_WAIT,
+        network=types_pb2.NETWORK_NONE,
     )
     assert not spec.HasField("host"), "nothing was asked of it"
 

@@ -8,6 +8,7 @@ from cli.verify import verify_bill
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import Running
 from tests.support.scripts import Play, goes_on, kinds, refusal, started
+from usance.v1 import host_pb2 as h
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
@@ -46,6 +47,28 @@ def test_what_is_given_once_is_held_once_and_lasts(play_on_both: Play) -> None:
         assert kinds(await market.buyer.events(job.job_id)).count("EXTENDED") == 1
 
     play_on_both(script)
+
+
+def test_no_more_time_is_given_than_the_seller_lets_a_job_have(play: Play) -> None:
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        agent.terms.run_ms_max = 15_000
+        await agent.hello()
+        job, _ = await started(market, agent, budget_micro=10_000, run_ms_max=10_000)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await extend(market, job.job_id, run_ms=5_001)
+        assert refusal(caught.value) == "INVALID_FIELD"
+        assert (await extend(market, job.job_id, run_ms=5_000)).spec.run_ms_max == 15_000
+        # The seller's hours end; only the job itself goes on.
+        agent.terms.run_ms_max = 0
+        minute = (market.clock.wall_ms() // 60_000 + 3 * 1_440) % 10_080
+        agent.terms.hours.append(h.SaleWindow(start_minute=(minute - 60) % 10_080, end_minute=minute))
+        await agent.hello()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await extend(market, job.job_id, run_ms=1_000)
+        assert refusal(caught.value) == "INVALID_FIELD"
+
+    play(script)
 
 
 def test_what_can_not_be_given_changes_nothing(play: Play) -> None:

@@ -45,7 +45,7 @@ class _OfferOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferOrder
     OFFER_ORDER_VRAM: _OfferOrder.ValueType  # 3
     """Most GPU memory first."""
     OFFER_ORDER_COUNT: _OfferOrder.ValueType  # 4
-    """The host with the most free GPUs, of whatever model, first."""
+    """The most free GPUs first."""
 
 class OfferOrder(_OfferOrder, metaclass=_OfferOrderEnumTypeWrapper):
     """In what order offers come. Among equals the cheaper comes first, then the lower host_id. An unknown value
@@ -61,7 +61,7 @@ OFFER_ORDER_RELIABILITY: OfferOrder.ValueType  # 2
 OFFER_ORDER_VRAM: OfferOrder.ValueType  # 3
 """Most GPU memory first."""
 OFFER_ORDER_COUNT: OfferOrder.ValueType  # 4
-"""The host with the most free GPUs, of whatever model, first."""
+"""The most free GPUs first."""
 Global___OfferOrder: _TypeAlias = OfferOrder  # noqa: Y015
 
 class _EventKind:
@@ -249,8 +249,8 @@ class Offer(_message.Message):
     network_measured: _builtins.bool
     """The agent has measured both figures."""
     closes_at_ms: _builtins.int
-    """When the seller's hours end, which a job's time limit must not outlast; 0 where they never do. In the past
-    where they have not begun again.
+    """When the seller's hours end, which a job's time limit must not outlast; 0 where they never do. Outside the
+    hours, no later than now.
     """
     network_max: _types_pb2.Network.ValueType
     """The most of the network that a job may have; never UNSPECIFIED."""

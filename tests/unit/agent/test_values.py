@@ -12,6 +12,7 @@ from agent.domain import pull, token
 from agent.domain.attempt import EndReason, Isolation, Network
 from agent.domain.gpu import GpuInfo, GpuSample, GpuTally
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
+from agent.domain.hours import SaleWindow
 from agent.link.convert import hello_request
 from agent.settings import ExecutorKind, Settings, SettingsError
 from usance.v1 import types_pb2
@@ -66,12 +67,17 @@ class TestSettings:
         found = settings.parse(
             'state_dir = "/srv/u"\nexecutor = "process"\nallow_process_executor = true\n'
             'trusted_accounts = ["ann"]\nregion = "eu-1"\nrun_seconds_max = 60\nrecord_seconds = 5\n'
-            'reclaim_notice_seconds = 300\n[labels]\nrack = "b7"\n"net.gbit" = "10"\n'
+            'reclaim_notice_seconds = 300\nhours = ["sun 23:00-01:00"]\nimages_allowed = ["team/*"]\n'
+            'images_denied = ["team/bad"]\ndownload_mbps = 900\nupload_mbps = 40\n'
+            '[labels]\nrack = "b7"\n"net.gbit" = "10"\n'
             '[prices]\n"RTX" = "0.5"\n"*" = 2\n[simulated_gpus]\ncount = 2\nmodel = "SIMULATED X"\n'
         )
         assert found.state_dir == Path("/srv/u")
         assert found.executor is ExecutorKind.PROCESS
         assert found.reclaim_notice_seconds == 300
+        assert found.hours == (SaleWindow(start_minute=6 * 1_440 + 1_380, end_minute=60),)
+        assert (found.images_allowed, found.images_denied) == (("team/*",), ("team/bad",))
+        assert (found.download_mbps, found.upload_mbps) == (900, 40)
         assert found.labels == {"rack": "b7", "net.gbit": "10"}
         assert found.prices_micro == {"RTX": 500_000, "*": 2_000_000}
         assert (found.simulated_gpus.count, found.simulated_gpus.model) == (2, "SIMULATED X")
@@ -91,6 +97,11 @@ class TestSettings:
             ("colour = 1\nsize = 2", ["colour: there is no such setting", "size: there is no such setting"]),
             ("simulated_gpus = 4", ["simulated_gpus", "table"]),
             ("reclaim_notice_seconds = 86401", ["reclaim_notice_seconds", "from 0 to 86400"]),
+            ('hours = ["mon 9-5"]', ["hours", "'mon 9-5' is not like"]),
+            (f"hours = {['00:00-01:00'] * 10}", ["hours", "at most 64 stretches, not 70"]),
+            ('images_allowed = ["a b"]', ["images_allowed", "'a b'"]),
+            (f"images_denied = {['a'] * 33}", ["images_denied", "at most 32"]),
+            ("upload_mbps = -1", ["upload_mbps", "from 0"]),
             ('labels = ["a"]', ["labels", "table"]),
             ('[labels]\nRack = "b7"', ['labels."Rack"', "a-z"]),
             ("[labels]\nrack = 7", ['labels."rack"', "in quotes"]),
@@ -238,6 +249,7 @@ def test_all_that_the_seller_says_reaches_the_coordinator():
         cuda_version="12.4",
         region="eu-1",
         labels={"rack": "b7"},
+        download_bps=5,
     )
     terms = Terms(
         gpu_hour_prices_micro={"RTX": 7},
@@ -246,6 +258,9 @@ def test_all_that_the_seller_says_reaches_the_coordinator():
         reclaim_notice_ms=9,
         network_max=Network.ALLOW_LIST,
         network_destinations=("example.org",),
+        hours=(SaleWindow(start_minute=1, end_minute=2),),
+        images_allowed=("a",),
+        images_denied=("b",),
     )
     sent = hello_request(Hello(agent_version="1", boot_id="b", facts=facts, terms=terms)).hello
     assert (sent.facts.driver_version, sent.facts.cuda_version) == ("550.54.15", "12.4")
@@ -253,5 +268,8 @@ def test_all_that_the_seller_says_reaches_the_coordinator():
     assert (sent.terms.run_ms_max, sent.terms.reclaim_notice_ms) == (8, 9)
     assert [(price.model, price.gpu_hour_price_micro) for price in sent.terms.prices] == [("RTX", 7)]
     assert list(sent.terms.trusted_accounts) == ["ann"]
+    assert (sent.facts.download_bps, sent.facts.HasField("upload_bps")) == (5, False)
+    assert [(window.start_minute, window.end_minute) for window in sent.terms.hours] == [(1, 2)]
+    assert (list(sent.terms.images_allowed), list(sent.terms.images_denied)) == (["a"], ["b"])
     assert sent.terms.network_max == types_pb2.NETWORK_ALLOW_LIST
     assert list(sent.terms.network_destinations) == ["example.org"]

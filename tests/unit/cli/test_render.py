@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli import model
+from cli import model, people
 from cli.render import amount, document, duration, gpu_name, percent, plural, safe, size, table
 from cli.screens import moment
 
@@ -73,7 +73,7 @@ def test_plain_text_stays():
 
 
 def test_a_document_says_its_version_and_names_fields_as_the_contract_does():
-    wallet = model.Wallet(wallet_micro=1, held_micro=2, earnings_micro=3)
+    wallet = people.Wallet(wallet_micro=1, held_micro=2, earnings_micro=3)
     assert json.loads(document(wallet=wallet, state=model.JobState.QUEUED, digest=b"\xff", none=None)) == {
         "schema_version": 1,
         "wallet": {"wallet_micro": 1, "held_micro": 2, "earnings_micro": 3},

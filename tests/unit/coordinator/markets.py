@@ -5,6 +5,8 @@ from random import Random
 from typing import Any
 
 from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, Network, Terms
+from coordinator.domain.hours import SaleWindow
+from coordinator.domain.images import ANY_IMAGE, ImagePolicy
 from coordinator.domain.job import GpuRequest, HostRequest, Policy
 from coordinator.domain.matching import Request
 from tests.support.values import GIB, request, room, spec
@@ -13,6 +15,14 @@ MODELS = {"RTX 3060": 90, "RTX 4090": 400, "A100": 1_000, "H100": 2_500}
 REGIONS = ("", "north", "south")
 LABELS: tuple[dict[str, str], ...] = ({}, {"tier": "gold"}, {"tier": "gold", "rack": "7"})
 DESTINATIONS = (("example.org",), ("example.org:443", "10.0.0.0/8"))
+# At a Thursday's midnight, which is the moment: always, closed, for two hours and a bit, for two days.
+HOURS = (
+    (),
+    (),
+    (SaleWindow(start_minute=0, end_minute=60),),
+    (SaleWindow(start_minute=3 * 1_440, end_minute=3 * 1_440 + 123),),
+    (SaleWindow(start_minute=2 * 1_440, end_minute=5 * 1_440),),
+)
 DRIVERS = ("", "535.104", "550.54.15")
 
 
@@ -24,6 +34,7 @@ def random_room(rng: Random, number: int) -> HostRoom:
             model=model,
             vram_bytes=rng.choice((12, 24, 24, 80)) * GIB,
             compute_capability=rng.choice(("8.6", "8.9", "9.0")),
+            simulated=rng.random() < 0.1,
         )
         for model in rng.sample(sorted(MODELS), rng.choice((1, 1, 1, 2)))
         for n in range(rng.choice((1, 2, 4, 8)))
@@ -45,6 +56,8 @@ def random_room(rng: Random, number: int) -> HostRoom:
             trusted_accounts=frozenset(rng.choice(((), ("buyer",)))),
             network_max=(most := rng.choice(list(Network))),
             network_destinations=rng.choice(DESTINATIONS) if most is Network.ALLOW_LIST else (),
+            hours=rng.choice(HOURS),
+            images=rng.choice((ANY_IMAGE, ANY_IMAGE, ImagePolicy(denied=("python",)))),
         ),
     )
     facts = replace(
@@ -76,6 +89,7 @@ def random_request(rng: Random) -> Request:
                 model=maybe(0.6, rng.choice(("rtx", "rtx4090", "a100", "h100", "v100")), ""),
                 vram_bytes_min=maybe(0.3, rng.choice((20, 40)) * GIB, 0),
                 compute_capability_min=maybe(0.2, rng.choice(("8.9", "9.0")), ""),
+                simulated=maybe(0.2, True, False),  # noqa: FBT003 -- a value
             ),
             isolation_min=maybe(0.3, Isolation.PROCESS, Isolation.CONTAINER),
             gpu_hour_price_micro_max=maybe(0.5, rng.randrange(500, 25_000), 0),

@@ -10,6 +10,8 @@ from coordinator.domain.account import Account, Balances, Role
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import HostFacts, Isolation, Network, Terms
+from coordinator.domain.hours import SaleWindow
+from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import GpuRequest, HostRequest, JobSpec, LogTotals, OnHostLoss, Policy
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
@@ -28,7 +30,9 @@ FULL_SPEC = JobSpec(
     name="train",
     image="python:3.12",
     command=("sh", "-c", "a\nb"),
-    gpus=GpuRequest(count=3, model="rtx", vram_bytes_min=24 * GIB, compute_capability_min="8.9"),
+    gpus=GpuRequest(
+        count=3, model="rtx", vram_bytes_min=24 * GIB, compute_capability_min="8.9", simulated=True
+    ),
     budget_micro=2**53 - 1,
     env={"A": "1", "B": "\n"},
     isolation_min=Isolation.PROCESS,
@@ -106,6 +110,9 @@ def terms_message(**changes: Any) -> h.Terms:
         "trusted_accounts": ["a", "b"],
         "network_max": t.NETWORK_ALLOW_LIST,
         "network_destinations": ["example.org"],
+        "hours": [h.SaleWindow(start_minute=10_079, end_minute=10_080)],
+        "images_allowed": ["team/*"],
+        "images_denied": ["team/bad"],
     }
     return h.Terms(**{**plain, **changes})
 
@@ -118,6 +125,8 @@ def test_what_a_host_is_comes_in_whole() -> None:
         trusted_accounts=frozenset({"a", "b"}),
         network_max=Network.ALLOW_LIST,
         network_destinations=("example.org",),
+        hours=(SaleWindow(start_minute=10_079, end_minute=10_080),),
+        images=ImagePolicy(allowed=("team/*",), denied=("team/bad",)),
     )
     assert convert_host.terms(terms_message()) == terms
 
@@ -164,6 +173,13 @@ def test_facts_out_of_bounds_are_refused_by_their_field(field: str, changes: dic
         ("terms.prices.model", {"prices": [h.GpuPrice(gpu_hour_price_micro=1)]}),
         ("terms.run_ms_max", {"run_ms_max": -1}),
         ("terms.trusted_accounts", {"trusted_accounts": [str(n) for n in range(257)]}),
+        ("terms.hours", {"hours": [h.SaleWindow()] * 65}),
+        ("terms.hours.start_minute", {"hours": [h.SaleWindow(start_minute=10_080)]}),
+        ("terms.hours.end_minute", {"hours": [h.SaleWindow(end_minute=10_081)]}),
+        ("terms.images_allowed", {"images_allowed": ["a"] * 33}),
+        ("terms.images_allowed", {"images_allowed": [""]}),
+        ("terms.images_denied", {"images_denied": ["a" * 256]}),
+        ("terms.images_denied", {"images_denied": ["a b"]}),
         ("terms.network_max", {"network_max": 9}),
         ("terms.network_destinations", {"network_destinations": ["*"]}),
         ("terms.network_destinations", {"network_max": t.NETWORK_INTERNET}),
@@ -346,7 +362,8 @@ def test_an_event_carries_its_bill_line() -> None:
 def test_offers_are_one_for_each_model_that_is_sold() -> None:
     host = room("host_1", gpu("A"), gpu("B", model="H100", vram_bytes=80 * GIB), gpu("C", model="unsold"))
     sold = replace(host.host, terms=Terms(prices={gpu().model: 3, "H100": 9}))
-    offers = convert_market.offers_to(replace(host, host=sold, free=(gpu("A"),)))
+    now = replace(host, host=sold, free=(gpu("A"),))
+    offers = convert_market.host_to(now.host, now, now_ms=0).offers
     assert [(o.gpu_model, o.gpu_count_free, o.gpu_hour_price_micro) for o in offers] == [
         ("H100", 0, 9),
         (gpu().model, 1, 3),
@@ -357,7 +374,7 @@ def test_a_quote_without_a_host_offers_none() -> None:
     nothing = Quote(
         room=None, gpus=(), gpu_hour_price_micro=0, run_ms_affordable=0, hosts_considered=2, limits=()
     )
-    sent = convert_market.quote_to(nothing, FULL_SPEC, 50_000)
+    sent = convert_market.quote_to(nothing, FULL_SPEC, 50_000, now_ms=0)
     assert not sent.HasField("offer")
     assert (sent.hold_micro, sent.hosts_considered, sent.fee_ppm) == (2**53 - 1, 2, 50_000)
 

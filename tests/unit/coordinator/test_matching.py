@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from coordinator.domain.host import HostRoom, HostState, Isolation, Network, Terms, may_run_unisolated
+from coordinator.domain.hours import SaleWindow
+from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import GpuRequest, HostRequest
 from coordinator.domain.matching import (
     Fit,
@@ -83,6 +85,30 @@ ROWS = {
         PROCESS,
         "runs jobs without isolation, and its seller has not named you as trusted",
         "",
+    ),
+    Limit.SIMULATED: (
+        request(spec=spec(gpus=GpuRequest(count=1, model="4090"))),
+        room("host_1", gpu("GPU-1", simulated=True)),
+        "has GPUs of that name that are only simulated",
+        "simulated ones would do, with --simulated",
+    ),
+    Limit.IMAGE_POLICY: (
+        request(),
+        room(terms=Terms(prices={MODEL: 1}, images=ImagePolicy(allowed=("team/*", "other")))),
+        "takes no image python:3.12, by its seller's rule",
+        "other, team/* would do",
+    ),
+    Limit.HOURS: (
+        request(),
+        # The tests' moment is a Thursday's midnight.
+        room(
+            terms=Terms(
+                prices={MODEL: 1},
+                hours=(SaleWindow(start_minute=3 * 1_440, end_minute=3 * 1_440 + 121),),
+            )
+        ),
+        "closes, by its seller's hours, before a job of 1d is over",
+        "2h would do now",
     ),
     Limit.NETWORK: (
         request(spec=spec(network=Network.INTERNET)),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.domain.host import HostRoom, Isolation, Network, Terms
+from coordinator.domain.hours import SaleWindow
 from coordinator.domain.index import Index
 from coordinator.domain.job import GpuRequest, HostRequest
 from coordinator.domain.matching import Limit, Request, best, explain, why_not
@@ -64,6 +65,17 @@ def of_host(**changes: Any) -> Request:
                 terms=Terms(prices={MODEL: 1}, trusted_accounts=frozenset({"buyer"})),
             ),
             "accept isolation 'process' (--isolation process), on a host whose seller trusts you",
+        ),
+        (
+            asks(model="4090"),
+            room("host_1", gpu("GPU-1", simulated=True)),
+            "accept simulated GPUs, which do not exist (--simulated)",
+        ),
+        (
+            request(spec=spec(run_ms_max=86_400_000)),
+            # At a Thursday's midnight, which is the moment.
+            room(terms=Terms(prices={MODEL: 1}, hours=(SaleWindow(start_minute=0, end_minute=4_411),))),
+            "set --max-time to 90m (now 1d)",
         ),
         (
             request(spec=spec(network=Network.INTERNET)),
