@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import click
 
-from cli.commands.account import login, wallet, whoami
+from cli.commands.account import login, logout, wallet, whoami
 from cli.commands.admin import admin
+from cli.commands.books import costs, earnings, statement
 from cli.commands.jobs import bill, cancel, extend, jobs, logs, show, wait, why
 from cli.commands.market import offers, quote
 from cli.commands.run import run
 from cli.commands.seller import enroll_token, hosts, pause, reclaim, resume
+from cli.commands.tokens import token
 from cli.errors import Refused, UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
@@ -29,7 +31,9 @@ def usance() -> None:
 
 for _command in (
     login,
+    logout,
     whoami,
+    token,
     offers,
     quote,
     run,
@@ -42,7 +46,10 @@ for _command in (
     extend,
     bill,
     wallet,
+    statement,
+    costs,
     hosts,
+    earnings,
     pause,
     resume,
     reclaim,

@@ -122,6 +122,10 @@ class EventKind(StrEnum):
     ACCOUNT_CREATED = "ACCOUNT_CREATED"
     TOKEN_CREATED = "TOKEN_CREATED"  # noqa: S105 - a kind of event
     DEPOSITED = "DEPOSITED"
+    TOKEN_REVOKED = "TOKEN_REVOKED"  # noqa: S105 - a kind of event
+    WITHDRAWN = "WITHDRAWN"
+    REFUNDED = "REFUNDED"
+    CAP_SET = "CAP_SET"
 
 
 class LogStream(StrEnum):

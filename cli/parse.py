@@ -29,6 +29,7 @@ _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%?", re.ASCII)
 _PROCESSORS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
 _DESTINATION = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[0-9]{1,2})?(:[0-9]{1,5})?", re.ASCII)
+MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII)
 GPU_COUNT_MAX = 64
 
 
@@ -134,6 +135,13 @@ def parse_reliability(text: str) -> int:
     if ppm > 1_000_000:
         raise ValueError(f"{text!r} is more than 100%")
     return ppm
+
+
+def parse_month(text: str) -> str:
+    """A month of UTC; `cli.reports` knows when it was."""
+    if text not in {"this", "last"} and not MONTH.fullmatch(text):
+        raise ValueError(f"{text!r} is no month; write it like 2026-11, or this, or last")
+    return text
 
 
 def name_from_command(command: tuple[str, ...]) -> str:

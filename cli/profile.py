@@ -19,9 +19,9 @@ _MARKET_PORT = "the coordinator's market port, like market.example.org:7410"
 class Options:
     """What the command line said; None where it said nothing."""
 
-    server: str | None
-    token_file: Path | None
-    ca: Path | None
+    server: str | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

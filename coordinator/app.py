@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from coordinator import identity
 from coordinator.api.bell import Bell, wait
+from coordinator.api.books import BooksServicer, TokenServicer
 from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
 from coordinator.api.host import EnrolmentServicer, HostServicer
@@ -37,7 +38,7 @@ from ledger.engine import make_engine
 from runtime.channel import SERVER_OPTIONS
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
-from usance.v1 import host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
+from usance.v1 import books_pb2, books_pb2_grpc, host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 OPERATOR_NAME = "operator"
@@ -220,6 +221,8 @@ def _register(server: grpc.aio.Server, edge: Edge, who: identity.Identity) -> Ho
     market_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(edge), server)
     market_pb2_grpc.add_SellerServiceServicer_to_server(SellerServicer(edge, who.authority_pem), server)
     market_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(edge), server)
+    books_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(edge), server)
+    books_pb2_grpc.add_BooksServiceServicer_to_server(BooksServicer(edge), server)
     host_pb2_grpc.add_EnrolmentServiceServicer_to_server(
         EnrolmentServicer(
             edge, lambda csr, name: who.issue_host(csr, name, edge.clock.wall_ms()), who.authority_pem
@@ -236,7 +239,7 @@ def _register_grpc_own(server: grpc.aio.Server) -> health.aio.HealthServicer:
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = [
         service.full_name
-        for file in (market_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
+        for file in (market_pb2.DESCRIPTOR, books_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
         for service in file.services_by_name.values()
     ]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

@@ -18,6 +18,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{_base32(number, 26)}"
 
 
+def first_id(prefix: str, at_ms: int) -> str:
+    """Every id of this prefix that was made earlier sorts before it, and none that was made later."""
+    return f"{prefix}_{_base32(at_ms << 80, 26)}"
+
+
 def new_uuid() -> uuid.UUID:
     """A fresh random id for a request or a transfer."""
     return uuid.UUID(bytes=secrets.token_bytes(16), version=4)

@@ -44,11 +44,11 @@ def numbers(kind: type[_Choice], prefix: str, values: dict[str, int]) -> dict[in
     return {number: kind(name.removeprefix(prefix)) for name, number in values.items()}
 
 
-_CAUSES = numbers(Cause, "CAUSE_", dict(types_pb2.Cause.items()))
+CAUSES = numbers(Cause, "CAUSE_", dict(types_pb2.Cause.items()))
 _ISOLATIONS = numbers(Isolation, "ISOLATION_", dict(types_pb2.Isolation.items()))
-_JOB_STATES = numbers(JobState, "JOB_STATE_", dict(types_pb2.JobState.items()))
-_ATTEMPT_STATES = numbers(AttemptState, "ATTEMPT_STATE_", dict(types_pb2.AttemptState.items()))
-_END_REASONS = numbers(EndReason, "END_REASON_", dict(types_pb2.EndReason.items()))
+JOB_STATES = numbers(JobState, "JOB_STATE_", dict(types_pb2.JobState.items()))
+ATTEMPT_STATES = numbers(AttemptState, "ATTEMPT_STATE_", dict(types_pb2.AttemptState.items()))
+END_REASONS = numbers(EndReason, "END_REASON_", dict(types_pb2.EndReason.items()))
 _EVENT_KINDS = numbers(EventKind, "EVENT_KIND_", dict(market_pb2.EventKind.items()))
 _POLICIES = numbers(Policy, "POLICY_", dict(types_pb2.Policy.items()))
 _ON_HOST_LOSS = numbers(OnHostLoss, "ON_HOST_LOSS_", dict(types_pb2.OnHostLoss.items()))
@@ -222,9 +222,9 @@ def attempt_of(message: market_pb2.Attempt) -> Attempt:
             Gpu(uuid=gpu.uuid, model=gpu.model, vram_bytes=gpu.vram_bytes, simulated=gpu.simulated)
             for gpu in message.gpus
         ),
-        state=choice(AttemptState, _ATTEMPT_STATES, message.state),
-        end_reason=choice(EndReason, _END_REASONS, message.end_reason),
-        cause=choice(Cause, _CAUSES, message.cause),
+        state=choice(AttemptState, ATTEMPT_STATES, message.state),
+        end_reason=choice(EndReason, END_REASONS, message.end_reason),
+        cause=choice(Cause, CAUSES, message.cause),
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         hour_price_micro=message.hour_price_micro,
         billed_ms=message.billed_ms,
@@ -239,8 +239,8 @@ def job_of(message: market_pb2.Job) -> Job:
     return Job(
         job_id=message.job_id,
         spec=spec_of(message.spec),
-        state=choice(JobState, _JOB_STATES, message.state),
-        cause=choice(Cause, _CAUSES, message.cause),
+        state=choice(JobState, JOB_STATES, message.state),
+        cause=choice(Cause, CAUSES, message.cause),
         detail=message.detail,
         submitted_at_ms=message.submitted_at_ms,
         ended_at_ms=message.ended_at_ms,
@@ -329,8 +329,8 @@ def event_of(message: market_pb2.Event) -> Event:
         kind=choice(EventKind, _EVENT_KINDS, message.kind),
         happened_at_ms=message.happened_at_ms,
         text=message.text,
-        job_state=choice(JobState, _JOB_STATES, message.job_state),
-        cause=choice(Cause, _CAUSES, message.cause),
+        job_state=choice(JobState, JOB_STATES, message.job_state),
+        cause=choice(Cause, CAUSES, message.cause),
         attempt_id=message.attempt_id,
         bill_line=bill_line_of(message.bill_line) if message.HasField("bill_line") else None,
     )

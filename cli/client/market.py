@@ -8,6 +8,7 @@ import grpc.aio
 
 from cli import model, people
 from cli.client import convert, convert_people
+from cli.client.books import Books, Tokens
 from cli.client.calls import Caller, Patience
 from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
@@ -37,6 +38,8 @@ class Market:
         self._seller = market_pb2_grpc.SellerServiceStub(channel)
         self._admin = market_pb2_grpc.AdminServiceStub(channel)
         self._caller = caller
+        self.tokens = Tokens(channel, caller)
+        self.books = Books(channel, caller)
 
     async def get_self(self) -> people.Account:
         answer = await self._caller.call(self._account.GetSelf, pb.GetSelfRequest())

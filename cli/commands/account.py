@@ -1,12 +1,19 @@
-"""Who we are: login, whoami, wallet."""
+"""Who we are: login, logout, whoami, wallet."""
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from cli.profile import Options
 from cli.session import Session, market_command
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
+
+_OVERRIDES = {"USANCE_SERVER", "USANCE_TOKEN", "USANCE_CA"}
 
 
 @click.command()
@@ -33,6 +40,35 @@ def login(session: Session) -> None:
     session.answer(
         lambda: [f"signed in as {account.name}; kept in {path}"], account=account, profile=str(path)
     )
+
+
+@click.command()
+@click.option("--revoke", is_flag=True, help="Also have the token refused from now on, wherever it is.")
+@market_command
+def logout(session: Session, revoke: bool) -> None:
+    """Forget the profile that `usance login` wrote: coordinator, token and all."""
+    from cli.errors import WrongUse
+    from cli.profile import profile_path
+    from runtime.ids import new_uuid
+
+    path = profile_path(os.environ)
+    if not path.exists():
+        raise WrongUse(f"there is no profile to forget: {path} does not exist")
+    revoked = ""
+    if revoke:
+        request_id = str(new_uuid())
+
+        async def end_token(market: "Market") -> str:
+            used = [token.token_id for token in await market.tokens.list_all() if token.current]
+            return (await market.tokens.revoke(used[0], request_id)).token_id
+
+        # What the environment names is not what is to be forgotten.
+        revoked = Session(options=Options(), as_json=session.as_json).ask(
+            end_token, {name: value for name, value in os.environ.items() if name not in _OVERRIDES}
+        )
+    path.unlink()
+    done = f"; {revoked} is refused from now on" if revoked else ""
+    session.answer(lambda: [f"signed out: {path} is gone{done}"], profile=str(path), revoked=revoked)
 
 
 @click.command()

@@ -5,6 +5,7 @@ import sys
 import click
 
 from cli.commands.asked import TEXT
+from cli.commands.tokens import revoke_token, show_tokens
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
 from cli.model import Role
@@ -79,6 +80,24 @@ def token(session: Session, name: str, lifetime: int) -> None:
     if not session.as_json:
         session.note(f"good until {moment(made.expires_at_ms)}")
     session.answer(lambda: [made.token], token=made)
+
+
+@admin.command()
+@click.argument("name")
+@click.option("--all", "also_bad", is_flag=True, help="Also those that have expired or were revoked.")
+@market_command
+def tokens(session: Session, name: str, also_bad: bool) -> None:
+    """Show the tokens of an account, newest first, without their secrets."""
+    show_tokens(session, name, also_bad=also_bad)
+
+
+@admin.command("token-revoke")
+@click.argument("name")
+@click.argument("token_id", metavar="TOKEN")
+@market_command
+def token_revoke(session: Session, name: str, token_id: str) -> None:
+    """Have a token of an account refused from now on; TOKEN is a name that `admin tokens` shows."""
+    revoke_token(session, name, token_id)
 
 
 @admin.command()

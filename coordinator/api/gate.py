@@ -122,7 +122,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             note.who = _host_of(context)
             _HOST_ID.set(note.who)
         elif access is not Access.ANYBODY:
-            account = await self._authenticate(_token_of(context))
+            account = await self._authenticate(token_of(context))
             note.who = account.id
             if not allows(access, account.roles):
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs an account with the role {access}")
@@ -137,7 +137,8 @@ def _request_id(context: Context) -> str:
     return new_id("rpc")
 
 
-def _token_of(context: Context) -> str:
+def token_of(context: Context) -> str:
+    """The secret that came with the request."""
     for key, value in context.invocation_metadata() or ():
         if key == "authorization" and isinstance(value, str) and value.startswith(_BEARER):
             return value.removeprefix(_BEARER)

@@ -20,7 +20,8 @@ from coordinator.domain.job import (
     OnHostLoss,
     Policy,
 )
-from coordinator.domain.refusal import invalid
+from coordinator.domain.refusal import Refusal, invalid
+from coordinator.services.books import TIME_MS_MAX, Period
 from coordinator.services.offers import OfferFilter, OfferOrder
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
@@ -32,6 +33,7 @@ _ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}")
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_AFTER = re.compile(r"[0-9]{0,18}", re.ASCII)
 _PAGE_START = re.compile(r"[0-9]{0,9}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{0,256}")
 _ENV_RESERVED = ("NVIDIA_", "USANCE_")
@@ -83,15 +85,32 @@ def page_size(size: int) -> int:
 
 def page_token(text: str) -> str:
     if not _TOKEN.fullmatch(text):
-        raise invalid("page_token", "what next_page_token of the answer before said")
+        raise wrong_page()
     return text
 
 
 def page_start(text: str) -> int:
     """A page token that is a place in a list."""
     if not _PAGE_START.fullmatch(text):
-        raise invalid("page_token", "what next_page_token of the answer before said")
+        raise wrong_page()
     return int(text or 0)
+
+
+def after(text: str) -> int:
+    """A page token that is the number of what came last."""
+    if not _AFTER.fullmatch(text):
+        raise wrong_page()
+    return int(text or 0)
+
+
+def wrong_page() -> Refusal:
+    return invalid("page_token", "what next_page_token of the answer before said")
+
+
+def period(since_ms: int, until_ms: int) -> Period:
+    """Zeros stand for the beginning and the end of all time."""
+    since = whole("since_ms", since_ms, 0, TIME_MS_MAX)
+    return Period(since_ms=since, until_ms=whole("until_ms", until_ms, 0, TIME_MS_MAX) or TIME_MS_MAX)
 
 
 def name(field: str, text: str) -> str:

@@ -25,6 +25,10 @@ class EventKind(StrEnum):
     ACCOUNT_CREATED = "account_created"
     TOKEN_CREATED = "token_created"  # noqa: S105 - a kind of event
     DEPOSITED = "deposited"
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a kind of event
+    WITHDRAWN = "withdrawn"
+    REFUNDED = "refunded"
+    CAP_SET = "cap_set"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,9 +42,18 @@ def give_back(tx: Transaction, job: Job, attempt: Attempt, reason: str, now: Sta
     return total_micro
 
 
+def paid_by_seller(attempt: Attempt, credit: Credit, transfer_id: str) -> bool:
+    """Or did the platform pay the seller's part too, because the earnings were gone?"""
+    return transfer_id == str(_refund_id(attempt, credit))
+
+
+def _refund_id(attempt: Attempt, credit: Credit) -> UUID:
+    return derived_uuid("refund", attempt.id, attempt.epoch, credit.number)
+
+
 def _refund(job: Job, attempt: Attempt, credit: Credit, corrects: UUID, reason: str, now: Stamp) -> Transfer:
     return refund(
-        transfer_id=derived_uuid("refund", attempt.id, attempt.epoch, credit.number),
+        transfer_id=_refund_id(attempt, credit),
         corrects=corrects,
         job_id=job.id,
         seller_id=attempt.seller_account_id,

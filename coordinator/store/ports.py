@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from coordinator.domain.account import Account, Balances
+from coordinator.domain.account import Account, Balances, Token
 from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
@@ -16,7 +16,7 @@ from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, 
 from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
 from coordinator.domain.states import JobState
-from ledger.entries import Outcome, Transfer
+from ledger.entries import Outcome, Statement, Transfer
 
 NUMBER_MAX = 2**63 - 1
 
@@ -43,7 +43,9 @@ class Accounts(Protocol):
 
     def accounts_after(self, name: str, limit: int) -> Sequence[Account]: ...
 
-    def insert_token(self, digest: bytes, account_id: str, now_ms: int, expires_ms: int) -> None: ...
+    def insert_token(
+        self, digest: bytes, account_id: str, now_ms: int, expires_ms: int, label: str = ""
+    ) -> None: ...
 
     def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
         """Whose token it is, if it is good now."""
@@ -292,7 +294,41 @@ class Checks(Protocol):
         ...
 
 
-class Transaction(Accounts, Hosts, Claims, Jobs, Money, Checks, Protocol):
+class Tokens(Protocol):
+    """An account's tokens, each known by its name."""
+
+    def token_expires_ms(self, digest: bytes) -> int: ...
+
+    def tokens_before(
+        self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[Token]:
+        """Newest first, after the one made then with this name; `good_at_ms` leaves out those not good."""
+        ...
+
+    def revoke_token(self, account_id: str, token_id: str, now_ms: int) -> Token | None:
+        """As it is now, revoked; None: the account has none of this name."""
+        ...
+
+
+class Books(Protocol):
+    """What was paid and earned, read page by page. From `since_ms` on and before `until_ms`."""
+
+    def statement(self, code: str, after_seq: int, limit: int, since_ms: int, until_ms: int) -> Statement: ...
+
+    def jobs_taken_in(
+        self, account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
+    ) -> Sequence[Job]:
+        """Newest first."""
+        ...
+
+    def attempts_sold(
+        self, seller_account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
+    ) -> Sequence[Attempt]:
+        """Newest first."""
+        ...
+
+
+class Transaction(Accounts, Tokens, Hosts, Claims, Jobs, Money, Books, Checks, Protocol):
     """Jobs, hosts, usage and the ledger, together."""
 
     def wake(self, *topics: str) -> None:

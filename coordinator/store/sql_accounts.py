@@ -29,10 +29,12 @@ class SqlAccounts(SqlPart):
         ids = select(account.c.id).where(account.c.name > name).order_by(account.c.name).limit(limit)
         return self._accounts(ids)
 
-    def insert_token(self, digest: bytes, account_id: str, now_ms: int, expires_ms: int) -> None:
+    def insert_token(
+        self, digest: bytes, account_id: str, now_ms: int, expires_ms: int, label: str = ""
+    ) -> None:
         self.connection.execute(
             insert(api_token).values(
-                digest=digest, account_id=account_id, created_ms=now_ms, expires_ms=expires_ms
+                digest=digest, account_id=account_id, created_ms=now_ms, expires_ms=expires_ms, label=label
             )
         )
 

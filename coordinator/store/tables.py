@@ -84,6 +84,22 @@ api_token = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+    # For people: what it is for.
+    Column("label", String(64), nullable=False),
+)
+
+# The most that a buyer wants to spend on the jobs of one calendar month.
+spending_cap = Table(
+    "spending_cap",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("month_micro", BigInteger, CheckConstraint("month_micro > 0", name="month"), nullable=False),
+    Column(
+        "alert_percent",
+        Integer,
+        CheckConstraint("alert_percent BETWEEN 1 AND 100", name="alert"),
+        nullable=False,
+    ),
 )
 
 enrolment_token = Table(
@@ -222,6 +238,8 @@ Index(
 )
 # For those who must name an attempt together with its host.
 Index("attempt_id_host_uq", attempt.c.id, attempt.c.host_id, unique=True)
+# Time-ordered within a seller: ids begin with their time.
+Index("attempt_seller_ix", attempt.c.seller_account_id, attempt.c.id)
 # What a host must still be told of: see `synchronize.desired`.
 _UNRELEASED = "state <> 'ended' OR log_state = 'open'"
 Index(

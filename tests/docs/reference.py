@@ -19,7 +19,7 @@ from tests.docs.states import states_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-_PROTOS = ["usance/v1/types.proto", "usance/v1/market.proto", "usance/v1/host.proto"]
+_PROTOS = ["usance/v1/types.proto", "usance/v1/market.proto", "usance/v1/books.proto", "usance/v1/host.proto"]
 _BEGIN, _END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 
 # Numbers in a FileDescriptorProto by which source comments are addressed.

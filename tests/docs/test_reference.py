@@ -35,7 +35,7 @@ def test_every_command_and_option_has_help_and_is_in_the_docs(name):
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_every_command_that_a_page_shows_exists(page):
     """`usance …` in a shell line or in back-quotes."""
-    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin )?[a-z-]+)", page.read_text(encoding="utf-8"))
+    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin |token )?[a-z-]+)", page.read_text(encoding="utf-8"))
     assert {f"usance {name}" for name in shown} <= set(COMMANDS)
 
 

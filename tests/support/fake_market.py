@@ -18,9 +18,10 @@ from grpc_status import rpc_status
 
 from runtime.channel import SERVER_NAME
 from tests.support.certificates import make_certificates
+from tests.support.fake_books import FakeBooks, FakeTokens
 from tests.support.fake_job import FEE_PPM, HOST_ID, HOUR_PRICE_MICRO, FakeJob, Script
+from usance.v1 import books_pb2_grpc, market_pb2_grpc, types_pb2
 from usance.v1 import market_pb2 as pb
-from usance.v1 import market_pb2_grpc, types_pb2
 
 TOKEN = "usat_good"
 _Item = TypeVar("_Item")
@@ -60,6 +61,8 @@ class FakeMarket:
         market_pb2_grpc.add_AccountServiceServicer_to_server(_Account(self), self._server)
         market_pb2_grpc.add_SellerServiceServicer_to_server(_Seller(self), self._server)
         market_pb2_grpc.add_AdminServiceServicer_to_server(_Admin(self), self._server)
+        books_pb2_grpc.add_TokenServiceServicer_to_server(FakeTokens(self), self._server)
+        books_pb2_grpc.add_BooksServiceServicer_to_server(FakeBooks(self), self._server)
         credentials = grpc.ssl_server_credentials([(certificates.key_pem, certificates.certificate_pem)])
         port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self.target = f"127.0.0.1:{port}"
@@ -84,6 +87,9 @@ class FakeMarket:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the line is cut")
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
             refuse(context, code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", "the token is unknown")
+
+    def refuse(self, context: grpc.ServicerContext, status: int, reason: str, sentence: str) -> None:
+        refuse(context, status, reason, sentence)
 
     def host(self) -> pb.Host:
         return pb.Host(host_id=HOST_ID, hostname="box\x1b[2Jevil", state=self.host_state, offers=self.offers)

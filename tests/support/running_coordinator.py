@@ -21,8 +21,8 @@ from runtime.clock import SystemClock
 from runtime.ids import new_uuid
 from tests.rig.parts import free_port
 from tests.support.scripted_agent import Identity, ScriptedAgent, enrol
+from usance.v1 import books_pb2_grpc, market_pb2_grpc
 from usance.v1 import market_pb2 as m
-from usance.v1 import market_pb2_grpc
 from usance.v1 import types_pb2 as t
 
 BEAT_MS, WINDOW_MS = 1_000, 60_000
@@ -80,6 +80,8 @@ class Person:
         self.account: Any = market_pb2_grpc.AccountServiceStub(channel)
         self.sells: Any = market_pb2_grpc.SellerServiceStub(channel)
         self.admin: Any = market_pb2_grpc.AdminServiceStub(channel)
+        self.tokens: Any = books_pb2_grpc.TokenServiceStub(channel)
+        self.books: Any = books_pb2_grpc.BooksServiceStub(channel)
 
     async def ask(self, rpc: Any, request: Any) -> Any:
         return await rpc(request, metadata=self.metadata, timeout=WAIT_S, wait_for_ready=self.waits)

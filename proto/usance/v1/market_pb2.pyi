@@ -110,6 +110,16 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A token was made for an account. Not a job's event, so WatchJob never tells it."""
     EVENT_KIND_DEPOSITED: _EventKind.ValueType  # 18
     """Credits came into a wallet from outside. Not a job's event, so WatchJob never tells it."""
+    EVENT_KIND_TOKEN_REVOKED: _EventKind.ValueType  # 19
+    """A token was revoked. Not a job's event, so WatchJob never tells it."""
+    EVENT_KIND_WITHDRAWN: _EventKind.ValueType  # 20
+    """Credits were paid out of a wallet or of earnings. Not a job's event, so WatchJob never tells it."""
+    EVENT_KIND_REFUNDED: _EventKind.ValueType  # 21
+    """The operator gave something back of what a job had cost. Not a job's event, for it may come after the last,
+    so WatchJob never tells it.
+    """
+    EVENT_KIND_CAP_SET: _EventKind.ValueType  # 22
+    """An account's spending cap was set or taken away. Not a job's event, so WatchJob never tells it."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen to a job, a host or an account."""
@@ -154,6 +164,16 @@ EVENT_KIND_TOKEN_CREATED: EventKind.ValueType  # 17
 """A token was made for an account. Not a job's event, so WatchJob never tells it."""
 EVENT_KIND_DEPOSITED: EventKind.ValueType  # 18
 """Credits came into a wallet from outside. Not a job's event, so WatchJob never tells it."""
+EVENT_KIND_TOKEN_REVOKED: EventKind.ValueType  # 19
+"""A token was revoked. Not a job's event, so WatchJob never tells it."""
+EVENT_KIND_WITHDRAWN: EventKind.ValueType  # 20
+"""Credits were paid out of a wallet or of earnings. Not a job's event, so WatchJob never tells it."""
+EVENT_KIND_REFUNDED: EventKind.ValueType  # 21
+"""The operator gave something back of what a job had cost. Not a job's event, for it may come after the last,
+so WatchJob never tells it.
+"""
+EVENT_KIND_CAP_SET: EventKind.ValueType  # 22
+"""An account's spending cap was set or taken away. Not a job's event, so WatchJob never tells it."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

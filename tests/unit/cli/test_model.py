@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli import model
-from usance.v1 import market_pb2, types_pb2
+from cli import books, model
+from usance.v1 import books_pb2, market_pb2, types_pb2
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from usance.v1 import market_pb2, types_pb2
         (model.HostState, types_pb2.HostState, "HOST_STATE_"),
         (model.Role, types_pb2.Role, "ROLE_"),
         (model.EventKind, market_pb2.EventKind, "EVENT_KIND_"),
+        (books.Purse, books_pb2.Purse, "PURSE_"),
         (model.LogStream, types_pb2.LogStream, "LOG_STREAM_"),
     ],
 )

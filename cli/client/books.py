@@ -1,0 +1,99 @@
+"""An account's tokens and books, one method for each RPC, with retries. Lists are fetched page by page."""
+
+from collections.abc import AsyncIterator
+
+import grpc.aio
+
+from cli.books import AttemptEarning, JobCost, Movement, Period, Purse, Statement, TokenFacts
+from cli.client import convert_books as convert
+from cli.client.calls import Caller
+from cli.people import Token
+from usance.v1 import books_pb2 as pb
+from usance.v1 import books_pb2_grpc
+
+PAGE_SIZE = 500
+
+
+class Tokens:
+    """Of the caller's own account, unless an operator names another."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+        self._stub = books_pb2_grpc.TokenServiceStub(channel)
+        self._caller = caller
+
+    async def create(self, label: str, lifetime_ms: int, request_id: str) -> Token:
+        """Good no longer than the token that we use; 0 for thirty days, or as long as that."""
+        request = pb.CreateOwnTokenRequest(request_id=request_id, label=label, lifetime_ms=lifetime_ms)
+        answer = await self._caller.call(self._stub.CreateOwnToken, request)
+        return Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
+
+    async def list_all(self, *, account_name: str = "", also_bad: bool = False) -> list[TokenFacts]:
+        """Newest first; `also_bad` adds those that have expired or were revoked."""
+        tokens: list[TokenFacts] = []
+        request = pb.ListTokensRequest(account_name=account_name, all=also_bad, page_size=PAGE_SIZE)
+        while True:
+            answer = await self._caller.call(self._stub.ListTokens, request)
+            tokens += map(convert.token_of, answer.tokens)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return tokens
+
+    async def revoke(self, token_id: str, request_id: str, *, account_name: str = "") -> TokenFacts:
+        request = pb.RevokeTokenRequest(request_id=request_id, account_name=account_name, token_id=token_id)
+        answer = await self._caller.call(self._stub.RevokeToken, request)
+        return convert.token_of(answer.token)
+
+
+class Books:
+    """What the caller has paid and earned."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+        self._stub = books_pb2_grpc.BooksServiceStub(channel)
+        self._caller = caller
+
+    async def statement(self, purse: Purse, period: Period) -> Statement:
+        """All movements of the period, oldest first."""
+        movements: list[Movement] = []
+        opening_micro: int | None = None
+        request = pb.GetStatementRequest(
+            purse=convert.purse_to(purse),
+            since_ms=period.since_ms,
+            until_ms=period.until_ms,
+            page_size=PAGE_SIZE,
+        )
+        while True:
+            answer = await self._caller.call(self._stub.GetStatement, request)
+            if opening_micro is None:
+                opening_micro = answer.opening_micro
+            movements += map(convert.movement_of, answer.movements)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return Statement(
+                    opening_micro=opening_micro,
+                    closing_micro=answer.closing_micro,
+                    movements=tuple(movements),
+                )
+
+    async def costs(self, period: Period) -> AsyncIterator[JobCost]:
+        """Of the jobs taken in during the period, newest first; pages are fetched as they are needed."""
+        request = pb.ListCostsRequest(since_ms=period.since_ms, until_ms=period.until_ms, page_size=PAGE_SIZE)
+        while True:
+            answer = await self._caller.call(self._stub.ListCosts, request)
+            for job in answer.jobs:
+                yield convert.cost_of(job)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return
+
+    async def earnings(self, period: Period) -> AsyncIterator[AttemptEarning]:
+        """Of the attempts made during the period, newest first; pages are fetched as they are needed."""
+        request = pb.ListEarningsRequest(
+            since_ms=period.since_ms, until_ms=period.until_ms, page_size=PAGE_SIZE
+        )
+        while True:
+            answer = await self._caller.call(self._stub.ListEarnings, request)
+            for attempt in answer.attempts:
+                yield convert.earning_of(attempt)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return

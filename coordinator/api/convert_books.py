@@ -1,0 +1,72 @@
+"""Domain values to messages of `books.proto`. (The way in is `validate`.)"""
+
+from coordinator.api.convert_market import attempt_state_to, cause_to, end_reason_to, job_state_to
+from coordinator.domain.account import Token
+from coordinator.services.books import AttemptEarning, JobCost
+from coordinator.services.tokens import is_token
+from ledger.entries import Statement
+from usance.v1 import books_pb2 as b
+
+
+def token_to(token: Token, used: str) -> b.Token:
+    return b.Token(
+        token_id=token.id,
+        label=token.label,
+        created_at_ms=token.created_ms,
+        expires_at_ms=token.expires_ms,
+        revoked_at_ms=token.revoked_ms,
+        current=is_token(token, used),
+    )
+
+
+def statement_to(page: Statement) -> b.GetStatementResponse:
+    return b.GetStatementResponse(
+        opening_micro=page.opening_micro,
+        closing_micro=page.closing_micro,
+        movements=[
+            b.Movement(
+                transfer_id=str(leg.transfer_id),
+                kind=str(leg.kind),
+                delta_micro=leg.delta_micro,
+                balance_micro=leg.balance_micro,
+                job_id=leg.ref,
+                reason=leg.reason,
+                posted_at_ms=leg.posted_ms,
+            )
+            for leg in page.legs
+        ],
+        next_page_token="" if page.next_after_seq is None else str(page.next_after_seq),
+    )
+
+
+def cost_to(cost: JobCost) -> b.JobCost:
+    job = cost.job
+    return b.JobCost(
+        job_id=job.id,
+        name=job.spec.name,
+        labels=job.spec.labels,
+        state=job_state_to(job.state),
+        submitted_at_ms=job.submitted_ms,
+        charged_micro=job.charged_micro,
+        credited_micro=cost.credited_micro,
+        billed_ms=cost.billed_ms,
+        held_micro=cost.held_micro,
+    )
+
+
+def earning_to(earning: AttemptEarning) -> b.AttemptEarning:
+    attempt = earning.attempt
+    return b.AttemptEarning(
+        attempt_id=attempt.id,
+        host_id=attempt.host_id,
+        gpu_model=attempt.gpus[0].model if attempt.gpus else "",
+        gpu_count=len(attempt.gpus),
+        assigned_at_ms=attempt.meter.assigned.wall_ms,
+        state=attempt_state_to(attempt.state),
+        end_reason=end_reason_to(attempt.end_reason),
+        cause=cause_to(attempt.cause),
+        billed_ms=attempt.meter.billed_ms,
+        charged_micro=earning.charge.charge_micro,
+        fee_micro=earning.charge.fee_micro,
+        returned_micro=earning.returned_micro,
+    )

@@ -1,0 +1,105 @@
+"""What an account has paid and earned. Reads only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from coordinator.domain.account import Account
+from coordinator.domain.job import Attempt, Job
+from coordinator.domain.pricing import Charge, charge_between
+from coordinator.domain.states import JOB_TERMINAL
+from coordinator.services.credits import paid_by_seller
+from coordinator.store.ports import Transaction
+from ledger import chart
+from ledger.entries import Statement
+
+# The year 10000: later than any time there is.
+TIME_MS_MAX = 253_402_300_800_000
+
+
+class Purse(StrEnum):
+    WALLET = "wallet"
+    EARNINGS = "earnings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """From `since_ms` on and before `until_ms`."""
+
+    since_ms: int = 0
+    until_ms: int = TIME_MS_MAX
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCost:
+    job: Job
+    credited_micro: int
+    billed_ms: int
+
+    @property
+    def held_micro(self) -> int:
+        if self.job.state in JOB_TERMINAL:
+            return 0
+        return self.job.spec.budget_micro - self.job.charged_micro
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptEarning:
+    attempt: Attempt
+    charge: Charge
+    returned_micro: int
+
+
+def statement(
+    tx: Transaction, account: Account, purse: Purse, period: Period, after_seq: int, limit: int
+) -> Statement:
+    code = _code(purse, account)
+    return tx.statement(code, after_seq, limit, period.since_ms, period.until_ms)
+
+
+def costs(tx: Transaction, account: Account, period: Period, before_id: str, limit: int) -> Sequence[JobCost]:
+    jobs = tx.jobs_taken_in(account.id, period.since_ms, period.until_ms, before_id, limit)
+    attempts = tx.attempts_of_jobs([job.id for job in jobs])
+    credits_ = tx.credits_of([attempt.id for of in attempts.values() for attempt in of])
+    return [
+        JobCost(
+            job=job,
+            credited_micro=sum(
+                credit.amount_micro for attempt in attempts[job.id] for credit, _, _ in credits_[attempt.id]
+            ),
+            billed_ms=sum(attempt.meter.billed_ms for attempt in attempts[job.id]),
+        )
+        for job in jobs
+    ]
+
+
+def earnings(
+    tx: Transaction, seller: Account, period: Period, before_id: str, limit: int
+) -> Sequence[AttemptEarning]:
+    attempts = tx.attempts_sold(seller.id, period.since_ms, period.until_ms, before_id, limit)
+    credits_ = tx.credits_of([attempt.id for attempt in attempts])
+    return [
+        AttemptEarning(
+            attempt=attempt,
+            charge=charge_between(
+                attempt.meter.hour_price_micro, attempt.meter.fee_ppm, 0, attempt.meter.billed_ms
+            ),
+            returned_micro=sum(
+                credit.earning_micro
+                for credit, transfer_id, _ in credits_[attempt.id]
+                if paid_by_seller(attempt, credit, transfer_id)
+            ),
+        )
+        for attempt in attempts
+    ]
+
+
+def _code(purse: Purse, account: Account) -> str:
+    match purse:
+        case Purse.WALLET:
+            return chart.wallet(account.id)
+        case Purse.EARNINGS:
+            return chart.earnings(account.id)
+        case _ as never:
+            assert_never(never)
