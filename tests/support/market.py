@@ -301,9 +301,8 @@ def _told(process: Path) -> bytes:
     kernel thread and a zombie never have them, and no program either.
     """
     for _ in range(_ASKED_MOST):
-        told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        if told:
-            return told
+        if arguments := (process / "cmdline").read_bytes():
+            return arguments + (process / "environ").read_bytes()
         os.readlink(process / "exe")  # raises where there is no program
         os.sched_yield()
     return b""
