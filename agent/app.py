@@ -14,7 +14,6 @@ from typing import assert_never
 
 import psutil
 
-from agent.domain.gpu import GpuInfo
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.domain.hours import in_utc
 from agent.domain.plan import HostPolicy
@@ -22,6 +21,7 @@ from agent.executor.ports import Executor
 from agent.executor.process import ProcessExecutor
 from agent.gpu.ports import GpuError, Gpus
 from agent.gpu.simulated import SimulatedGpus
+from agent.gpu.watch import GpuWatch
 from agent.link.client import Link
 from agent.link.identity import Identity
 from agent.runner import Runner
@@ -30,8 +30,6 @@ from runtime.channel import open_channel
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 
 log = logging.getLogger(__name__)
-
-_SAMPLE_MS = 1_000
 
 
 class AlreadyRunningError(Exception):
@@ -57,17 +55,17 @@ def hold_state_dir(state_dir: Path) -> int:
 async def run(settings: Settings, identity: Identity) -> None:
     """Work until SIGTERM or SIGINT. What runs goes on without us."""
     clock = SystemClock()
-    gpus = _gpus(settings, identity, clock)
-    inventory = await asyncio.to_thread(gpus.inventory)
-    if not inventory:
+    gpus = GpuWatch(_gpus(settings, identity, clock), clock, settings.state_dir / "gpus.json")
+    inventory = await gpus.open()
+    if not inventory.gpus:
         raise GpuError("there is no GPU to offer on this machine")
-    executor = _executor(settings, identity, clock, len(inventory))
+    executor = _executor(settings, identity, clock, len(inventory.gpus))
     name = await executor.describe()
     runner = Runner(
         folder=settings.state_dir / "attempts",
         executor=executor,
         clock=clock,
-        gpu_uuids=[gpu.uuid for gpu in inventory],
+        gpus=gpus,
         record_ms=settings.record_seconds * 1_000,
         output_waiting_bytes_max=settings.output_waiting_mib << 20,
     )
@@ -75,18 +73,19 @@ async def run(settings: Settings, identity: Identity) -> None:
         open_channel=lambda: open_channel(
             identity.hosts, identity.authority_pem, identity.key_pem, identity.certificate_pem
         ),
-        hello=lambda: _hello(settings, clock, executor, name, gpus, inventory),
+        hello=lambda: _hello(settings, clock, executor, name, gpus),
         holder=runner,
         clock=clock,
     )
     runner.tell(link)
+    gpus.tell(link.facts_changed)
     await runner.restore()
-    log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory), name)
+    log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory.gpus), name)
     try:
-        await _until_told(runner.keep_reconciling(), link.run(), _keep_sampling(gpus, runner, clock))
+        await _until_told(runner.keep_reconciling(), link.run(), gpus.keep_watching(runner))
     finally:
         await runner.close()
-        gpus.close()
+        await gpus.close()
 
 
 async def _until_told(*loops: Coroutine[None, None, None]) -> None:
@@ -108,23 +107,14 @@ async def _until_told(*loops: Coroutine[None, None, None]) -> None:
     log.info("going; running jobs go on")
 
 
-async def _keep_sampling(gpus: Gpus, runner: Runner, clock: Clock) -> None:
-    """Look at the GPUs in use, once a second."""
-    while True:
-        await clock.sleep_ms(_SAMPLE_MS)
-        used = runner.gpus_in_use()
-        if used:
-            runner.add_samples(await asyncio.to_thread(gpus.sample, used))
-
-
 def _hello(
     settings: Settings,
     clock: Clock,
     executor: Executor,
     name: str,
-    gpus: Gpus,
-    inventory: tuple[GpuInfo, ...],
+    gpus: GpuWatch,
 ) -> Hello:
+    inventory = gpus.inventory
     return Hello(
         agent_version=version(),
         boot_id=clock.boot_id,
@@ -133,18 +123,19 @@ def _hello(
             cpu_count=len(os.sched_getaffinity(0)),
             memory_bytes=psutil.virtual_memory().total,
             disk_free_bytes=psutil.disk_usage(str(settings.state_dir)).free,
-            gpus=inventory,
+            gpus=inventory.gpus,
+            gpu_healths={gpu.uuid: gpus.health(gpu.uuid) for gpu in inventory.gpus},
             isolation=executor.isolation,
             executor=name,
-            driver_version=gpus.driver_version,
-            cuda_version=gpus.cuda_version,
+            driver_version=inventory.driver_version,
+            cuda_version=inventory.cuda_version,
             region=settings.region,
             labels=settings.labels,
             download_bps=settings.download_mbps * MEGA or None,
             upload_bps=settings.upload_mbps * MEGA or None,
         ),
         terms=Terms(
-            gpu_hour_prices_micro=prices_of(inventory, settings.prices_micro),
+            gpu_hour_prices_micro=prices_of(inventory.gpus, settings.prices_micro),
             run_ms_max=settings.run_seconds_max * 1_000,
             trusted_accounts=settings.trusted_accounts,
             reclaim_notice_ms=settings.reclaim_notice_seconds * 1_000,
@@ -159,9 +150,9 @@ def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
     """The driver's GPUs, or simulated ones instead; never both, so that nobody takes one for the other."""
     simulated = settings.simulated_gpus
     if simulated.count == 0:
-        from agent.gpu.nvml import NvmlGpus
+        from agent.gpu.driver import NvmlGpus
 
-        return NvmlGpus()
+        return NvmlGpus(clock)
     return SimulatedGpus(
         count=simulated.count,
         model=simulated.model,

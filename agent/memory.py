@@ -18,6 +18,8 @@ class Memory:
     order: JobOrder
     paid_through_ms: int
     stop_reason: EndReason | None = None
+    # What a person should know of that reason.
+    stop_detail: str = ""
     # When the start was about to be asked for: a run can't have begun before.
     start_asked_boot_ms: int | None = None
     run: Run | None = None
@@ -39,6 +41,8 @@ def load(folder: Path) -> Memory | None:
         order=_order(fields["order"]),
         paid_through_ms=fields["paid_through_ms"],
         stop_reason=EndReason(fields["stop_reason"]) if fields["stop_reason"] else None,
+        # An older agent did not write it.
+        stop_detail=fields.get("stop_detail", ""),
         start_asked_boot_ms=fields["start_asked_boot_ms"],
         run=Run(**fields["run"]) if fields["run"] else None,
         ending=_ending(fields["ending"]) if fields["ending"] else None,

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from agent import memory as remembered
 from agent.domain.attempt import (
@@ -20,12 +21,15 @@ from agent.domain.reducer import Held
 from agent.executor.ports import Executor, RunEnd, StartError
 from agent.memory import Memory
 from agent.meter import MARGIN_MS, Meter
+from agent.signal import Signal
 from agent.spool import OutputSpool, UsageJournal
 from runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
 DETAIL_BYTES_MAX = 1_024
+# How long a killed process may take to go before we believe that it never will.
+_UNDEAD_MS = 30_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,31 +40,14 @@ class Surroundings:
     clock: Clock
     record_ms: int
     output_waiting_bytes_max: int
-    # Returns when nobody else here uses the attempt's GPUs; raises StartError where we have no such GPU.
+    # Returns when nobody else uses the attempt's GPUs and they are fit; raises StartError where they are not.
     gpus_ready: Callable[["Attempt"], Awaitable[None]]
+    # Why the attempt's GPUs failed under it; empty where they did not.
+    why_gpus_failed: Callable[["Attempt"], Awaitable[str]]
     # An attempt's state or its detail has changed.
     on_change: Callable[[], None]
     # There is usage or output to send.
     on_evidence: Callable[[], None]
-
-
-class _Signal:
-    """Wakes everybody who waits for a change. Nobody can miss one between looking and waiting."""
-
-    def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def next(self) -> asyncio.Future[None]:
-        """Done at the next change after this call."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
-        return future
-
-    def set(self) -> None:
-        for future in list(self._waiting):
-            if not future.done():
-                future.set_result(None)
 
 
 class Attempt:
@@ -78,7 +65,10 @@ class Attempt:
         self._detail = ""
         self._meter: Meter | None = None
         self._end: RunEnd | None = None
-        self._changed = _Signal()
+        self._has_gpus = False
+        # Where the run time stood when its GPUs failed, if we saw it: nobody pays for what comes after.
+        self._failed_run_ms: int | None = None
+        self._changed = Signal()
         self._saving = asyncio.Lock()
 
     @property
@@ -94,6 +84,11 @@ class Attempt:
         if self._memory.stop_reason is not None or self._end is not None:
             return AttemptState.STOPPING
         return AttemptState.RUNNING
+
+    @property
+    def has_gpus(self) -> bool:
+        """Its GPUs are its own now."""
+        return self._memory.ending is None and (self._has_gpus or self._memory.run is not None)
 
     def held(self) -> Held:
         return Held(
@@ -120,7 +115,12 @@ class Attempt:
     def _run_ms(self) -> int:
         if self._end is not None and self._end.run_ms is not None:
             return self._end.run_ms
-        return self._meter.run_ms() if self._meter else self.journal.end_ms
+        return self._until_failure(self._meter.run_ms()) if self._meter else self.journal.end_ms
+
+    def _until_failure(self, run_ms: int) -> int:
+        if self._memory.stop_reason is not EndReason.GPU_LOST:
+            return run_ms
+        return min(run_ms, max(self.journal.end_ms, self._failed_run_ms or 0))
 
     def add_samples(self, samples: Iterable[GpuSample]) -> None:
         if self._meter is not None:
@@ -130,6 +130,15 @@ class Attempt:
         """Ask for the end. The first reason stands."""
         if self._memory.stop_reason is None and self._memory.ending is None:
             await self._remember(replace(self._memory, stop_reason=reason))
+            self._tell()
+
+    async def fail(self, why: str) -> None:
+        """Its GPUs have failed: end it for that. The run time stands still from now on."""
+        if self._memory.stop_reason is None and self._memory.ending is None:
+            self._failed_run_ms = self._run_ms()
+            await self._remember(
+                replace(self._memory, stop_reason=EndReason.GPU_LOST, stop_detail=_short(why))
+            )
             self._tell()
 
     async def abandon(self) -> None:
@@ -166,7 +175,7 @@ class Attempt:
                 RunEnd(reason=EndReason.SUPERSEDED, detail="stopped before it ran", run_ms=0, exit_code=None)
             )
             return
-        await self._finish(await self._accompany(run))
+        await self._finish(await self._explained(await self._accompany(run)))
 
     async def _begin(self) -> Run | None:
         """Get the command to run; None where it should stop before that."""
@@ -182,6 +191,7 @@ class Attempt:
 
     async def _make_ready(self) -> None:
         await self._around.gpus_ready(self)
+        self._has_gpus = True
         await self._executor.prepare(self.order, self.progress)
 
     def progress(self, detail: str) -> None:
@@ -228,17 +238,50 @@ class Attempt:
         self._end = None
         self._tell()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._collect())
+            collecting = group.create_task(self._collect())
             metering = group.create_task(self._keep_metering(self._meter))
             group.create_task(self._guard(self._meter))
-            end = await self._executor.wait(self.order)
+            end = await self._end_of_run()
+            if end is None:
+                end = self._given_up()
+                collecting.cancel()
             self._end = end
             self._changed.set()
             await metering
             if end.run_ms is not None:
-                await self._meter.cut(end.run_ms)
+                run_ms = self._until_failure(end.run_ms)
+                end = replace(end, run_ms=run_ms)
+                await self._meter.cut(run_ms)
                 self._around.on_evidence()
         return end
+
+    async def _end_of_run(self) -> RunEnd | None:
+        """None where it does not end though it is killed: a process can hang in the driver of a lost GPU."""
+        waiting = asyncio.ensure_future(self._executor.wait(self.order))
+        give_up_ms: int | None = None
+        try:
+            while not waiting.done():
+                now_ms = self._clock.boot_ms()
+                if give_up_ms is None and self._memory.stop_reason is EndReason.GPU_LOST:
+                    give_up_ms = now_ms + self.order.stop_grace_ms + _UNDEAD_MS
+                if give_up_ms is not None and now_ms >= give_up_ms:
+                    return None
+                await self._change_or(waiting, None if give_up_ms is None else give_up_ms - now_ms)
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    def _given_up(self) -> RunEnd:
+        detail = "what ran hangs in the GPU's driver and can't be ended"
+        return RunEnd(reason=EndReason.GPU_LOST, detail=detail, run_ms=self._run_ms(), exit_code=None)
+
+    async def _explained(self, end: RunEnd) -> RunEnd:
+        """A command that fails by itself may have done so because its GPU failed under it."""
+        failed = end.reason is EndReason.EXITED and end.exit_code not in {None, 0}
+        if not failed or self._memory.stop_reason is not None or not self.order.gpu_uuids:
+            return end
+        why = await self._around.why_gpus_failed(self)
+        return replace(end, reason=EndReason.GPU_LOST, detail=why) if why else end
 
     async def _collect(self) -> None:
         """Take in the output, as fast as the coordinator takes it from us."""
@@ -251,9 +294,9 @@ class Attempt:
                 return
 
     async def _keep_metering(self, meter: Meter) -> None:
-        while not self._has_ended():
+        while not self._is_metered_out():
             await self._sleep_ms(max(1, meter.due_in_ms()))
-            if not self._has_ended() and meter.due_in_ms() == 0:
+            if not self._is_metered_out() and meter.due_in_ms() == 0:
                 run_ms = meter.run_ms() - MARGIN_MS
                 if await self._executor.is_running(self.order):
                     await meter.cut(run_ms)
@@ -276,22 +319,31 @@ class Attempt:
     def _has_ended(self) -> bool:
         return self._end is not None
 
+    def _is_metered_out(self) -> bool:
+        return self._has_ended() or self._memory.stop_reason is EndReason.GPU_LOST
+
     async def _sleep_ms(self, duration_ms: int) -> None:
         """Until the time is over or something about the attempt has changed."""
+        await self._change_or(None, duration_ms)
+
+    async def _change_or(self, other: asyncio.Future[RunEnd] | None, duration_ms: int | None) -> None:
+        """Until something about the attempt has changed, the other is done, or the time is over."""
         changed = self._changed.next()
-        timer = asyncio.ensure_future(self._clock.sleep_ms(duration_ms))
+        timer = None if duration_ms is None else asyncio.ensure_future(self._clock.sleep_ms(duration_ms))
         try:
-            await asyncio.wait({changed, timer}, return_when=asyncio.FIRST_COMPLETED)
+            awaited: set[asyncio.Future[Any]] = {each for each in (changed, timer, other) if each is not None}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     async def _finish(self, end: RunEnd) -> None:
         stopped = self._memory.stop_reason
         ending = Ending(
             # Whoever did not see the end does not know that it was the one asked for.
             reason=end.reason if end.run_ms is None else stopped or end.reason,
-            detail=_short(end.detail),
+            detail=_short("; ".join(filter(None, (self._memory.stop_detail, end.detail)))),
             run_ms=self.journal.end_ms if end.run_ms is None else end.run_ms,
             exit_code=end.exit_code,
             usage_number_last=self.journal.number_last,
@@ -326,10 +378,6 @@ class Attempt:
     def _tell(self) -> None:
         self._changed.set()
         self._around.on_change()
-
-
-def _lost(why: str) -> RunEnd:
-    return RunEnd(reason=EndReason.HOST_LOST, detail=why, run_ms=None, exit_code=None)
 
 
 def _short(text: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -21,6 +21,7 @@ from agent.domain.attempt import (
 from agent.domain.gpu import GpuSample
 from agent.domain.reducer import Abandon, Acknowledge, Action, Extend, Forget, Start, Stop
 from agent.executor.ports import Executor, StartError
+from agent.gpu.watch import GpuWatch, UnfitError
 from agent.memory import Memory
 from agent.pipeline import Attempt, Surroundings
 from runtime.clock import Clock
@@ -52,14 +53,14 @@ class Runner:
         folder: Path,
         executor: Executor,
         clock: Clock,
-        gpu_uuids: Iterable[str],
+        gpus: GpuWatch,
         record_ms: int,
         output_waiting_bytes_max: int,
     ) -> None:
         self._folder = folder
         self._executor = executor
         self._clock = clock
-        self._gpu_uuids = frozenset(gpu_uuids)
+        self._gpus = gpus
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._forgetting: dict[AttemptKey, asyncio.Task[None]] = {}
@@ -74,6 +75,7 @@ class Runner:
             record_ms=record_ms,
             output_waiting_bytes_max=output_waiting_bytes_max,
             gpus_ready=self._gpus_ready,
+            why_gpus_failed=lambda attempt: gpus.why_failed(attempt.order.gpu_uuids),
             on_change=self._changed,
             on_evidence=self._evidence,
         )
@@ -144,13 +146,20 @@ class Runner:
         attempt = self._attempts.get(key)
         return (attempt.journal.number_acknowledged, attempt.spool.offset_acknowledged) if attempt else (0, 0)
 
-    def gpus_in_use(self) -> tuple[str, ...]:
-        used = (a.order.gpu_uuids for a in self._attempts.values() if a.state in _USING)
-        return tuple(uuid for uuids in used for uuid in uuids)
+    def gpus_in_use(self) -> dict[str, str]:
+        """The GPUs that attempts have now, and the attempt that has each."""
+        having = (a for a in self._attempts.values() if a.has_gpus)
+        return {uuid: a.key.attempt_id for a in having for uuid in a.order.gpu_uuids}
 
     def add_samples(self, samples: Sequence[GpuSample]) -> None:
         for attempt in self._attempts.values():
             attempt.add_samples(samples)
+
+    async def gpus_failed(self, reasons: Mapping[str, str]) -> None:
+        for attempt in list(self._attempts.values()):
+            why = next((reasons[uuid] for uuid in attempt.order.gpu_uuids if uuid in reasons), "")
+            if why and attempt.has_gpus:
+                await attempt.fail(why)
 
     def _changed(self) -> None:
         self._dirty.set()
@@ -239,14 +248,14 @@ class Runner:
         self._changed()
 
     async def _gpus_ready(self, attempt: Attempt) -> None:
-        missing = set(attempt.order.gpu_uuids) - self._gpu_uuids
-        if missing:
-            names = ", ".join(sorted(missing))
-            raise StartError(EndReason.START_FAILED, f"this host has no GPU {names}")
         async with self._gpus_changed:
             while self._in_the_way(attempt):
                 attempt.progress("waiting for another attempt to leave the GPUs")
                 await self._gpus_changed.wait()
+        try:
+            await self._gpus.make_ready(attempt.order.gpu_uuids, attempt.progress)
+        except UnfitError as error:
+            raise StartError(EndReason.START_FAILED, str(error)) from error
 
     def _in_the_way(self, attempt: Attempt) -> bool:
         """Does an attempt that came before still have one of the same GPUs?"""
@@ -266,6 +275,3 @@ def _remembered(folder: Path) -> Memory | None:
     except (ValueError, KeyError, TypeError):
         log.exception("%s can't be read; its attempt is given up", folder)
         return None
-
-
-_USING = (AttemptState.RUNNING, AttemptState.STOPPING)

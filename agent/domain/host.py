@@ -1,10 +1,11 @@
 """What the agent says of its machine and on what terms it sells it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.domain.attempt import Isolation, Network
 from agent.domain.gpu import GpuInfo
+from agent.domain.health import GpuHealth
 from agent.domain.hours import SaleWindow
 
 ANY_MODEL = "*"
@@ -29,6 +30,8 @@ class HostFacts:
     # As the seller says; None where nothing is said.
     download_bps: int | None = None
     upload_bps: int | None = None
+    # How each GPU is, by UUID; those that are not named are well.
+    gpu_healths: Mapping[str, GpuHealth] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

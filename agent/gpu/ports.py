@@ -1,9 +1,9 @@
 """What the agent asks of whatever knows this machine's GPUs."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from agent.domain.gpu import GpuInfo, GpuSample
+from agent.domain.gpu import Depth, Inventory, Look
 
 
 class GpuError(Exception):
@@ -11,26 +11,19 @@ class GpuError(Exception):
 
 
 class Gpus(Protocol):
-    """The GPUs of this machine. Calls may block; the caller keeps them off its event loop."""
+    """The GPUs of this machine. No call blocks the event loop, or waits for ever."""
 
-    @property
-    def driver_version(self) -> str:
-        """Empty without a driver."""
+    async def open(self) -> Inventory:
+        """What is here. To be called once, before anything else. Raises GpuError."""
         ...
 
-    @property
-    def cuda_version(self) -> str:
-        """The highest that the driver takes, "12.4"; empty where none tells."""
+    async def look(self, wanted: Mapping[str, Collection[Depth]]) -> Look:
+        """What these GPUs tell now, as deep as is asked for each, and what has happened since the last look.
+
+        One that can't be asked is left out, or its reading says what is wrong with it. Never raises.
+        """
         ...
 
-    def inventory(self) -> tuple[GpuInfo, ...]:
-        """All GPUs, in a stable order. Raises GpuError."""
-        ...
-
-    def sample(self, gpu_uuids: Iterable[str]) -> tuple[GpuSample, ...]:
-        """What these GPUs tell now; one that can't be asked is left out."""
-        ...
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the driver."""
         ...

@@ -60,12 +60,15 @@ class StreamEndedError(Exception):
 class Stream:
     """One stream, from hello to its end. It remembers only what it has sent itself."""
 
-    def __init__(self, channel: grpc.aio.Channel, hello: Hello, holder: Holder, clock: Clock) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, hello: Callable[[], Hello], holder: Holder, clock: Clock
+    ) -> None:
         self._channel = channel
         self._hello = hello
         self._holder = holder
         self._clock = clock
         self._wake = asyncio.Event()
+        self._hello_again = False
         self._beat_at_ms = 0
         self._beat_number = 0
         self._heard_at_ms = 0
@@ -84,6 +87,11 @@ class Stream:
         """There is usage or output to send."""
         self._wake.set()
 
+    def facts_changed(self) -> None:
+        """What the machine has is not what hello has said: say it again."""
+        self._hello_again = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Talk until the stream ends. Raises whatever ended it."""
         stub = host_pb2_grpc.HostServiceStub(self._channel)
@@ -91,7 +99,7 @@ class Stream:
         try:
             # A peer that takes the connection and says nothing is no better than one that is not there.
             async with asyncio.timeout(WELCOME_WAIT_MS / 1_000):
-                await call.write(convert.hello_request(self._hello))
+                await call.write(convert.hello_request(self._hello()))
                 first = await call.read()
             if not isinstance(first, host_pb2.SynchronizeResponse) or not first.HasField("welcome"):
                 raise StreamEndedError(await _why(call, "the coordinator did not begin with a welcome"))
@@ -131,7 +139,10 @@ class Stream:
         while True:
             self._wake.clear()
             now_ms = self._clock.boot_ms()
-            if now_ms >= self._beat_at_ms:
+            if self._hello_again:
+                self._hello_again = False
+                await call.write(convert.hello_request(self._hello()))
+            elif now_ms >= self._beat_at_ms:
                 self._beat_at_ms = now_ms + beat_interval_ms
                 self._beat_number += 1
                 await call.write(convert.beat_request(self._beat_number, self._holder.reports()))
@@ -210,6 +221,10 @@ class Link:
         for stream in self._streams:
             stream.evidence()
 
+    def facts_changed(self) -> None:
+        for stream in self._streams:
+            stream.facts_changed()
+
     async def run(self) -> None:
         """For ever."""
         while True:
@@ -242,7 +257,7 @@ class Link:
 
     def _begin(self) -> tuple[Stream, asyncio.Task[None]]:
         channel = self._open_channel()
-        stream = Stream(channel, self._hello(), self._holder, self._clock)
+        stream = Stream(channel, self._hello, self._holder, self._clock)
         return stream, asyncio.create_task(self._talk(stream, channel))
 
     async def _talk(self, stream: Stream, channel: grpc.aio.Channel) -> None:

@@ -19,10 +19,12 @@ from agent.domain.attempt import (
     OutputStream,
 )
 from agent.domain.gpu import GpuInfo
+from agent.domain.health import HEALTHY, Condition, GpuHealth
 from agent.domain.host import Hello
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import host_pb2, types_pb2
 
+_HEALTH_REASON_BYTES_MAX = 256
 _STATES = {
     AttemptState.PREPARING: types_pb2.ATTEMPT_STATE_PREPARING,
     AttemptState.RUNNING: types_pb2.ATTEMPT_STATE_RUNNING,
@@ -38,6 +40,7 @@ _ISOLATIONS = {
 }
 _NETWORKS = {network: types_pb2.Network.Value(f"NETWORK_{network.name}") for network in Network}
 _NETWORKS_BACK: dict[int, Network] = {number: network for network, number in _NETWORKS.items()}
+_HEALTHS = {condition: types_pb2.GpuHealth.Value(f"GPU_HEALTH_{condition.name}") for condition in Condition}
 _STREAMS = {
     OutputStream.STDOUT: types_pb2.LOG_STREAM_STDOUT,
     OutputStream.STDERR: types_pb2.LOG_STREAM_STDERR,
@@ -55,7 +58,7 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
                 cpu_count=facts.cpu_count,
                 memory_bytes=facts.memory_bytes,
                 disk_free_bytes=facts.disk_free_bytes,
-                gpus=[_gpu(gpu) for gpu in facts.gpus],
+                gpus=[_gpu(gpu, facts.gpu_healths.get(gpu.uuid, HEALTHY)) for gpu in facts.gpus],
                 isolation=_ISOLATIONS[facts.isolation],
                 executor=facts.executor,
                 driver_version=facts.driver_version,
@@ -170,13 +173,16 @@ def _stop_reason(number: int) -> EndReason | None:
     return _REASONS_BACK.get(number, EndReason.CANCELLED)
 
 
-def _gpu(gpu: GpuInfo) -> types_pb2.Gpu:
+def _gpu(gpu: GpuInfo, health: GpuHealth) -> types_pb2.Gpu:
     return types_pb2.Gpu(
         uuid=gpu.uuid,
         model=gpu.model,
         vram_bytes=gpu.vram_bytes,
         simulated=gpu.simulated,
         compute_capability=gpu.compute_capability,
+        health=_HEALTHS[health.condition],
+        health_reason=health.reason.encode()[:_HEALTH_REASON_BYTES_MAX].decode(errors="ignore"),
+        board_uuid=gpu.board_uuid,
     )
 
 

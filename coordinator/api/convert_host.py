@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from coordinator.api.convert_market import end_reason_to, spec_to
 from coordinator.api.validate import destinations, labels, line, network, whole
-from coordinator.domain.host import Gpu, HostFacts, Isolation, Terms
+from coordinator.domain.host import Gpu, GpuHealth, HostFacts, Isolation, Terms
 from coordinator.domain.hours import WEEK_MINUTES, SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import Attempt, LogChunk, LogTotals
@@ -23,6 +23,12 @@ GPUS_MAX, PRICES_MAX, TRUSTED_MAX, ATTEMPTS_MAX, RECORDS_MAX, CHUNKS_MAX = 64, 6
 WINDOWS_MAX, PATTERNS_MAX = 64, 32
 CHUNK_BYTES_MAX = 65_536
 
+_HEALTHS: dict[int, GpuHealth] = {
+    t.GPU_HEALTH_UNSPECIFIED: GpuHealth.HEALTHY,
+    t.GPU_HEALTH_HEALTHY: GpuHealth.HEALTHY,
+    t.GPU_HEALTH_DEGRADED: GpuHealth.DEGRADED,
+    t.GPU_HEALTH_LOST: GpuHealth.LOST,
+}
 _STATES = {
     t.ATTEMPT_STATE_PREPARING: AttemptState.PREPARING,
     t.ATTEMPT_STATE_RUNNING: AttemptState.RUNNING,
@@ -75,6 +81,10 @@ def _gpu(message: t.Gpu) -> Gpu:
         vram_bytes=whole("facts.gpus.vram_bytes", message.vram_bytes, 1, INT64_MAX),
         simulated=message.simulated,
         compute_capability=line("facts.gpus.compute_capability", message.compute_capability, 16),
+        # One that a newer agent knows and we do not is no good news.
+        health=_HEALTHS.get(message.health, GpuHealth.DEGRADED),
+        health_reason=line("facts.gpus.health_reason", message.health_reason, 256),
+        board_uuid=line("facts.gpus.board_uuid", message.board_uuid, 128),
     )
 
 

@@ -86,6 +86,9 @@ def gpu_to(gpu: Gpu) -> t.Gpu:
         vram_bytes=gpu.vram_bytes,
         simulated=gpu.simulated,
         compute_capability=gpu.compute_capability,
+        health=t.GpuHealth.Value(f"GPU_HEALTH_{gpu.health.name}"),
+        health_reason=gpu.health_reason,
+        board_uuid=gpu.board_uuid,
     )
 
 
@@ -300,4 +303,5 @@ def host_to(host: Host, room: HostRoom, now_ms: int) -> m.Host:
         reason=host.reason,
         since_at_ms=host.since_ms,
         offers=[offer_to(shelf, now_ms) for shelf in _shelves(room, now_ms)],
+        gpus=[gpu_to(gpu) for gpu in host.facts.gpus],
     )

@@ -45,6 +45,14 @@ class Network(IntEnum):
     INTERNET = 3
 
 
+class GpuHealth(StrEnum):
+    """What a GPU is fit for, as its agent judges it."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    LOST = "lost"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     uuid: str
@@ -52,6 +60,11 @@ class Gpu:
     vram_bytes: int
     simulated: bool = False
     compute_capability: str = ""
+    # Only a healthy one gets a new job.
+    health: GpuHealth = GpuHealth.HEALTHY
+    health_reason: str = ""
+    # Of which it is a slice; empty where it is whole.
+    board_uuid: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +84,11 @@ class HostFacts:
     download_bps: int | None = None
     upload_bps: int | None = None
     network_measured: bool = False
+
+    @property
+    def gpus_fit(self) -> tuple[Gpu, ...]:
+        """Those that may get a new job."""
+        return tuple(gpu for gpu in self.gpus if gpu.health is GpuHealth.HEALTHY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,7 @@ class Machine:
         self.run_ms_max = terms.run_ms_max or _NO_CAP
         # Without isolation nobody can hold a job back from it.
         self.network = (terms.network_max if self.isolation else Network.INTERNET) - Network.NONE
-        models = sorted({gpu.model for gpu in facts.gpus} & terms.prices.keys())
+        models = sorted({gpu.model for gpu in facts.gpus_fit} & terms.prices.keys())
         self.shelves = tuple(Shelf(self, model, host) for model in models)
         self.update(room)
 
@@ -277,7 +277,7 @@ class Shelf:
     )
 
     def __init__(self, machine: Machine, model: str, host: Host) -> None:
-        gpus = sorted((g for g in host.facts.gpus if g.model == model), key=_least_first)
+        gpus = sorted((g for g in host.facts.gpus_fit if g.model == model), key=_least_first)
         self.machine = machine
         self.host_id = machine.host_id
         self.model = model

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from coordinator.domain.host import Gpu, HostFacts, Isolation, Network, Terms
+from coordinator.domain.host import Gpu, GpuHealth, HostFacts, Isolation, Network, Terms
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import (
@@ -93,7 +93,12 @@ def gpus_to_json(gpus: Sequence[Gpu]) -> list[Json]:
 
 
 def gpus_from_json(data: Sequence[Json]) -> tuple[Gpu, ...]:
-    return tuple(Gpu(**item) for item in data)
+    return tuple(_gpu(item) for item in data)
+
+
+def _gpu(item: Json) -> Gpu:
+    # What was written before there was a health says nothing of it.
+    return Gpu(**{**item, "health": GpuHealth(item.get("health", GpuHealth.HEALTHY))})
 
 
 def facts_to_json(facts: HostFacts) -> Json:

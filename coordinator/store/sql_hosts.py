@@ -120,7 +120,7 @@ class SqlHosts(SqlClaims):
             HostRoom(
                 host=h,
                 free=tuple(
-                    gpu for gpu in h.facts.gpus if gpu.uuid not in taken and owners.get(gpu.uuid) == h.id
+                    gpu for gpu in h.facts.gpus_fit if gpu.uuid not in taken and owners.get(gpu.uuid) == h.id
                 ),
                 memory_bytes_taken=memory[h.id],
                 cpu_milli_taken=cpu[h.id],

@@ -1,10 +1,15 @@
-"""What every source of GPUs must do, whether the driver tells of them or nobody has any."""
+"""What every source of GPUs must do, whether the driver tells of them, a script, or nobody has any."""
 
-from collections.abc import Iterator
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
-from agent.gpu.nvml import NvmlGpus
+from agent.domain.gpu import Depth, GpuFault, GpuReading, XidSeen
+from agent.gpu.driver import NvmlGpus, Patience
+from agent.gpu.fake import FakeGpus
 from agent.gpu.ports import GpuError, Gpus
 from agent.gpu.simulated import SimulatedGpus
 from runtime.clock import SystemClock
@@ -12,67 +17,116 @@ from tests.rig.gpus import FOUR_GPUS
 from tests.rig.nvml.build import NvmlStub
 from tests.rig.nvml.state import DATACENTRE_CARD, Fault
 
+CLOCK = SystemClock()
+ALL = tuple(Depth)
+# A log that nobody writes to.
+NOTHING = Path("/dev/null")
 
-@pytest.fixture(params=["simulated", pytest.param("nvml", marks=pytest.mark.nvml)])
-def gpus(request: pytest.FixtureRequest) -> Iterator[Gpus]:
-    """Two GPUs of one source."""
-    found: Gpus
+Story = Callable[[Gpus], Awaitable[None]]
+
+
+def play(gpus: Gpus, story: Story) -> None:
+    async def whole() -> None:
+        try:
+            await story(gpus)
+        finally:
+            await gpus.close()
+
+    asyncio.run(whole())
+
+
+async def read(gpus: Gpus, uuid: str, *depth: Depth) -> GpuReading:
+    (reading,) = (await gpus.look({uuid: depth or ALL})).readings
+    return reading
+
+
+@pytest.fixture
+def stub(nvml_stub: NvmlStub, monkeypatch: pytest.MonkeyPatch) -> NvmlStub:
+    """A consumer card and a data centre's; the process that asks finds them by its environment."""
+    for name, value in nvml_stub.env().items():
+        monkeypatch.setenv(name, value)
+    nvml_stub.state.add_gpu(FOUR_GPUS[0])
+    nvml_stub.state.add_gpu(FOUR_GPUS[1], DATACENTRE_CARD)
+    return nvml_stub
+
+
+@pytest.fixture(params=["simulated", "fake", pytest.param("nvml", marks=pytest.mark.nvml)])
+def tell(request: pytest.FixtureRequest) -> Callable[[Story], None]:
+    """Runs a story with two GPUs of one source."""
+    gpus: Gpus
     if request.param == "nvml":
-        stub = request.getfixturevalue("nvml_stub")
-        stub.load()
-        stub.state.add_gpu(FOUR_GPUS[0])
-        stub.state.add_gpu(FOUR_GPUS[1], DATACENTRE_CARD)
-        found = NvmlGpus()
+        request.getfixturevalue("stub")
+        gpus = NvmlGpus(CLOCK, kernel_log=NOTHING)
+    elif request.param == "fake":
+        gpus = FakeGpus("GPU-a", "GPU-b")
     else:
-        found = SimulatedGpus(
-            count=2, model="SIMULATED GPU", vram_bytes=24 << 30, seed="a", clock=SystemClock()
-        )
-    yield found
-    found.close()
+        gpus = SimulatedGpus(count=2, model="SIMULATED GPU", vram_bytes=24 << 30, seed="a", clock=CLOCK)
+    return lambda story: play(gpus, story)
 
 
-def test_the_inventory_is_stable_and_whole(gpus):
-    first = gpus.inventory()
-    assert first == gpus.inventory()
-    assert len({gpu.uuid for gpu in first}) == 2
-    assert all(gpu.vram_bytes > 0 and gpu.model for gpu in first)
+def test_the_inventory_is_whole(tell):
+    async def story(gpus: Gpus) -> None:
+        found = (await gpus.open()).gpus
+        assert len({gpu.uuid for gpu in found}) == 2
+        assert all(gpu.vram_bytes > 0 and gpu.model and gpu.board == gpu.uuid for gpu in found)
+
+    tell(story)
 
 
-def test_a_simulated_gpu_says_so_and_a_real_one_does_not(gpus):
-    for gpu in gpus.inventory():
-        assert gpu.simulated == gpu.uuid.startswith("SIMULATED-")
-        assert gpu.simulated == ("SIMULATED" in gpu.model)
+def test_a_simulated_gpu_says_so_and_a_real_one_does_not(tell):
+    async def story(gpus: Gpus) -> None:
+        for gpu in (await gpus.open()).gpus:
+            assert gpu.simulated == gpu.uuid.startswith("SIMULATED-")
+            assert gpu.simulated == ("SIMULATED" in gpu.model)
+
+    tell(story)
 
 
-def test_a_sample_is_of_what_was_asked(gpus):
-    first, second = (gpu.uuid for gpu in gpus.inventory())
-    assert [sample.uuid for sample in gpus.sample([second])] == [second]
-    for sample in gpus.sample([first, second]):
-        assert sample.utilization_percent is None or 0 <= sample.utilization_percent <= 100
-        assert sample.memory_used_bytes is None or sample.memory_used_bytes >= 0
+def test_a_look_brings_what_was_asked_of_whom_it_was_asked(tell):
+    async def story(gpus: Gpus) -> None:
+        first, second = (gpu.uuid for gpu in (await gpus.open()).gpus)
+        look = await gpus.look({second: [Depth.SAMPLE], first: [Depth.PROCESSES, Depth.VITALS]})
+        by_uuid = {reading.uuid: reading for reading in look.readings}
+        assert by_uuid.keys() == {first, second}
+        assert by_uuid[second].sample is not None
+        assert (by_uuid[second].processes, by_uuid[second].vitals) == (None, None)
+        assert by_uuid[first].sample is None
+        assert by_uuid[first].processes == ()
+        assert by_uuid[first].vitals is not None
+        assert look.xids == ()
+        sample = by_uuid[second].sample
+        assert sample is not None
+        assert sample.uuid == second
+        assert 0 <= (sample.utilization_percent or 0) <= 100
+        assert (sample.memory_used_bytes or 0) >= 0
+
+    tell(story)
 
 
-def test_a_gpu_that_is_not_here_is_left_out(gpus):
-    gpus.inventory()
-    assert gpus.sample(["GPU-of-somebody-else"]) == ()
+def test_a_look_at_nothing_brings_nothing(tell):
+    async def story(gpus: Gpus) -> None:
+        await gpus.open()
+        look = await gpus.look({})
+        assert (look.readings, look.xids) == ((), ())
+
+    tell(story)
 
 
-def test_energy_never_falls(gpus):
-    uuid = gpus.inventory()[0].uuid
-    readings = [gpus.sample([uuid])[0].energy_mj_total for _ in range(3)]
-    assert None not in readings
-    assert readings == sorted(readings)
+def test_energy_never_falls(tell):
+    async def story(gpus: Gpus) -> None:
+        uuid = (await gpus.open()).gpus[0].uuid
+        told = [(await read(gpus, uuid)).sample for _ in range(3)]
+        readings = [sample.energy_mj_total or 0 for sample in told if sample is not None]
+        assert len(readings) == 3
+        assert readings == sorted(readings)
 
-
-def test_simulated_gpus_have_no_driver():
-    made = SimulatedGpus(count=1, model="m", vram_bytes=1, seed="a", clock=SystemClock())
-    assert (made.driver_version, made.cuda_version) == ("", "")
+    tell(story)
 
 
 def test_simulated_gpus_are_their_hosts_own():
     def uuids(seed: str) -> set[str]:
-        made = SimulatedGpus(count=3, model="m", vram_bytes=1, seed=seed, clock=SystemClock())
-        return {gpu.uuid for gpu in made.inventory()}
+        made = SimulatedGpus(count=3, model="m", vram_bytes=1, seed=seed, clock=CLOCK)
+        return {gpu.uuid for gpu in made.infos}
 
     assert uuids("a") == uuids("a")
     assert not uuids("a") & uuids("b")
@@ -80,50 +134,145 @@ def test_simulated_gpus_are_their_hosts_own():
 
 @pytest.mark.nvml
 class TestNvml:
-    """What only a driver can do."""
+    """What only a driver can do: the real binding in its own process, on the stand-in for the library."""
 
     @pytest.fixture
-    def stub(self, nvml_stub: NvmlStub) -> NvmlStub:
-        nvml_stub.load()
-        nvml_stub.state.add_gpu(FOUR_GPUS[0])
-        nvml_stub.state.add_gpu(FOUR_GPUS[1], DATACENTRE_CARD)
-        return nvml_stub
+    def gpus(self, stub: NvmlStub) -> NvmlGpus:
+        return NvmlGpus(CLOCK, kernel_log=NOTHING)
 
-    def test_it_tells_what_the_driver_tells(self, stub):
-        found = NvmlGpus()
-        assert (found.driver_version, found.cuda_version) == ("550.54.15", "12.4")
-        first, second = found.inventory()
-        assert (first.uuid, first.model, first.vram_bytes) == (
-            FOUR_GPUS[0].uuid,
-            "NVIDIA GeForce RTX 4090",
-            24 << 30,
-        )
-        assert (first.compute_capability, second.compute_capability) == ("8.9", "8.0")
-        stub.state.set_gpu(0, utilization_percent=97, energy_mj=2**40, memory_used_bytes=5 << 30)
-        (sample,) = found.sample([first.uuid])
-        assert sample.utilization_percent == 97
-        assert sample.memory_used_bytes == 5 << 30
-        assert sample.energy_mj_total == 2**40
+    def test_it_tells_what_the_driver_tells(self, stub, gpus):
+        async def story(gpus: Gpus) -> None:
+            found = await gpus.open()
+            assert (found.driver_version, found.cuda_version, found.boards) == ("550.54.15", "12.4", ())
+            first, second = found.gpus
+            assert (first.uuid, first.model, first.vram_bytes) == (
+                FOUR_GPUS[0].uuid,
+                "NVIDIA GeForce RTX 4090",
+                24 << 30,
+            )
+            assert (first.compute_capability, second.compute_capability) == ("8.9", "8.0")
+            assert (second.bus_id, second.minor) == ("00000000:02:00.0", 1)
+            stub.state.set_gpu(
+                0,
+                utilization_percent=97,
+                energy_mj=2**40,
+                memory_used_bytes=5 << 30,
+                **{"power_mw": 333_000, "temperature_c.0": 71, "clock_mhz.1": 2_520, "throttle_bits": 4},
+                compute_processes="4711:1048576,17:5",
+                graphics_processes="99:1",
+            )
+            reading = await read(gpus, first.uuid)
+            sample = reading.sample
+            assert sample is not None
+            assert (sample.utilization_percent, sample.memory_used_bytes) == (97, 5 << 30)
+            assert (sample.energy_mj_total, sample.power_mw, sample.temperature_c) == (2**40, 333_000, 71)
+            assert (sample.sm_clock_mhz, sample.throttle_bits) == (2_520, 4)
+            assert (reading.processes, reading.unsteady) == ((17, 4711), True)
+            assert reading.vitals is not None
+            assert (reading.vitals.pcie_width, reading.vitals.fan_percent) == (16, 30)
 
-    def test_what_is_not_supported_is_absent_not_zero(self, stub):
-        found = NvmlGpus()
-        uuid = found.inventory()[0].uuid
-        stub.state.set_gpu(0, utilization_percent=None, energy_mj=None)
-        (sample,) = found.sample([uuid])
-        assert sample.utilization_percent is None
-        assert sample.energy_mj_total is None
-        assert sample.memory_used_bytes is not None
+        play(gpus, story)
 
-    def test_a_lost_gpu_is_left_out_and_its_neighbour_is_not(self, stub):
-        found = NvmlGpus()
-        lost, well = (gpu.uuid for gpu in found.inventory())
-        stub.state.fail_gpu(0)
-        assert [sample.uuid for sample in found.sample([lost, well])] == [well]
-        assert [gpu.uuid for gpu in found.inventory()] == [well]
+    def test_what_is_not_supported_is_absent_never_zero(self, stub, gpus):
+        async def story(gpus: Gpus) -> None:
+            consumer, datacentre = (gpu.uuid for gpu in (await gpus.open()).gpus)
+            vitals = (await read(gpus, consumer)).vitals
+            assert vitals is not None
+            assert (vitals.ecc_corrected, vitals.ecc_uncorrected, vitals.rows_remapped) == (None, None, None)
+            assert (vitals.remap_pending, vitals.remap_failed) == (None, None)
+            vitals = (await read(gpus, datacentre)).vitals
+            assert vitals is not None
+            assert (vitals.ecc_uncorrected, vitals.rows_remapped, vitals.remap_failed) == (0, 0, False)
+            assert vitals.fan_percent is None
+            stub.state.set_gpu(0, utilization_percent=None, energy_mj=None)
+            sample = (await read(gpus, consumer)).sample
+            assert sample is not None
+            assert (sample.utilization_percent, sample.energy_mj_total) == (None, None)
+            assert sample.memory_used_bytes is not None
 
-    def test_a_divided_gpu_is_not_offered_whole(self, stub):
-        stub.state.add_slice(1, 0, "MIG-a", memory_bytes=10 << 30)
-        assert [gpu.uuid for gpu in NvmlGpus().inventory()] == [FOUR_GPUS[0].uuid]
+        play(gpus, story)
+
+    def test_one_sensor_that_fails_is_absent_and_the_gpu_goes_on(self, stub, gpus):
+        async def story(gpus: Gpus) -> None:
+            uuid = (await gpus.open()).gpus[0].uuid
+            stub.state.fail("nvmlDeviceGetPowerUsage", Fault.UNKNOWN)
+            sample = (await read(gpus, uuid)).sample
+            assert sample is not None
+            assert (sample.power_mw, sample.temperature_c) == (None, 40)
+            stub.state.heal("nvmlDeviceGetPowerUsage")
+            sample = (await read(gpus, uuid)).sample
+            assert sample is not None
+            assert sample.power_mw == 20_000
+
+        play(gpus, story)
+
+    @pytest.mark.parametrize(
+        ("code", "fault"),
+        [
+            (Fault.GPU_IS_LOST, GpuFault.LOST),
+            (Fault.RESET_REQUIRED, GpuFault.RESET_REQUIRED),
+            (Fault.UNKNOWN, GpuFault.FAILING),
+        ],
+    )
+    def test_a_lost_gpu_says_so_and_its_neighbour_goes_on(self, stub, gpus, code, fault):
+        async def story(gpus: Gpus) -> None:
+            lost, well = (gpu.uuid for gpu in (await gpus.open()).gpus)
+            stub.state.fail_gpu(0, code)
+            look = await gpus.look({lost: ALL, well: ALL})
+            assert [(reading.uuid, reading.fault) for reading in look.readings] == [
+                (lost, fault),
+                (well, None),
+            ]
+            stub.state.heal_gpu(0)
+            assert (await read(gpus, lost)).fault is None
+
+        play(gpus, story)
+
+    def test_what_the_driver_advises(self, stub, gpus):
+        async def story(gpus: Gpus) -> None:
+            old, new = (gpu.uuid for gpu in (await gpus.open()).gpus)
+            stub.state.set_gpu(1, recovery_action=1)
+            for uuid, advice in ((old, None), (new, 1)):
+                vitals = (await read(gpus, uuid)).vitals
+                assert vitals is not None
+                assert vitals.recovery_action == advice
+
+        play(gpus, story)
+
+    def test_slices_are_offered_in_the_place_of_their_gpu(self, stub, gpus):
+        stub.state.add_slice(1, 0, "MIG-a", name="A100 MIG 1g.10gb", memory_bytes=10 << 30)
+        stub.state.add_slice(1, 2, "MIG-c", name="A100 MIG 2g.20gb", memory_bytes=20 << 30)
+
+        async def story(gpus: Gpus) -> None:
+            found = await gpus.open()
+            board = FOUR_GPUS[1].uuid
+            assert [gpu.uuid for gpu in found.boards] == [board]
+            assert [(gpu.uuid, gpu.model, gpu.vram_bytes, gpu.board) for gpu in found.gpus[1:]] == [
+                ("MIG-a", "A100 MIG 1g.10gb", 10 << 30, board),
+                ("MIG-c", "A100 MIG 2g.20gb", 20 << 30, board),
+            ]
+            stub.state.set_gpu(1, utilization_percent=50)
+            reading = await read(gpus, "MIG-a")
+            assert reading.sample is not None
+            assert reading.sample.memory_used_bytes == 0
+            # Of its board, not of itself.
+            assert (reading.sample.utilization_percent, reading.sample.power_mw) == (None, None)
+            assert (reading.processes, reading.vitals) == ((), None)
+            # An error says which slice it struck; one that does not struck them all.
+            stub.state.xid(1, 94, gpu_instance=3)
+            stub.state.xid(1, 95)
+            seen = await news(gpus, 2)
+            assert {(xid.uuid, xid.number) for xid in seen} == {("MIG-c", 94), (board, 95)}
+
+        play(gpus, story)
+
+    def test_a_gpu_that_is_to_be_divided_but_is_not_is_not_offered(self, stub, gpus):
+        stub.state.set_gpu(1, mig_mode=1)
+
+        async def story(gpus: Gpus) -> None:
+            assert [gpu.uuid for gpu in (await gpus.open()).gpus] == [FOUR_GPUS[0].uuid]
+
+        play(gpus, story)
 
     @pytest.mark.parametrize(
         ("fault", "word"),
@@ -133,7 +282,115 @@ class TestNvml:
             (Fault.UNKNOWN, "Unknown"),
         ],
     )
-    def test_a_driver_in_trouble_is_named(self, stub, fault, word):
+    def test_a_driver_in_trouble_is_named(self, stub, gpus, fault, word):
         stub.state.fail("nvmlInitWithFlags", fault)
-        with pytest.raises(GpuError, match=word):
-            NvmlGpus()
+
+        async def story(gpus: Gpus) -> None:
+            with pytest.raises(GpuError, match=word):
+                await gpus.open()
+
+        play(gpus, story)
+
+    def test_a_machine_without_a_driver_says_so(self, gpus, monkeypatch):
+        monkeypatch.setenv("LD_LIBRARY_PATH", "")
+
+        async def story(gpus: Gpus) -> None:
+            with pytest.raises(GpuError, match="not installed"):
+                await gpus.open()
+
+        play(gpus, story)
+
+
+async def news(gpus: Gpus, count: int) -> list[XidSeen]:
+    """Errors as they come, until there are so many."""
+    seen: list[XidSeen] = []
+    async with asyncio.timeout(20):
+        while len(seen) < count:
+            seen += (await gpus.look({})).xids
+    return seen
+
+
+@pytest.mark.nvml
+class TestTrouble:
+    """Calls that hang, a process that dies, errors that come unasked."""
+
+    def test_errors_come_from_the_library_and_from_the_kernel_and_count_once(self, stub, tmp_path):
+        log = tmp_path / "kmsg"
+        os.mkfifo(log)
+        # Both ways: a pipe that nobody writes to would make the reader wait before it can be opened.
+        held = os.open(log, os.O_RDWR)
+
+        async def story(gpus: Gpus) -> None:
+            first, second = (gpu.uuid for gpu in (await gpus.open()).gpus)
+            with log.open("w") as kernel:
+                stub.state.xid(0, 31)
+                stub.state.xid(0, 31)
+                seen = await news(gpus, 1)
+                while sum(xid.count for xid in seen) < 2:
+                    seen += await news(gpus, 1)
+                assert {(xid.uuid, xid.number) for xid in seen} == {(first, 31)}
+                kernel.write("6,1,1,-;usb 1-1: new device\n")
+                kernel.write("4,2,2,-;NVRM: Xid (PCI:0000:02:00): 79, GPU has fallen off the bus.\n")
+                kernel.write("4,3,3,-;NVRM: Xid (PCI:0000:77:00): 13, of a GPU that is not ours\n")
+                kernel.flush()
+                assert await news(gpus, 1) == [XidSeen(uuid=second, number=79)]
+
+        play(NvmlGpus(CLOCK, kernel_log=log), story)
+        os.close(held)
+
+    def test_a_call_that_hangs_ends_its_process_and_names_the_gpu(self, stub):
+        async def story(gpus: Gpus) -> None:
+            assert isinstance(gpus, NvmlGpus)
+            stuck, well = (gpu.uuid for gpu in (await gpus.open()).gpus)
+            stub.state.delay_gpu(0, 3_600_000)
+            look = await gpus.look({well: ALL, stuck: ALL})
+            assert {reading.uuid: reading.fault for reading in look.readings} == {
+                well: None,
+                stuck: GpuFault.SILENT,
+            }
+            # The others are asked again as soon as the process is back; the one that hung is left alone.
+            async with asyncio.timeout(20):
+                while not any(r.uuid == well for r in (await gpus.look({stuck: ALL, well: ALL})).readings):
+                    await CLOCK.sleep_ms(50)
+            look = await gpus.look({stuck: ALL, well: ALL})
+            assert [(r.uuid, r.fault) for r in look.readings] == [(well, None), (stuck, GpuFault.SILENT)]
+            assert gpus.restarts == 1
+
+        play(NvmlGpus(CLOCK, kernel_log=NOTHING, patience=Patience(part_ms=300)), story)
+
+    def test_an_opening_that_hangs_is_no_wait_for_ever(self, stub):
+        stub.state.delay("nvmlInitWithFlags", 3_600_000)
+
+        async def story(gpus: Gpus) -> None:
+            with pytest.raises(GpuError, match="hangs"):
+                await gpus.open()
+
+        play(NvmlGpus(CLOCK, kernel_log=NOTHING, patience=Patience(open_ms=300)), story)
+
+    def test_a_process_that_was_killed_comes_back(self, stub):
+        async def story(gpus: Gpus) -> None:
+            assert isinstance(gpus, NvmlGpus)
+            uuid = (await gpus.open()).gpus[0].uuid
+            pid = gpus.pid
+            assert pid is not None
+            os.kill(pid, 9)
+            look = await gpus.look({uuid: ALL})
+            async with asyncio.timeout(20):
+                while not look.readings or look.readings[0].fault is not None:
+                    await CLOCK.sleep_ms(50)
+                    look = await gpus.look({uuid: ALL})
+            assert gpus.pid != pid
+
+        play(NvmlGpus(CLOCK, kernel_log=NOTHING), story)
+
+    def test_it_ends_with_the_agent(self, stub):
+        async def story(gpus: Gpus) -> None:
+            assert isinstance(gpus, NvmlGpus)
+            await gpus.open()
+            pid = gpus.pid
+            await gpus.close()
+            assert gpus.pid is None
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid or 0, 0)
+
+        play(NvmlGpus(CLOCK, kernel_log=NOTHING), story)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from coordinator.domain.host import Hold, Host, HostState, Network, Terms
+from coordinator.domain.host import GpuHealth, Hold, Host, HostState, Network, Terms
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.states import AttemptState, Cause, EndReason
@@ -31,7 +31,10 @@ def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
     assert market.hosts_of(BUYER) == []
     facts = replace(
         room("host_2").host.facts,
-        gpus=(gpu("A", simulated=True), gpu("B")),
+        gpus=(
+            gpu("A", simulated=True),
+            replace(gpu("B"), health=GpuHealth.LOST, health_reason="XID 79", board_uuid="GPU-1"),
+        ),
         region="eu-1",
         cuda_version="12.4",
         labels={"rack": "b7"},
@@ -50,6 +53,7 @@ def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
     )
     market.save_hello("host_2", facts, terms)
     assert market.host("host_2") == replace(new, facts=facts, terms=terms)
+    assert [gpu.uuid for one in market.rooms() if one.host.id == "host_2" for gpu in one.free] == ["A"]
 
 
 def test_a_hosts_state_is_written_over_what_was_read_alone(market: SqlTransaction) -> None:

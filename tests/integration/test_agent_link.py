@@ -12,6 +12,8 @@ from agent.domain.attempt import OutputStream
 from agent.domain.host import Hello, HostFacts, Terms
 from agent.domain.token import parse
 from agent.executor.fake import FakeExecutor, FakeWorld, Script
+from agent.gpu.fake import FakeGpus
+from agent.gpu.watch import GpuWatch
 from agent.link import client
 from agent.link.client import OUTPUT_ON_WIRE_BYTES_MAX, Link
 from agent.link.enroll import enroll
@@ -58,11 +60,13 @@ async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
     identity = await enroll(state, parse(coordinator.token))
     world = FakeWorld()
     executor = FakeExecutor(world, CLOCK)
+    gpus = GpuWatch(FakeGpus(), CLOCK)
+    await gpus.open()
     runner = Runner(
         folder=state / "attempts",
         executor=executor,
         clock=CLOCK,
-        gpu_uuids=[],
+        gpus=gpus,
         record_ms=200,
         output_waiting_bytes_max=waiting_bytes_max,
     )

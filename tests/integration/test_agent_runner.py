@@ -8,6 +8,8 @@ import pytest
 
 from agent.domain.attempt import AttemptReport, AttemptState, EndReason
 from agent.executor.fake import FakeExecutor, FakeWorld, Script
+from agent.gpu.fake import FakeGpus
+from agent.gpu.watch import GpuWatch
 from agent.runner import Runner
 from runtime.clock import SystemClock
 from tests.support.orders import desired
@@ -29,6 +31,9 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "attempts"
         self.world = FakeWorld()
+        self.gpus = FakeGpus("g")
+        # That of the agent which lives now.
+        self.watch: GpuWatch | None = None
         self.changes = asyncio.Condition()
 
     async def agent(
@@ -36,11 +41,13 @@ class Host:
     ) -> None:
         """The life of one agent, killed at the end of the story."""
         clock = clock or SystemClock()
+        self.watch = gpus = GpuWatch(self.gpus, clock)
+        await gpus.open()
         runner = Runner(
             folder=self.folder,
             executor=FakeExecutor(self.world, clock),
             clock=clock,
-            gpu_uuids=["g"],
+            gpus=gpus,
             record_ms=100,
             output_waiting_bytes_max=1 << 20,
         )

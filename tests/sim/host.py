@@ -7,6 +7,7 @@ from typing import Any
 from agent.domain.attempt import Isolation
 from agent.domain.host import Hello, HostFacts, Terms
 from agent.gpu.simulated import SimulatedGpus
+from agent.gpu.watch import GpuWatch
 from agent.link.client import Link
 from agent.runner import Runner
 from tests.sim.clocks import SimClock
@@ -92,11 +93,14 @@ class SimHost:
         """As `agent.app.run`, on what is simulated here."""
         process = self.process
         assert process is not None
+        # Without a file: the agent keeps nothing of GPUs on its disk that a market could notice.
+        gpus = GpuWatch(self.gpus, self.clock)
+        await gpus.open()
         runner = Runner(
             folder=self.disk.folder / "attempts",
             executor=SimExecutor(self.engine),
             clock=self.clock,
-            gpu_uuids=[gpu.uuid for gpu in self.gpus.inventory()],
+            gpus=gpus,
             record_ms=RECORD_MS,
             output_waiting_bytes_max=256 << 10,
         )
@@ -110,7 +114,7 @@ class SimHost:
         self.runner = runner
         try:
             await runner.restore()
-            loops = [runner.keep_reconciling(), link.run(), self._keep_sampling(runner)]
+            loops = [runner.keep_reconciling(), link.run(), self._keep_watching(gpus, runner)]
             tasks = [asyncio.create_task(loop) for loop in loops]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -120,12 +124,11 @@ class SimHost:
             self.story.seen[f"agent ended by itself: {type(error).__name__}"] += 1
         process.kill()
 
-    async def _keep_sampling(self, runner: Runner) -> None:
+    async def _keep_watching(self, gpus: GpuWatch, runner: Runner) -> None:
+        """Less often than the program does, which here would be most of the steps."""
         while True:
             await self.clock.sleep_ms(5_000)
-            used = runner.gpus_in_use()
-            if used:
-                runner.add_samples(self.gpus.sample(used))
+            await gpus.pass_once(runner)
 
     def _hello(self) -> Hello:
         return Hello(
@@ -136,7 +139,7 @@ class SimHost:
                 cpu_count=8,
                 memory_bytes=64 << 30,
                 disk_free_bytes=100 << 30,
-                gpus=self.gpus.inventory(),
+                gpus=self.gpus.infos,
                 isolation=Isolation.CONTAINER,
                 executor="simulated",
                 driver_version="",

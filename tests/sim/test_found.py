@@ -50,7 +50,7 @@ def test_an_attempt_that_could_not_be_noted_leaves_no_folder(
             folder=tmp_path,
             executor=nobody,
             clock=nobody,
-            gpu_uuids=["GPU-1"],
+            gpus=nobody,
             record_ms=1_000,
             output_waiting_bytes_max=1,
         )

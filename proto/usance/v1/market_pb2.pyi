@@ -1751,6 +1751,7 @@ class Host(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     SINCE_AT_MS_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Names it for good."""
     hostname: _builtins.str
@@ -1765,6 +1766,10 @@ class Host(_message.Message):
     def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
         """One for each model that it sells, also where none of it is free."""
 
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
+        """Every GPU of the machine with its health; one that is not healthy is in no offer."""
+
     def __init__(
         self,
         *,
@@ -1774,10 +1779,11 @@ class Host(_message.Message):
         reason: _builtins.str = ...,
         since_at_ms: _builtins.int = ...,
         offers: _abc.Iterable[Global___Offer] | None = ...,
+        gpus: _abc.Iterable[_types_pb2.Gpu] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "hostname", b"hostname", "offers", b"offers", "reason", b"reason", "since_at_ms", b"since_at_ms", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "host_id", b"host_id", "hostname", b"hostname", "offers", b"offers", "reason", b"reason", "since_at_ms", b"since_at_ms", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

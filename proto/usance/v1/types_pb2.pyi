@@ -500,6 +500,34 @@ ROLE_OPERATOR: Role.ValueType  # 3
 """Runs the market: AdminService."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _GpuHealth:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GpuHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GpuHealth.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GPU_HEALTH_UNSPECIFIED: _GpuHealth.ValueType  # 0
+    """HEALTHY: the agent says nothing of health."""
+    GPU_HEALTH_HEALTHY: _GpuHealth.ValueType  # 1
+    """For jobs."""
+    GPU_HEALTH_DEGRADED: _GpuHealth.ValueType  # 2
+    """For nothing new; what runs on it goes on."""
+    GPU_HEALTH_LOST: _GpuHealth.ValueType  # 3
+    """For nothing; the agent ends what runs on it with GPU_LOST."""
+
+class GpuHealth(_GpuHealth, metaclass=_GpuHealthEnumTypeWrapper):
+    """What a GPU is fit for. An unknown value counts as DEGRADED."""
+
+GPU_HEALTH_UNSPECIFIED: GpuHealth.ValueType  # 0
+"""HEALTHY: the agent says nothing of health."""
+GPU_HEALTH_HEALTHY: GpuHealth.ValueType  # 1
+"""For jobs."""
+GPU_HEALTH_DEGRADED: GpuHealth.ValueType  # 2
+"""For nothing new; what runs on it goes on."""
+GPU_HEALTH_LOST: GpuHealth.ValueType  # 3
+"""For nothing; the agent ends what runs on it with GPU_LOST."""
+Global___GpuHealth: _TypeAlias = GpuHealth  # noqa: Y015
+
 class _LogStream:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -535,8 +563,11 @@ class Gpu(_message.Message):
     VRAM_BYTES_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
     COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    HEALTH_REASON_FIELD_NUMBER: _builtins.int
+    BOARD_UUID_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
-    """The driver's UUID, "GPU-…"; "SIMULATED-…" where simulated. 1 to 128 bytes; once in a host, and meant to
+    """The driver's UUID, "GPU-…", "MIG-…" of a slice of one; "SIMULATED-…" where simulated. 1 to 128 bytes; once in a host, and meant to
     be unique over the whole market: what a job has under it is free nowhere.
     """
     model: _builtins.str
@@ -547,6 +578,12 @@ class Gpu(_message.Message):
     """True where no GPU exists and the agent pretends one for trying things out."""
     compute_capability: _builtins.str
     """Major and minor version, "8.9", at most 16 bytes; empty where unknown."""
+    health: Global___GpuHealth.ValueType
+    """Only a healthy GPU gets a new job. When it changes, the agent says hello again."""
+    health_reason: _builtins.str
+    """Why it is not healthy, for people, at most 256 bytes; empty where it is."""
+    board_uuid: _builtins.str
+    """Where it is a slice (MIG): the UUID of the GPU that it is a part of, at most 128 bytes; else empty."""
     def __init__(
         self,
         *,
@@ -555,10 +592,13 @@ class Gpu(_message.Message):
         vram_bytes: _builtins.int = ...,
         simulated: _builtins.bool = ...,
         compute_capability: _builtins.str = ...,
+        health: Global___GpuHealth.ValueType = ...,
+        health_reason: _builtins.str = ...,
+        board_uuid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "model", b"model", "simulated", b"simulated", "uuid", b"uuid", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["board_uuid", b"board_uuid", "compute_capability", b"compute_capability", "health", b"health", "health_reason", b"health_reason", "model", b"model", "simulated", b"simulated", "uuid", b"uuid", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,7 +66,7 @@ result nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device *d, device **out) {
 INSTANCE(nvmlDeviceGetGpuInstanceId, "gpu_instance")
 INSTANCE(nvmlDeviceGetComputeInstanceId, "compute_instance")
 
-/* ---- events: lines "event SEQUENCE GPU TYPE DATA", the sequence growing ---- */
+/* ---- events: lines "event SEQUENCE GPU TYPE DATA GPU_INSTANCE", the sequence growing ---- */
 
 typedef struct { device *d; ull type, data; uint gpu_instance, compute_instance; } event;
 typedef struct { long seen; ull types[GPUS_MAX]; } event_set;
@@ -79,7 +79,7 @@ static long next_event(const event_set *set, event *out) {
         if (kind < 0 || !(set->types[line.gpu] & line.type)) continue;
         if (line.sequence <= set->seen || (next && line.sequence > next)) continue;
         next = line.sequence;
-        *out = (event){ &devices[line.gpu][0], line.type, line.data, ~0u, ~0u };
+        *out = (event){ &devices[line.gpu][0], line.type, line.data, line.gpu_instance, ~0u };
     }
     return next;
 }

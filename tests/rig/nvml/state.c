@@ -118,6 +118,7 @@ result system_text(const char *key, char *out, uint size) {
 int event_line(int index, struct event_line *out) {
     if (index >= line_count) return 0;
     if (strcmp(lines[index].key, "event")) return -1;
-    int got = sscanf(lines[index].value, "%ld %d %llu %llu", &out->sequence, &out->gpu, &out->type, &out->data);
-    return got == 4 && out->gpu >= 0 && out->gpu < GPUS_MAX ? 1 : -1;
+    int got = sscanf(lines[index].value, "%ld %d %llu %llu %u", &out->sequence, &out->gpu, &out->type, &out->data,
+                     &out->gpu_instance);
+    return got == 5 && out->gpu >= 0 && out->gpu < GPUS_MAX ? 1 : -1;
 }

@@ -29,6 +29,7 @@ class Fault(IntEnum):
 
 
 _XID_EVENT = 0x8  # nvmlEventTypeXidCriticalError
+_WHOLE = 0xFFFFFFFF  # no slice
 
 CONSUMER_CARD: Mapping[str, Value] = MappingProxyType(
     {
@@ -71,6 +72,9 @@ DATACENTRE_CARD: Mapping[str, Value] = MappingProxyType(
         "compute_capability": "8.0",
         "serial": "1320000000001",
         "ecc_mode": 1,
+        # Type (corrected or not), then since when (the driver was loaded, or ever).
+        "ecc_errors.0.0": 0,
+        "ecc_errors.1.0": 0,
         "ecc_errors.0.1": 0,
         "ecc_errors.1.1": 0,
         "remapped_rows": "0,0,0,0",
@@ -146,12 +150,12 @@ class NvmlState:
     def delay_gpu(self, index: int, delay_ms: int) -> None:
         self.set_gpu(index, delay_ms=delay_ms)
 
-    def xid(self, index: int, number: int) -> None:
-        """The driver reports a critical error of this GPU, once, to those who wait for it."""
-        self.event(index, _XID_EVENT, number)
+    def xid(self, index: int, number: int, *, gpu_instance: int = _WHOLE) -> None:
+        """The driver reports a critical error of this GPU, or of a slice, once, to those who wait for it."""
+        self.event(index, _XID_EVENT, number, gpu_instance)
 
-    def event(self, index: int, event_type: int, data: int) -> None:
-        self._events.append(f"event {len(self._events) + 1} {index} {event_type} {data}")
+    def event(self, index: int, event_type: int, data: int, gpu_instance: int = _WHOLE) -> None:
+        self._events.append(f"event {len(self._events) + 1} {index} {event_type} {data} {gpu_instance}")
         self._write()
 
     def _change(self, prefix: str, values: Mapping[str, Value | None]) -> None:

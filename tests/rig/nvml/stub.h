@@ -26,7 +26,7 @@ extern int initialized;
 void read_state(void);
 __attribute__((format(printf, 1, 2))) const char *find(const char *format, ...);
 const char *find_of(const device *d, const char *key);  /* a slice's own value, else its GPU's */
-struct event_line { long sequence; int gpu; ull type, data; };
+struct event_line { long sequence; int gpu; ull type, data; uint gpu_instance; };
 int event_line(int index, struct event_line *out);  /* 0 past the last line, -1 where the line is no event */
 
 /* These take the lock themselves. Every call begins with BEGIN: the file anew, then the delay and the error

@@ -171,6 +171,27 @@ result nvmlDeviceGetRemappedRows(device *d, uint *correctable, uint *uncorrectab
     return got == 4 ? SUCCESS : NOT_SUPPORTED;
 }
 
+/* Of all fields only the driver's advice: what would cure the GPU. */
+enum { RECOVERY_ACTION = 230, UNSIGNED_INT = 1 };
+typedef struct {
+    uint field, scope;
+    long long timestamp, latency_us;
+    int type;
+    result answer;
+    union { uint number; ull wide; } value;
+} field_value;
+result nvmlDeviceGetFieldValues(device *d, int count, field_value *out) {
+    BEGIN(d);
+    for (int i = 0; i < count; i++) {
+        ull value;
+        out[i].answer = out[i].field == RECOVERY_ACTION ? number_of(d, "recovery_action", &value) : NOT_SUPPORTED;
+        if (out[i].answer) continue;
+        out[i].type = UNSIGNED_INT;
+        out[i].value.number = (uint)value;
+    }
+    return SUCCESS;
+}
+
 typedef struct { uint version; int sensor, celsius; } temperature;
 result nvmlDeviceGetTemperatureV(device *d, temperature *out) {
     BEGIN(d);

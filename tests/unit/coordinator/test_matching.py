@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from coordinator.domain.host import HostRoom, HostState, Isolation, Network, Terms, may_run_unisolated
+from coordinator.domain.host import (
+    GpuHealth,
+    HostRoom,
+    HostState,
+    Isolation,
+    Network,
+    Terms,
+    may_run_unisolated,
+)
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import GpuRequest, HostRequest
@@ -309,3 +317,15 @@ def test_the_price_is_for_all_gpus_together():
         [room("host_1", gpu("GPU-1"), gpu("GPU-2"), price=7)],
     )
     assert placement.hour_price_micro == 14
+
+
+def test_a_gpu_that_is_not_healthy_is_not_for_sale():
+    first, second = gpu("GPU-1"), gpu("GPU-2")
+    for health in (GpuHealth.DEGRADED, GpuHealth.LOST):
+        sick = room("host_1", first, replace(second, health=health, health_reason="XID 79"))
+        found = fit(request(), sick)
+        assert isinstance(found, Fit)
+        assert found.gpus == (first,)
+        assert fit(request(spec=spec(gpus=wants(2))), sick) == Misfit(limit=Limit.COUNT)
+        gone = room("host_1", replace(first, health=health))
+        assert fit(request(), gone) == Misfit(limit=Limit.MODEL)
