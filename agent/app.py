@@ -16,6 +16,7 @@ import psutil
 
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.domain.hours import in_utc
+from agent.domain.network import NetworkPolicy
 from agent.domain.plan import HostPolicy
 from agent.executor.ports import Executor
 from agent.executor.process import ProcessExecutor
@@ -30,6 +31,8 @@ from runtime.channel import open_channel
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 
 log = logging.getLogger(__name__)
+
+_LOOK_MS = 5_000
 
 
 class AlreadyRunningError(Exception):
@@ -82,7 +85,12 @@ async def run(settings: Settings, identity: Identity) -> None:
     await runner.restore()
     log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory.gpus), name)
     try:
-        await _until_told(runner.keep_reconciling(), link.run(), gpus.keep_watching(runner))
+        await _until_told(
+            runner.keep_reconciling(),
+            link.run(),
+            gpus.keep_watching(runner),
+            _keep_looking(executor, clock),
+        )
     finally:
         await runner.close()
         await gpus.close()
@@ -105,6 +113,13 @@ async def _until_told(*loops: Coroutine[None, None, None]) -> None:
         if isinstance(outcome, Exception):
             raise outcome
     log.info("going; running jobs go on")
+
+
+async def _keep_looking(executor: Executor, clock: Clock) -> None:
+    """See again and again that what keeps jobs in still does."""
+    while True:
+        await clock.sleep_ms(_LOOK_MS)
+        await executor.look()
 
 
 def _hello(
@@ -142,6 +157,8 @@ def _hello(
             hours=tuple(in_utc(settings.hours, utc_offset_minutes(clock.wall_ms()))),
             images_allowed=settings.images_allowed,
             images_denied=settings.images_denied,
+            network_max=settings.network,
+            network_destinations=settings.network_destinations,
         ),
     )
 
@@ -179,6 +196,12 @@ def _executor(settings: Settings, identity: Identity, clock: Clock, gpu_count: i
                 tmp_bytes=settings.tmp_mib << 20,
                 pids_max=settings.pids_max,
                 nofile_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+                network=NetworkPolicy(
+                    network_max=settings.network,
+                    destinations=settings.network_destinations,
+                    pool=settings.network_pool,
+                    dns=settings.dns_servers,
+                ),
             )
             return DockerExecutor(
                 folder=settings.state_dir / "runs",

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from agent.domain.attempt import Network
 from agent.domain.host import ANY_MODEL
 from agent.domain.hours import WINDOWS_MAX, SaleWindow, parse_hours
+from agent.domain.network import POOL, REFUSED, SUBNET_PREFIX, NetworkPolicy, destination_of, is_public
+from agent.table import Table
 
 DEFAULT_PATH = Path("/etc/usance/agent.toml")
 PRICE_MICRO_MAX = 1_000_000_000_000
@@ -17,10 +21,8 @@ MICRO = 1_000_000
 GIB = 1 << 30
 MEGA = 1_000_000
 MBPS_MAX = 10_000_000
-PATTERNS_MAX = 32
 LABELS_MAX = 32
 LABEL_BYTES_MAX = 128
-_PATTERN = re.compile(r"[A-Za-z0-9._:/@*-]{1,255}", re.ASCII)
 _LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
 
 EXAMPLE = """\
@@ -75,6 +77,18 @@ tmp_mib = 256
 
 # Processes and threads of one job.
 pids_max = 4096
+
+# What of the network a job may reach: "none", "allow_list" (what stands in network_destinations, and of that
+# what the job asks for) or "internet". Never this machine, your own network, or another job. It takes root's
+# rights, and the programs iptables and ip.
+network = "none"
+network_destinations = []
+
+# Jobs with a network have bridges from here; it must be no network of yours, and at least a /28.
+network_pool = "10.213.0.0/16"
+
+# Whom jobs ask for names: public addresses, because jobs can't reach the name server of your own network.
+dns_servers = ["1.1.1.1", "9.9.9.9"]
 
 # Your own words about this machine, by which buyers can ask for it (--host-label rack=b7).
 [labels]
@@ -136,69 +150,13 @@ class Settings:
     workspace_mib: int = 1024
     tmp_mib: int = 256
     pids_max: int = 4096
+    network: Network = Network.NONE
+    network_destinations: tuple[str, ...] = ()
+    network_pool: IPv4Network = POOL
+    dns_servers: tuple[str, ...] = NetworkPolicy().dns
     labels: Mapping[str, str] = field(default_factory=dict)
     prices_micro: Mapping[str, int] = field(default_factory=dict)
     simulated_gpus: SimulatedSettings = SimulatedSettings()
-
-
-class _Table:
-    """Takes values out of one TOML table and notes everything that is wrong with them."""
-
-    def __init__(self, where: str, values: Mapping[str, object], faults: list[str]) -> None:
-        self._where = where
-        self._values = dict(values)
-        self._faults = faults
-
-    def fault(self, name: str, wanted: str) -> None:
-        self._faults.append(f"{self._where}{name}: {wanted}")
-
-    def text(self, name: str, default: str, pattern: str, wanted: str) -> str:
-        value = self._values.pop(name, default)
-        if isinstance(value, str) and re.fullmatch(pattern, value):
-            return value
-        self.fault(name, f"must be {wanted}, not {value!r}")
-        return default
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = self._values.pop(name, default)
-        if isinstance(value, bool):
-            return value
-        self.fault(name, f"must be true or false, not {value!r}")
-        return default
-
-    def number(self, name: str, default: int, least: int, most: int) -> int:
-        value = self._values.pop(name, default)
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-            return value
-        self.fault(name, f"must be a whole number from {least} to {most}, not {value!r}")
-        return default
-
-    def names(self, name: str) -> tuple[str, ...]:
-        value = self._values.pop(name, [])
-        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
-            return tuple(value)
-        self.fault(name, f"must be a list of names in quotes, not {value!r}")
-        return ()
-
-    def patterns(self, name: str) -> tuple[str, ...]:
-        found = self.names(name)
-        for pattern in found:
-            if not _PATTERN.fullmatch(pattern):
-                self.fault(name, f"{pattern!r} must be an image reference in which * stands for anything")
-        if len(found) > PATTERNS_MAX:
-            self.fault(name, f"there must be at most {PATTERNS_MAX}, not {len(found)}")
-        return found
-
-    def table(self, name: str) -> dict[str, object]:
-        value = self._values.pop(name, {})
-        if isinstance(value, dict):
-            return value
-        self.fault(name, f"must be a table, [{name}], not {value!r}")
-        return {}
-
-    def leftovers(self) -> None:
-        for name in sorted(self._values):
-            self.fault(name, "there is no such setting")
 
 
 def parse(text: str) -> Settings:
@@ -208,9 +166,9 @@ def parse(text: str) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from error
     faults: list[str] = []
-    top = _Table("", values, faults)
+    top = Table("", values, faults)
     default = Settings()
-    simulated = _Table("simulated_gpus.", top.table("simulated_gpus"), faults)
+    simulated = Table("simulated_gpus.", top.table("simulated_gpus"), faults)
     settings = Settings(
         state_dir=Path(top.text("state_dir", str(default.state_dir), r"/.+", "an absolute path")),
         executor=ExecutorKind(
@@ -232,6 +190,12 @@ def parse(text: str) -> Settings:
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
         tmp_mib=top.number("tmp_mib", default.tmp_mib, 1, 1 << 24),
         pids_max=top.number("pids_max", default.pids_max, 16, 1 << 22),
+        network=Network(
+            top.text("network", default.network, "|".join(Network), f"one of {', '.join(Network)}")
+        ),
+        network_destinations=_destinations(top),
+        network_pool=_pool(top),
+        dns_servers=_addresses(top, "dns_servers", default.dns_servers),
         labels=_labels(top.table("labels"), faults),
         prices_micro=_prices(top.table("prices"), faults),
         simulated_gpus=SimulatedSettings(
@@ -298,6 +262,43 @@ def _hours(texts: Sequence[str], faults: list[str]) -> tuple[SaleWindow, ...]:
     if len(hours) > WINDOWS_MAX:
         faults.append(f"hours: there must be at most {WINDOWS_MAX} stretches, not {len(hours)}")
     return tuple(hours)
+
+
+def _destinations(top: Table) -> tuple[str, ...]:
+    texts = top.names("network_destinations")
+    for text in texts:
+        try:
+            destination_of(text)
+        except ValueError:
+            wanted = (
+                'must be host names, addresses or networks, with or without a port, such as "example.org:443"'
+            )
+            top.fault("network_destinations", f"{wanted}, not {text!r}")
+    return texts
+
+
+def _pool(top: Table) -> IPv4Network:
+    text = top.text("network_pool", str(POOL), r"[0-9./]{9,18}", 'a network such as "10.213.0.0/16"')
+    try:
+        pool = IPv4Network(text)
+    except ValueError as error:
+        top.fault("network_pool", f"must be a network: {error}")
+        return POOL
+    if pool.prefixlen > SUBNET_PREFIX or not any(pool.subnet_of(network) for network in REFUSED):
+        top.fault("network_pool", f"must be a private network of at least a /{SUBNET_PREFIX}, not {text!r}")
+    return pool
+
+
+def _addresses(top: Table, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    texts = top.names(name, default)
+    for text in texts:
+        try:
+            good = is_public(IPv4Address(text))
+        except ValueError:
+            good = False
+        if not good:
+            top.fault(name, f"must be public IPv4 addresses, not {text!r}")
+    return texts
 
 
 def _labels(values: Mapping[str, object], faults: list[str]) -> dict[str, str]:

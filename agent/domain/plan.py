@@ -5,10 +5,11 @@ can be in a container, and every line has a test that fails without it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from agent.domain.attempt import JobOrder
+from agent.domain.attempt import AttemptKey, JobOrder
 from agent.domain.gpu import is_simulated
+from agent.domain.network import NetworkPlan, NetworkPolicy
 
 JOB_UID = 10_001
 WORKSPACE = "/workspace"
@@ -56,6 +57,7 @@ class HostPolicy:
     pids_max: int
     # What the host's own limits leave to give.
     nofile_max: int
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,10 @@ class ContainerPlan:
     working_dir: str
     runtime: str
     network_mode: str
+    dns: tuple[str, ...]
+    dns_options: tuple[str, ...]
+    # Each a name, a colon and its address.
+    extra_hosts: tuple[str, ...]
     cap_drop: tuple[str, ...]
     security_options: tuple[str, ...]
     read_only: bool
@@ -99,8 +105,16 @@ class ContainerPlan:
     gpu_capabilities: tuple[str, ...]
 
 
-def plan(order: JobOrder, policy: HostPolicy, image_volumes: Sequence[str] = ()) -> ContainerPlan:
-    """The container of an order on this host. `image_volumes` are the paths that its image declares."""
+def plan(
+    order: JobOrder,
+    policy: HostPolicy,
+    image_volumes: Sequence[str] = (),
+    network: NetworkPlan | None = None,
+) -> ContainerPlan:
+    """The container of an order on this host. `image_volumes` are the paths that its image declares.
+
+    `network` is the job's own, where it has bought one.
+    """
     memory_bytes = order.memory_bytes or _memory_share(order, policy)
     simulated = tuple(uuid for uuid in order.gpu_uuids if is_simulated(uuid))
     real = tuple(uuid for uuid in order.gpu_uuids if not is_simulated(uuid))
@@ -112,18 +126,17 @@ def plan(order: JobOrder, policy: HostPolicy, image_volumes: Sequence[str] = ())
         image=order.image,
         command=order.command,
         environment=_environment(order, simulated),
-        labels={
-            LABEL_ATTEMPT: order.key.attempt_id,
-            LABEL_EPOCH: str(order.key.epoch),
-            LABEL_BOOT: policy.boot_id,
-            LABEL_HOST: policy.host_id,
-        },
+        labels={**labels_of(order.key, policy.host_id), LABEL_BOOT: policy.boot_id},
         user=f"{JOB_UID}:{JOB_UID}",
         working_dir=WORKSPACE,
         # By name: a host whose default is the GPU vendor's runtime would let the image choose its GPUs.
         runtime="runc",
-        # No network at all until a job can buy one of its own; a shared bridge would reach the seller's LAN.
-        network_mode="none",
+        # Its own or none at all; a shared bridge would reach others, and the seller's LAN.
+        network_mode=network.name if network else "none",
+        # The host's resolver is in the seller's LAN, and knows names there.
+        dns=network.dns if network else (),
+        dns_options=network.dns_options if network else (),
+        extra_hosts=tuple(f"{name}:{address}" for name, address in network.hosts) if network else (),
         cap_drop=("ALL",),
         security_options=("no-new-privileges:true",),
         read_only=True,
@@ -144,6 +157,11 @@ def plan(order: JobOrder, policy: HostPolicy, image_volumes: Sequence[str] = ())
         gpu_uuids=real,
         gpu_capabilities=_GPU_CAPABILITIES if real else (),
     )
+
+
+def labels_of(key: AttemptKey, host_id: str) -> dict[str, str]:
+    """By these everything of an attempt is found again."""
+    return {LABEL_ATTEMPT: key.attempt_id, LABEL_EPOCH: str(key.epoch), LABEL_HOST: host_id}
 
 
 def _environment(order: JobOrder, simulated: tuple[str, ...]) -> dict[str, str]:

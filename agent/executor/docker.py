@@ -16,17 +16,21 @@ import docker.errors
 import docker.types
 import requests
 
-from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputChunk, Run
+from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, Network, OutputChunk, Run
+from agent.domain.network import NetworkPlan
 from agent.domain.plan import (
     LABEL_ATTEMPT,
     LABEL_EPOCH,
     LABEL_HOST,
     ContainerPlan,
     HostPolicy,
+    labels_of,
     plan,
 )
 from agent.domain.pull import PullProgress
+from agent.executor.firewall import Firewall
 from agent.executor.inspection import differences
+from agent.executor.networks import JobNetworks
 from agent.executor.ports import ExecutorError, Progress, RunEnd, StartError
 from agent.executor.pull import pull
 from agent.executor.runs import SupervisedRuns
@@ -35,11 +39,11 @@ from runtime.clock import Clock
 _ANSWER_S = 60
 _AGAIN_MS = 1_000
 _TELL_MS = 1_000
+_LOOKS_A_PROOF = 12
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 
 log = logging.getLogger(__name__)
 
-_A = TypeVar("_A")
 _T = TypeVar("_T")
 
 
@@ -48,7 +52,15 @@ class DockerExecutor:
 
     isolation = Isolation.CONTAINER
 
-    def __init__(self, *, folder: Path, docker_host: str, policy: HostPolicy, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        docker_host: str,
+        policy: HostPolicy,
+        clock: Clock,
+        firewall: Firewall | None = None,
+    ) -> None:
         self._runs = SupervisedRuns(folder, clock)
         self._docker_host = docker_host
         self._policy = policy
@@ -56,6 +68,10 @@ class DockerExecutor:
         self._socket_path = docker_host.removeprefix("unix://")
         # Says nothing to the engine yet: it may come up later than we.
         self._client = docker.DockerClient(base_url=docker_host, timeout=_ANSWER_S)
+        self._networks = JobNetworks(
+            self._client.api, policy.network, firewall or Firewall(), f"{LABEL_HOST}={policy.host_id}"
+        )
+        self._looks = 0
 
     async def describe(self) -> str:
         """Raises ExecutorError where no engine answers."""
@@ -71,17 +87,21 @@ class DockerExecutor:
         if self._runs.is_supervised(order.key):
             return  # an agent before us was killed right after it had asked for the start
         await self._have_image(order, progress)
-        progress("making the container")
         self._runs.make_folder(order.key)
         # A half-made one of an agent that was killed is not to be trusted.
-        await self._start_step(self._remove_containers, order.key)
-        await self._start_step(self._create, order)
+        await self._start_step(lambda: self._remove_containers(order.key))
+        network = None
+        if order.network is not Network.NONE:
+            progress("making its network")
+            network = await self._start_step(lambda: self._networks.make(order, self._labels(order.key)))
+        progress("making the container")
+        await self._start_step(lambda: self._create(order, network))
 
     async def start(self, order: JobOrder, paid_through_ms: int) -> Run:
         found = await self.find(order)
         if found is not None:
             return found
-        containers = await self._start_step(self._containers, order.key)
+        containers = await self._start_step(lambda: self._containers(order.key))
         if len(containers) != 1:
             raise StartError(EndReason.START_FAILED, "its container is not there")
         spec: dict[str, object] = {
@@ -126,10 +146,21 @@ class DockerExecutor:
     async def destroy(self, key: AttemptKey) -> None:
         await self._runs.end_now(key)
         await self._patiently(lambda: self._remove_containers(key))
+        await self._patiently(lambda: self._networks.remove(key, self._labels(key)))
         await self._runs.remove(key)
 
     async def held(self) -> frozenset[AttemptKey]:
-        return self._runs.held() | await self._patiently(self._held_containers)
+        return self._runs.held() | await self._patiently(self._held_by_the_engine)
+
+    async def look(self) -> None:
+        self._looks += 1
+        try:
+            told = await asyncio.to_thread(self._networks.look, prove=self._looks % _LOOKS_A_PROOF == 0)
+        except _ENGINE_ERRORS as error:
+            log.debug("nobody looked at the networks of jobs: %s", _message(error))
+            return
+        for sentence in told:
+            log.warning("%s", sentence)
 
     async def close(self) -> None:
         self._runs.let_go()
@@ -137,7 +168,7 @@ class DockerExecutor:
 
     async def _have_image(self, order: JobOrder, progress: Progress) -> None:
         """An image that is here is taken as it is."""
-        if await self._start_step(self._is_image_here, order.image):
+        if await self._start_step(lambda: self._is_image_here(order.image)):
             return
         told_ms = 0
         added = PullProgress()
@@ -158,11 +189,11 @@ class DockerExecutor:
             raise
         return True
 
-    def _create(self, order: JobOrder) -> str:
+    def _create(self, order: JobOrder, network: NetworkPlan | None) -> str:
         api = self._client.api
         image = self._client.images.get(order.image).attrs
         volumes = (image.get("Config") or {}).get("Volumes") or {}
-        wanted = plan(order, self._policy, tuple(volumes))
+        wanted = plan(order, self._policy, tuple(volumes), network)
         made: str = api.create_container(**_create_arguments(api, wanted))["Id"]
         found = differences(wanted, api.inspect_container(made))
         if found:
@@ -172,12 +203,11 @@ class DockerExecutor:
             )
         return made
 
+    def _labels(self, key: AttemptKey) -> dict[str, str]:
+        return labels_of(key, self._policy.host_id)
+
     def _containers(self, key: AttemptKey) -> list[str]:
-        labels = [
-            f"{LABEL_HOST}={self._policy.host_id}",
-            f"{LABEL_ATTEMPT}={key.attempt_id}",
-            f"{LABEL_EPOCH}={key.epoch}",
-        ]
+        labels = [f"{name}={value}" for name, value in self._labels(key).items()]
         return [found["Id"] for found in self._client.api.containers(all=True, filters={"label": labels})]
 
     def _remove_containers(self, key: AttemptKey) -> None:
@@ -186,17 +216,18 @@ class DockerExecutor:
             with contextlib.suppress(docker.errors.NotFound):
                 self._client.api.remove_container(container, v=True, force=True)
 
-    def _held_containers(self) -> set[AttemptKey]:
+    def _held_by_the_engine(self) -> set[AttemptKey]:
         label = f"{LABEL_HOST}={self._policy.host_id}"
+        containers = self._client.api.containers(all=True, filters={"label": label})
+        found = [*(container["Labels"] for container in containers), *self._networks.held()]
         return {
-            AttemptKey(attempt_id=found["Labels"][LABEL_ATTEMPT], epoch=int(found["Labels"][LABEL_EPOCH]))
-            for found in self._client.api.containers(all=True, filters={"label": label})
+            AttemptKey(attempt_id=labels[LABEL_ATTEMPT], epoch=int(labels[LABEL_EPOCH])) for labels in found
         }
 
-    async def _start_step(self, step: Callable[[_A], _T], argument: _A) -> _T:
+    async def _start_step(self, step: Callable[[], _T]) -> _T:
         """A call of the engine on the way to a start: whatever is wrong with it, the job can't start."""
         try:
-            return await asyncio.to_thread(step, argument)
+            return await asyncio.to_thread(step)
         except _ENGINE_ERRORS as error:
             raise StartError(EndReason.START_FAILED, f"the engine refuses: {_message(error)}") from error
 
@@ -221,6 +252,9 @@ def _create_arguments(api: docker.APIClient, wanted: ContainerPlan) -> dict[str,
     host_config = api.create_host_config(
         runtime=wanted.runtime,
         network_mode=wanted.network_mode,
+        dns=list(wanted.dns),
+        dns_opt=list(wanted.dns_options),
+        extra_hosts=list(wanted.extra_hosts),
         cap_drop=list(wanted.cap_drop),
         security_opt=list(wanted.security_options),
         read_only=wanted.read_only,

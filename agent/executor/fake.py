@@ -130,6 +130,9 @@ class FakeExecutor:
     async def held(self) -> frozenset[AttemptKey]:
         return frozenset(self._world.runs) | frozenset(self._world.prepared)
 
+    async def look(self) -> None:
+        """Nothing is there to get out."""
+
     async def close(self) -> None:
         await asyncio.sleep(0)
 

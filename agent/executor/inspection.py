@@ -15,7 +15,6 @@ _UNSET = (
     "PortBindings",
     "GroupAdd",
     "Sysctls",
-    "ExtraHosts",
     "Links",
     "PidMode",
     "UTSMode",
@@ -24,7 +23,7 @@ _UNSET = (
     "PublishAllPorts",
     "AutoRemove",
     "OomKillDisable",
-    "Dns",
+    "DnsSearch",
     "Cgroup",
 )
 
@@ -41,6 +40,10 @@ def differences(plan: ContainerPlan, inspected: Mapping[str, Any]) -> list[str]:
         "environment": (dict(plan.environment), _environment(config, plan)),
         "runtime": (plan.runtime, host["Runtime"]),
         "network": (plan.network_mode, host["NetworkMode"]),
+        "networks": ([plan.network_mode], list(inspected["NetworkSettings"]["Networks"])),
+        "name servers": (list(plan.dns), host["Dns"] or []),
+        "resolver's options": (list(plan.dns_options), host["DnsOptions"] or []),
+        "extra hosts": (list(plan.extra_hosts), host["ExtraHosts"] or []),
         "dropped capabilities": (list(plan.cap_drop), host["CapDrop"]),
         "security options": (list(plan.security_options), host["SecurityOpt"]),
         "read-only root": (plan.read_only, host["ReadonlyRootfs"]),

@@ -95,6 +95,10 @@ class Executor(Protocol):
         """All attempts of which something is here, whoever started them."""
         ...
 
+    async def look(self) -> None:
+        """Once every few seconds: see that what keeps jobs in still does, and put it right."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections. Runs go on."""
         ...

@@ -246,6 +246,9 @@ ALTERATIONS: dict[str, Callable[[ContainerPlan], ContainerPlan]] = {
     "health check": lambda p: replace(p, healthcheck=()),
     "IPC": lambda p: replace(p, ipc_mode="host"),
     "log driver": lambda p: replace(p, log_driver="local"),
+    "name servers": lambda p: replace(p, dns=("10.0.0.1",)),
+    "resolver's options": lambda p: replace(p, dns_options=("ndots:9",)),
+    "extra hosts": lambda p: replace(p, extra_hosts=("a:10.0.0.1",)),
     "GPUs": lambda p: replace(p, gpu_uuids=(SECOND,)),
 }
 ADDITIONS: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, Out
 from agent.domain.plan import HostPolicy
 from agent.executor.docker import DockerExecutor
 from agent.executor.fake import FakeExecutor, FakeWorld, Script
+from agent.executor.firewall import Firewall
 from agent.executor.ports import Executor, RunEnd, StartError
 from agent.executor.process import ProcessExecutor
 from runtime.clock import SystemClock
@@ -84,7 +85,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path):
     asyncio.run(_clear(made))
 
 
-def docker_executor(engine: Engine, folder: Path) -> DockerExecutor:
+def docker_executor(engine: Engine, folder: Path, firewall: Firewall | None = None) -> DockerExecutor:
     policy = HostPolicy(
         host_id=f"host_{folder.name}",
         boot_id=CLOCK.boot_id,
@@ -96,7 +97,13 @@ def docker_executor(engine: Engine, folder: Path) -> DockerExecutor:
         pids_max=256,
         nofile_max=1_024,
     )
-    return DockerExecutor(folder=folder / "runs", docker_host=engine.base_url, policy=policy, clock=CLOCK)
+    return DockerExecutor(
+        folder=folder / "runs",
+        docker_host=engine.base_url,
+        policy=policy,
+        clock=CLOCK,
+        firewall=firewall,
+    )
 
 
 async def _clear(bench: Bench) -> None:

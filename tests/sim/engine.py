@@ -237,6 +237,9 @@ class SimExecutor:
         await self._engine.answer()
         return frozenset(self._engine.runs) | frozenset(self._engine.prepared)
 
+    async def look(self) -> None:
+        """Nothing is there to get out."""
+
     async def close(self) -> None:
         """Nothing to let go of."""
 

@@ -1,10 +1,12 @@
 """Every protection of the container plan, one by one: each test fails when its line is removed."""
 
 from dataclasses import fields
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.domain.attempt import JobOrder
+from agent.domain.attempt import JobOrder, Network
+from agent.domain.network import network_plan
 from agent.domain.plan import ContainerPlan, HostPolicy, plan
 from tests.support.orders import order
 
@@ -46,6 +48,20 @@ def test_the_root_is_read_only():
 
 def test_there_is_no_network():
     assert planned().network_mode == "none"
+    assert (planned().dns, planned().dns_options, planned().extra_hosts) == ((), (), ())
+
+
+def test_a_network_is_the_jobs_own():
+    job = order(network=Network.ALLOW_LIST, network_destinations=("site.example:443",))
+    addresses = {"site.example": [IPv4Address("93.184.215.14")]}
+    own = network_plan(
+        job, POLICY.network, labels={}, subnet=IPv4Network("10.213.0.0/28"), addresses=addresses
+    )
+    found = plan(job, POLICY, (), own)
+    assert found.network_mode == own.name == "usance-a.1"
+    assert found.dns == own.dns == ("192.0.2.1",)
+    assert found.dns_options == own.dns_options
+    assert found.extra_hosts == ("site.example:93.184.215.14",)
 
 
 def test_the_user_is_not_root():
@@ -178,4 +194,5 @@ def test_nothing_can_be_asked_of_the_engine_that_is_not_in_this_list():
         *("network_mode", "cap_drop", "security_options", "read_only", "tmpfs", "memory_bytes"),
         *("memory_swap_bytes", "nano_cpus", "pids_max", "shm_bytes", "limits", "oom_score_adj", "init"),
         *("healthcheck", "ipc_mode", "log_driver", "gpu_uuids", "gpu_capabilities"),
+        *("dns", "dns_options", "extra_hosts"),
     }

@@ -69,6 +69,8 @@ class TestSettings:
             'trusted_accounts = ["ann"]\nregion = "eu-1"\nrun_seconds_max = 60\nrecord_seconds = 5\n'
             'reclaim_notice_seconds = 300\nhours = ["sun 23:00-01:00"]\nimages_allowed = ["team/*"]\n'
             'images_denied = ["team/bad"]\ndownload_mbps = 900\nupload_mbps = 40\n'
+            'network = "allow_list"\nnetwork_destinations = ["example.org:443"]\n'
+            'network_pool = "10.9.0.0/20"\ndns_servers = ["8.8.8.8"]\n'
             '[labels]\nrack = "b7"\n"net.gbit" = "10"\n'
             '[prices]\n"RTX" = "0.5"\n"*" = 2\n[simulated_gpus]\ncount = 2\nmodel = "SIMULATED X"\n'
         )
@@ -79,6 +81,8 @@ class TestSettings:
         assert (found.images_allowed, found.images_denied) == (("team/*",), ("team/bad",))
         assert (found.download_mbps, found.upload_mbps) == (900, 40)
         assert found.labels == {"rack": "b7", "net.gbit": "10"}
+        assert (found.network, found.network_destinations) == (Network.ALLOW_LIST, ("example.org:443",))
+        assert (str(found.network_pool), found.dns_servers) == ("10.9.0.0/20", ("8.8.8.8",))
         assert found.prices_micro == {"RTX": 500_000, "*": 2_000_000}
         assert (found.simulated_gpus.count, found.simulated_gpus.model) == (2, "SIMULATED X")
         settings.check(found)
@@ -102,6 +106,13 @@ class TestSettings:
             ('images_allowed = ["a b"]', ["images_allowed", "'a b'"]),
             (f"images_denied = {['a'] * 33}", ["images_denied", "at most 32"]),
             ("upload_mbps = -1", ["upload_mbps", "from 0"]),
+            ('network = "lan"', ["network", "allow_list, internet"]),
+            ('network_destinations = ["a:b"]', ["network_destinations", "with or without a port"]),
+            ('network_pool = "10.0.0.0/29"', ["network_pool", "at least a /28"]),
+            ('network_pool = "93.184.215.0/24"', ["network_pool", "private"]),
+            ('network_pool = "10.0.0.1/16"', ["network_pool", "must be a network"]),
+            ('dns_servers = ["192.168.1.1"]', ["dns_servers", "public"]),
+            ('dns_servers = ["example.org"]', ["dns_servers", "public"]),
             ('labels = ["a"]', ["labels", "table"]),
             ('[labels]\nRack = "b7"', ['labels."Rack"', "a-z"]),
             ("[labels]\nrack = 7", ['labels."rack"', "in quotes"]),

@@ -1,0 +1,67 @@
+"""One table of a TOML file, and everything that is wrong with it."""
+
+import re
+from collections.abc import Mapping
+
+PATTERNS_MAX = 32
+_PATTERN = re.compile(r"[A-Za-z0-9._:/@*-]{1,255}", re.ASCII)
+
+
+class Table:
+    """Takes values out of one TOML table and notes everything that is wrong with them."""
+
+    def __init__(self, where: str, values: Mapping[str, object], faults: list[str]) -> None:
+        self._where = where
+        self._values = dict(values)
+        self._faults = faults
+
+    def fault(self, name: str, wanted: str) -> None:
+        self._faults.append(f"{self._where}{name}: {wanted}")
+
+    def text(self, name: str, default: str, pattern: str, wanted: str) -> str:
+        value = self._values.pop(name, default)
+        if isinstance(value, str) and re.fullmatch(pattern, value):
+            return value
+        self.fault(name, f"must be {wanted}, not {value!r}")
+        return default
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self._values.pop(name, default)
+        if isinstance(value, bool):
+            return value
+        self.fault(name, f"must be true or false, not {value!r}")
+        return default
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        value = self._values.pop(name, default)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        self.fault(name, f"must be a whole number from {least} to {most}, not {value!r}")
+        return default
+
+    def names(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+        value = self._values.pop(name, list(default))
+        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
+            return tuple(value)
+        self.fault(name, f"must be a list of names in quotes, not {value!r}")
+        return ()
+
+    def patterns(self, name: str) -> tuple[str, ...]:
+        found = self.names(name)
+        for pattern in found:
+            if not _PATTERN.fullmatch(pattern):
+                self.fault(name, f"{pattern!r} must be an image reference in which * stands for anything")
+        if len(found) > PATTERNS_MAX:
+            self.fault(name, f"there must be at most {PATTERNS_MAX}, not {len(found)}")
+        return found
+
+    def table(self, name: str) -> dict[str, object]:
+        value = self._values.pop(name, {})
+        if isinstance(value, dict):
+            return value
+        self.fault(name, f"must be a table, [{name}], not {value!r}")
+        return {}
+
+    def leftovers(self) -> None:
+        for name in sorted(self._values):
+            self.fault(name, "there is no such setting")
