@@ -49,6 +49,8 @@ class Ground:
     # A PostgreSQL URL; without one SQLite in the folder.
     database: str = ""
     process: "subprocess.Popen[bytes] | None" = None
+    beat_interval_ms: int = 60_000
+    reconnect_window_ms: int = 600_000
     market: str = field(init=False)
     hosts: str = field(init=False)
     seller_id: str = field(init=False)
@@ -150,15 +152,24 @@ class Ground:
             encoding="utf-8",
         )
 
-    def start(self) -> int:
-        """The coordinator, ready; its process id."""
-        log = self.folder / "coordinator.log"
-        before = len(_READY.findall(log.read_text())) if log.exists() else 0
-        argv = [sys.executable, "-m", "coordinator", "run", "--data-dir", str(self.data)]
+    @property
+    def log(self) -> Path:
+        return self.folder / "coordinator.log"
+
+    def spawn(self, *flags: str) -> "subprocess.Popen[bytes]":
+        """A coordinator that may not be ready yet."""
+        argv = [sys.executable, "-m", "coordinator", "run", "--data-dir", str(self.data), *flags]
         argv += ["--market", self.market, "--hosts", self.hosts]
-        argv += ["--beat-interval-ms", "60000", "--reconnect-window-ms", "600000"]
+        argv += ["--beat-interval-ms", str(self.beat_interval_ms)]
+        argv += ["--reconnect-window-ms", str(self.reconnect_window_ms)]
         argv += ["--database", self.database] if self.database else []
-        process = spawn(argv, log=log)
+        return spawn(argv, log=self.log)
+
+    def start(self, *flags: str) -> int:
+        """The coordinator, ready; its process id."""
+        log = self.log
+        before = len(_READY.findall(log.read_text())) if log.exists() else 0
+        process = self.spawn(*flags)
         self.process = process
 
         def ready() -> bool:

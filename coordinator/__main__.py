@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         found = settings.load(parsed.data_dir, overrides)
-        return _run(parsed.command, found)
+        return _run(parsed.command, found, take_over=getattr(parsed, "take_over", False))
     except (settings.SettingsError, FileExistsError, FileNotFoundError, ValueError) as error:
         print(f"usance-coordinator: {error}", file=sys.stderr)  # noqa: T201 - a command line speaks
         return EXIT_WRONG_USE
 
 
-def _run(command: str, found: settings.Settings) -> int:
+def _run(command: str, found: settings.Settings, *, take_over: bool) -> int:
     if command == "init":
         token = app.initialise(found)
         print(  # noqa: T201 - a command line speaks
@@ -59,8 +59,7 @@ def _run(command: str, found: settings.Settings) -> int:
         return EXIT_VIOLATIONS if violations else 0
     logs.set_up(as_json=found.log_json)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it finds at each start is no news
-    asyncio.run(app.serve(found))
-    return 0
+    return asyncio.run(app.serve(found, take_over=take_over))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--reconnect-window-ms", type=int, help="how long a silent host is waited for")
     run.add_argument("--fee-ppm", type=int, help="the platform's part of each charge")
     run.add_argument("--metrics", help="where a Prometheus may read the figures, host:port")
+    run.add_argument(
+        "--take-over", action="store_true", help="relieve the coordinator that runs, without a job noticing"
+    )
     run.add_argument("--log-json", action="store_true", default=None, help="logs as JSON")
     return parser
 

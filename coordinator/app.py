@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,17 +26,19 @@ from coordinator.api.metrics import Metrics
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
 from coordinator.domain.turns import Lane, Served
+from coordinator.doors import Door
 from coordinator.loops import repeat
 from coordinator.services import accounts, audit, gpus, reap, schedule, synchronize
 from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
+from coordinator.shift import Shift
 from coordinator.store.database import Database
 from coordinator.store.migrate import upgrade
 from coordinator.store.ports import Transaction
+from coordinator.store.seat import Seat
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from ledger.engine import make_engine
-from runtime.channel import SERVER_OPTIONS
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
 from usance.v1 import books_pb2, books_pb2_grpc, host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
@@ -45,7 +48,17 @@ OPERATOR_NAME = "operator"
 OPERATOR_TOKEN_MS = 365 * 86_400_000
 PASS_EVERY_MS = 1_000
 SEAL_EVERY_MS = 60_000
-DRAIN_SPREAD_MS = 1_000
+SEAT_WAIT_MS = 10_000
+# In what time agents come back: for each of them, and at most. Those who are to move have a stream meanwhile
+# and need not hurry, but must do it in less time than they wait for a welcome.
+STOP_SPREAD_MS, MOVE_SPREAD_MS = (2, 10_000), (5, 20_000)
+SPREAD_MS_MIN = 1_000
+EXIT_SEAT_LOST = 1
+# How long streams and calls live on: after a plain stop; when agents have been asked to move, beyond the time
+# that they have for it; and when they have.
+STOP_MS, LEAVE_MS, LAST_WORDS_MS = 1_000, 30_000, 200
+# For a door to be closed indeed; and for the handshakes of the last agents that move.
+CLOSE_MS, SETTLE_MS = 100, 500
 
 
 def open_database(settings: Settings) -> Engine:
@@ -91,33 +104,42 @@ def _must_exist(settings: Settings) -> None:
         )
 
 
-async def serve(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT: agents are asked to come back, and what was begun is committed."""
+async def serve(settings: Settings, *, take_over: bool = False) -> int:
+    """Until SIGTERM or SIGINT, or until another takes over; the program's exit status."""
     _must_exist(settings)
-    loop, clock = asyncio.get_running_loop(), SystemClock()
-    stop = asyncio.Event()
+    loop, clock, stop = asyncio.get_running_loop(), SystemClock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    bell = Bell(loop)
-    database = Database(open_database(settings), bell.ring)
+    bell, engine = Bell(loop), make_engine(settings.database_url)
+    seat = Seat(settings.data_dir, settings.database_url)
+    shift = Shift(settings.data_dir, seat, partial(upgrade, engine), stop)
+    database = Database(engine, bell.ring)
     try:
-        await _serve(settings, clock, bell, database, stop)
+        if not (await shift.take_seat(0 if take_over else SEAT_WAIT_MS) or take_over or stop.is_set()):
+            raise SettingsError(
+                f"another coordinator keeps this market ({seat.holder()}):"
+                " stop it, or relieve it with --take-over"
+            )
+        await _serve(settings, clock, bell, database, shift)
     finally:
-        database.close()
+        await asyncio.to_thread(database.close)
+        shift.leave()
+    return EXIT_SEAT_LOST if shift.is_lost else 0
 
 
-async def _serve(
-    settings: Settings, clock: Clock, bell: Bell, database: Database, stop: asyncio.Event
-) -> None:
-    who = identity.load(settings.data_dir, clock.wall_ms())
+async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift) -> None:
+    who, metrics, opened = identity.load(settings.data_dir, clock.wall_ms()), Metrics(), asyncio.Event()
 
     async def authenticate(token: str) -> Account:
         now_ms = clock.wall_ms()
         return await asyncio.wrap_future(database.read(lambda tx: accounts.authenticate(tx, token, now_ms)))
 
-    metrics = Metrics()
-    server = grpc.aio.server(interceptors=[Gate(authenticate, metrics, clock)], options=SERVER_OPTIONS)
-    market, hosts = _listen(server, settings, who)
+    market, hosts = _doors(settings, who, Gate(authenticate, metrics, clock, opened))
+    if shift.has_seat:
+        market.must_be_free()
+        hosts.must_be_free()
+        market.bind()
+    hosts.bind()
     edge = Edge(
         store=database,
         clock=clock,
@@ -127,31 +149,81 @@ async def _serve(
             beat_interval_ms=settings.beat_interval_ms,
             reconnect_window_ms=settings.reconnect_window_ms,
             fee_ppm=settings.fee_ppm,
-            market_address=settings.market_public or market,
-            hosts_address=settings.hosts_public or hosts,
+            market_address=settings.market_public or market.address,
+            hosts_address=settings.hosts_public or hosts.address,
         ),
     )
-    host_servicer = _register(server, edge, who)
-    healthy = _register_grpc_own(server)
-    if settings.metrics:
-        host, port = split_address("metrics", settings.metrics)
-        start_http_server(port, host, metrics.registry)
-    await server.start()
-    _LOG.info("serves the market at %s and hosts at %s", market, hosts)
-    # For whoever started us: from now on we answer, and at these addresses.
-    print(f"ready market={market} hosts={hosts}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
-    loops = [
-        asyncio.create_task(_schedule(edge)),
-        asyncio.create_task(_reap(edge)),
-        asyncio.create_task(_seal(edge)),
-    ]
-    await stop.wait()
-    _LOG.info("stops: agents are asked to come back")
-    await healthy.enter_graceful_shutdown()
-    host_servicer.drain(DRAIN_SPREAD_MS)
-    for task in loops:
-        task.cancel()
-    await server.stop(grace=DRAIN_SPREAD_MS / 1000)
+    host_servicer, healthy = HostServicer(edge), health.aio.HealthServicer()
+    register = partial(_register, edge, who, host_servicer, healthy)
+    try:
+        await hosts.open(register)
+        if not await shift.begin(partial(market.open, register)):
+            return
+        if not market.is_open:
+            await market.open(register)
+        opened.set()
+        figures = _show(metrics, settings.metrics)
+        _LOG.info("serves the market at %s and hosts at %s", market.address, hosts.address)
+        # For whoever started us: from now on we answer, and at these addresses.
+        print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
+        loops = [
+            asyncio.create_task(_schedule(edge)),
+            asyncio.create_task(_reap(edge)),
+            asyncio.create_task(_seal(edge)),
+            asyncio.create_task(shift.keep()),
+        ]
+        if not await _until_relieved(shift, host_servicer, hosts, register):
+            _LOG.info("stops: agents are asked to come back")
+            await healthy.enter_graceful_shutdown()
+            host_servicer.drain(_spread_ms(host_servicer, STOP_SPREAD_MS))
+            await asyncio.gather(market.close(STOP_MS), hosts.close(STOP_MS))
+        closing = asyncio.create_task(market.close(LAST_WORDS_MS))
+        for task in loops:
+            task.cancel()
+        for close in figures:
+            close()
+        heard = edge.attendance.take()
+        await edge.write(lambda tx: synchronize.heard(tx, heard))
+        # What comes now is told to come again. The next one waits for the seat, and everybody for it.
+        await asyncio.to_thread(database.close)
+        shift.leave()
+        await closing
+    finally:
+        await asyncio.gather(market.close(0), hosts.close(0))
+
+
+async def _until_relieved(
+    shift: Shift, host_servicer: HostServicer, hosts: Door, register: Callable[[grpc.aio.Server], None]
+) -> bool:
+    """Serve until all agents have moved to the next coordinator; False: asked to stop."""
+    while (peer := await shift.next_one()) is not None:
+        spread_ms = _spread_ms(host_servicer, MOVE_SPREAD_MS)
+        _LOG.info("hands over: agents are asked to move within %d ms", spread_ms)
+        # Their streams go on until we end.
+        leaving = asyncio.create_task(hosts.close(spread_ms + LEAVE_MS))
+        await asyncio.sleep(CLOSE_MS / 1_000)
+        host_servicer.drain(spread_ms)
+        if await shift.make_way(peer, spread_ms + SETTLE_MS):
+            _LOG.info("hands over: commits what was begun, and leaves")
+            return True
+        _LOG.warning("the next coordinator is gone; goes on serving")
+        await hosts.open(register)
+        del leaving
+    return False
+
+
+def _spread_ms(host_servicer: HostServicer, pace_ms: tuple[int, int]) -> int:
+    each_ms, most_ms = pace_ms
+    return min(max(SPREAD_MS_MIN, host_servicer.connected * each_ms), most_ms)
+
+
+def _show(metrics: Metrics, address: str) -> list[Callable[[], None]]:
+    """The figures, where a Prometheus may read them; what ends that."""
+    if not address:
+        return []
+    host, port = split_address("metrics", address)
+    server, _ = start_http_server(port, host, metrics.registry)
+    return [server.server_close]
 
 
 async def _schedule(edge: Edge) -> None:
@@ -202,21 +274,22 @@ async def _seal(edge: Edge) -> None:
     await repeat("sealing", one_pass, partial(edge.clock.sleep_ms, SEAL_EVERY_MS))
 
 
-def _listen(server: grpc.aio.Server, settings: Settings, who: identity.Identity) -> tuple[str, str]:
-    """The market's address over TLS, the hosts' over mutual TLS; port 0 lets the system choose."""
+def _doors(settings: Settings, who: identity.Identity, gate: Gate) -> tuple[Door, Door]:
+    """The market's address over TLS, the hosts' over mutual TLS."""
     pair = [(who.server_key_pem, who.server_pem)]
     people = grpc.ssl_server_credentials(pair)
     agents = grpc.ssl_server_credentials(pair, who.authority_pem, require_client_auth=True)
-    bound = []
-    for name, credentials in (("market", people), ("hosts", agents)):
-        host, _ = split_address(name, getattr(settings, name))
-        port = server.add_secure_port(getattr(settings, name), credentials)
-        bound.append(f"{host}:{port}")
-    return bound[0], bound[1]
+    return Door("market", settings.market, people, [gate]), Door("hosts", settings.hosts, agents, [gate])
 
 
-def _register(server: grpc.aio.Server, edge: Edge, who: identity.Identity) -> HostServicer:
-    host_servicer = HostServicer(edge)
+def _register(
+    edge: Edge,
+    who: identity.Identity,
+    host_servicer: HostServicer,
+    healthy: health.aio.HealthServicer,
+    server: grpc.aio.Server,
+) -> None:
+    """Ours; and health and reflection, as every gRPC tool knows them."""
     market_pb2_grpc.add_MarketServiceServicer_to_server(MarketServicer(edge), server)
     market_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(edge), server)
     market_pb2_grpc.add_SellerServiceServicer_to_server(SellerServicer(edge, who.authority_pem), server)
@@ -230,12 +303,6 @@ def _register(server: grpc.aio.Server, edge: Edge, who: identity.Identity) -> Ho
         server,
     )
     host_pb2_grpc.add_HostServiceServicer_to_server(host_servicer, server)
-    return host_servicer
-
-
-def _register_grpc_own(server: grpc.aio.Server) -> health.aio.HealthServicer:
-    """Health and reflection, as every gRPC tool knows them."""
-    healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = [
         service.full_name
@@ -243,7 +310,6 @@ def _register_grpc_own(server: grpc.aio.Server) -> health.aio.HealthServicer:
         for service in file.services_by_name.values()
     ]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    return healthy
 
 
 def _mint(directory: Path) -> Mint:

@@ -32,7 +32,8 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     # The default drops streams when thousands of agents come back at once.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
-    ("grpc.so_reuseport", 0),
+    # A coordinator that takes over listens beside the one that it relieves.
+    ("grpc.so_reuseport", 1),
 ]
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [

@@ -22,7 +22,8 @@ OUTPUT_ON_WIRE_BYTES_MAX = 1 << 20
 LOG_REPORT_BYTES_MAX = 256 << 10
 LOG_REPORT_CHUNKS_MAX = 64
 USAGE_REPORT_RECORDS_MAX = 256
-WELCOME_WAIT_MS = 15_000
+# A coordinator that takes over lets us in when it has the seat.
+WELCOME_WAIT_MS = 30_000
 # A wrong welcome must neither flood the coordinator nor make us seem dead.
 BEAT_MS_MIN = 100
 BEAT_MS_MAX = 60_000

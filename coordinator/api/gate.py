@@ -17,6 +17,7 @@ from coordinator.api.metrics import Metrics
 from coordinator.api.status import STATUS, to_status
 from coordinator.domain.account import Account
 from coordinator.domain.refusal import Refusal, RefusalCode
+from coordinator.store.database import ClosedError
 from runtime.clock import Clock
 from runtime.ids import new_id
 
@@ -53,7 +54,11 @@ class _Note:
 
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported, unused-ignore]
-    def __init__(self, authenticate: Authenticate, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, authenticate: Authenticate, metrics: Metrics, clock: Clock, opened: asyncio.Event
+    ) -> None:
+        """Whoever comes before it is opened waits."""
+        self._opened = opened
         self._authenticate = authenticate
         self._metrics = metrics
         self._clock = clock
@@ -63,6 +68,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's own handler type is not generic over ours
+        await self._opened.wait()
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method not in ACCESS:
@@ -156,6 +162,8 @@ def _host_of(context: Context) -> str:
 async def _tell(note: _Note, context: Context, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    if isinstance(error, ClosedError):
+        error = Refusal(RefusalCode.UNAVAILABLE, "this coordinator stops; another takes over")
     if not isinstance(error, Refusal):
         _LOG.error("%s: an RPC failed", note.request_id, exc_info=error)
         error = Refusal(RefusalCode.INTERNAL, f"our own fault; quote {note.request_id} to the operator")

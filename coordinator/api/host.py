@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -82,10 +81,16 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                     yield message
         finally:
             reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            await asyncio.wait({reader})
+            if not reader.cancelled():
+                reader.exception()  # whatever it was, `messages` has told it, or nobody listens any more
             if self._sessions.get(session.host_id) is session:
                 del self._sessions[session.host_id]
+
+    @property
+    def connected(self) -> int:
+        """How many agents are."""
+        return len(self._sessions)
 
     def drain(self, spread_ms: int) -> None:
         """Ask every agent to come back on another stream."""

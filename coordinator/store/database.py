@@ -31,7 +31,7 @@ NOBODY_KNOWS_WHICH = -1
 
 
 class ClosedError(RuntimeError):
-    """Asked to write after the end."""
+    """Asked after the end."""
 
 
 @dataclass(kw_only=True)
@@ -81,7 +81,10 @@ class Database:
         return write.future
 
     def read(self, function: Callable[[Transaction], T]) -> Future[T]:
-        return self._readers.submit(self._read, function)
+        with self._closing:
+            if self._closed:
+                raise ClosedError("the store is closed")
+            return self._readers.submit(self._read, function)
 
     def close(self) -> None:
         """What was queued is still committed."""

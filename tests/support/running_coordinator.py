@@ -15,7 +15,9 @@ import grpc.aio
 from coordinator import app
 from coordinator.api.bell import Bell
 from coordinator.settings import Settings
+from coordinator.shift import Shift
 from coordinator.store.database import Database
+from coordinator.store.seat import Seat
 from runtime.channel import open_channel
 from runtime.clock import SystemClock
 from runtime.ids import new_uuid
@@ -159,6 +161,7 @@ class Running:
     serving: "asyncio.Task[None] | None" = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     database: Database | None = None
+    shift: Shift = field(init=False)
 
     async def account(self, name: str, *roles: t.Role.ValueType, deposit_micro: int = 0) -> Person:
         admin = self.operator.admin
@@ -206,9 +209,13 @@ class Running:
         """Start, or start again after `halt`, on the same data and clock."""
         self.stop = asyncio.Event()
         bell = Bell(asyncio.get_running_loop())
-        self.database = Database(app.open_database(self.settings), bell.ring)
+        engine = app.open_database(self.settings)
+        self.database = Database(engine, bell.ring)
+        seat = Seat(self.settings.data_dir, self.settings.database_url)
+        self.shift = Shift(self.settings.data_dir, seat, lambda: None, self.stop)
+        assert await self.shift.take_seat(0)
         self.serving = asyncio.create_task(
-            app._serve(self.settings, self.clock, bell, self.database, self.stop)
+            app._serve(self.settings, self.clock, bell, self.database, self.shift)
         )
         await asyncio.wait_for(self.channel.channel_ready(), WAIT_S)
 
@@ -218,6 +225,7 @@ class Running:
         assert self.database is not None
         await self.serving
         await asyncio.to_thread(self.database.close)
+        self.shift.leave()
 
     async def audit(self) -> None:
         """No promise is broken, and the books balance."""

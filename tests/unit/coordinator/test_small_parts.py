@@ -141,7 +141,9 @@ def test_an_rpc_that_nobody_was_admitted_to_is_not_there():
         raise AssertionError("nobody was asked for a token")
 
     async def scenario() -> None:
-        gate = Gate(authenticate, Metrics(), SystemClock())
+        opened = asyncio.Event()
+        opened.set()
+        gate = Gate(authenticate, Metrics(), SystemClock(), opened)
         assert await gate.intercept_service(continuation, Details("/usance.v1.Market/New")) is None  # type: ignore[arg-type]
         known = Details("/usance.v1.MarketService/GetJob")
         assert await gate.intercept_service(continuation, known) is not None  # type: ignore[arg-type]

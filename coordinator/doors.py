@@ -1,0 +1,70 @@
+"""The two addresses: people come in by one, agents by the other."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Sequence
+
+import grpc
+import grpc.aio
+
+from coordinator.settings import SettingsError, split_address
+from runtime.channel import SERVER_OPTIONS
+
+
+class Door:
+    """Bound, then opened. Closed, it may be opened again: it is another server at the same address."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        credentials: grpc.ServerCredentials,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+    ) -> None:
+        self._name = name
+        self._host, self._port = split_address(name, address)
+        self._credentials = credentials
+        self._interceptors = interceptors
+        self._bound: grpc.aio.Server | None = None
+        # Those that were closed with some grace too: it may be shortened.
+        self._opened: list[grpc.aio.Server] = []
+
+    @property
+    def address(self) -> str:
+        return f"{self._host}:{self._port}"
+
+    def must_be_free(self) -> None:
+        """We could listen beside whoever listens there, and each of us would have half of the callers."""
+        host = self._host.strip("[]")
+        for family, kind, _, _, address in socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(address)
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:
+                        raise SettingsError(f"{self._name}: {self.address} is in use") from None
+                    raise SettingsError(f"{self._name}: {self.address}: {error.strerror}") from None
+
+    @property
+    def is_open(self) -> bool:
+        return self._bound is None and bool(self._opened)
+
+    def bind(self) -> None:
+        """From now on connections come in, and wait; port 0 lets the system choose."""
+        self._bound = grpc.aio.server(interceptors=self._interceptors, options=SERVER_OPTIONS)
+        self._port = self._bound.add_secure_port(self.address, self._credentials)
+
+    async def open(self, register: Callable[[grpc.aio.Server], None]) -> None:
+        if self._bound is None:
+            self.bind()
+        assert self._bound is not None, "it has just been bound"
+        server, self._bound = self._bound, None
+        register(server)
+        await server.start()
+        self._opened.append(server)
+
+    async def close(self, grace_ms: int) -> None:
+        """Nobody comes in any more; what is under way may take so long."""
+        await asyncio.gather(*(server.stop(grace_ms / 1_000) for server in self._opened))
