@@ -783,7 +783,9 @@ Global___Acknowledged: _TypeAlias = Acknowledged  # noqa: Y015
 @_typing.final
 class Drain(_message.Message):
     """The coordinator is about to stop. The agent opens a new stream after a random part of `spread_ms`, and
-    leaves this one when the new one has its welcome. Set by the coordinator.
+    leaves this one when the new one has its welcome: another coordinator may take over, and welcomes nobody before
+    it has, so the agent waits for it for 30 s, and goes on with beats and usage on this stream. Set by the
+    coordinator.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
