@@ -14,6 +14,7 @@ from typing import assert_never
 
 import psutil
 
+from agent.domain.gpu import Inventory
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.domain.hours import in_utc
 from agent.domain.network import NetworkPolicy
@@ -62,7 +63,7 @@ async def run(settings: Settings, identity: Identity) -> None:
     inventory = await gpus.open()
     if not inventory.gpus:
         raise GpuError("there is no GPU to offer on this machine")
-    executor = _executor(settings, identity, clock, len(inventory.gpus))
+    executor = _executor(settings, identity, clock, inventory)
     name = await executor.describe()
     runner = Runner(
         folder=settings.state_dir / "attempts",
@@ -179,7 +180,7 @@ def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
     )
 
 
-def _executor(settings: Settings, identity: Identity, clock: Clock, gpu_count: int) -> Executor:
+def _executor(settings: Settings, identity: Identity, clock: Clock, inventory: Inventory) -> Executor:
     match settings.executor:
         case ExecutorKind.PROCESS:
             return ProcessExecutor(settings.state_dir / "runs", clock)
@@ -191,7 +192,7 @@ def _executor(settings: Settings, identity: Identity, clock: Clock, gpu_count: i
                 boot_id=clock.boot_id,
                 cpu_count=len(os.sched_getaffinity(0)),
                 memory_bytes=psutil.virtual_memory().total,
-                gpu_count=gpu_count,
+                gpu_count=len(inventory.gpus),
                 workspace_bytes=settings.workspace_mib << 20,
                 tmp_bytes=settings.tmp_mib << 20,
                 pids_max=settings.pids_max,
@@ -208,6 +209,7 @@ def _executor(settings: Settings, identity: Identity, clock: Clock, gpu_count: i
                 docker_host=settings.docker_host,
                 policy=policy,
                 clock=clock,
+                gpu_minors={gpu.uuid: gpu.minor for gpu in inventory.gpus if gpu.minor is not None},
             )
         case _:
             assert_never(settings.executor)

@@ -4,7 +4,7 @@ It is a whitelist. A stranger's code runs in it on somebody's own machine, so no
 can be in a container, and every line has a test that fails without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.domain.attempt import AttemptKey, JobOrder
@@ -41,6 +41,7 @@ _BLANKED = {
     "LD_PRELOAD": "",
 }
 _GPU_CAPABILITIES = ("gpu", "compute", "utility")
+_CDI_KIND = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,16 @@ class Limit:
 
     name: str
     value: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRequest:
+    """Which GPUs the engine is asked for, by name: a number of them would be the same ones for every job."""
+
+    # "cdi": the engine itself puts the devices into the container. "": the vendor's hook does.
+    driver: str
+    device_ids: tuple[str, ...]
+    capabilities: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +112,7 @@ class ContainerPlan:
     healthcheck: tuple[str, ...]
     ipc_mode: str
     log_driver: str
-    gpu_uuids: tuple[str, ...]
-    gpu_capabilities: tuple[str, ...]
+    gpus: GpuRequest | None
 
 
 def plan(
@@ -110,10 +120,11 @@ def plan(
     policy: HostPolicy,
     image_volumes: Sequence[str] = (),
     network: NetworkPlan | None = None,
+    cdi_devices: Collection[str] = (),
 ) -> ContainerPlan:
     """The container of an order on this host. `image_volumes` are the paths that its image declares.
 
-    `network` is the job's own, where it has bought one.
+    `network` is the job's own, where it has bought one; `cdi_devices` are those that the engine lists.
     """
     memory_bytes = order.memory_bytes or _memory_share(order, policy)
     simulated = tuple(uuid for uuid in order.gpu_uuids if is_simulated(uuid))
@@ -154,9 +165,18 @@ def plan(
         ipc_mode="private",
         # The supervisor takes the output itself; the engine's files would be a second copy without a limit.
         log_driver="none",
-        gpu_uuids=real,
-        gpu_capabilities=_GPU_CAPABILITIES if real else (),
+        gpus=_gpu_request(real, cdi_devices),
     )
+
+
+def _gpu_request(uuids: tuple[str, ...], cdi_devices: Collection[str]) -> GpuRequest | None:
+    if not uuids:
+        return None
+    names = tuple(f"{_CDI_KIND}={uuid}" for uuid in uuids)
+    if all(name in cdi_devices for name in names):
+        # No variable of the image or the buyer has a say, and runc keeps the device rules.
+        return GpuRequest(driver="cdi", device_ids=names, capabilities=())
+    return GpuRequest(driver="", device_ids=uuids, capabilities=_GPU_CAPABILITIES)
 
 
 def labels_of(key: AttemptKey, host_id: str) -> dict[str, str]:

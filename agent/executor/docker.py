@@ -7,7 +7,7 @@ time. Here it is fetched, made, compared with its plan, found again and removed.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ import docker.types
 import requests
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, Network, OutputChunk, Run
+from agent.domain.devices import device_faults
+from agent.domain.gpu import is_simulated
 from agent.domain.network import NetworkPlan
 from agent.domain.plan import (
     LABEL_ATTEMPT,
@@ -28,6 +30,7 @@ from agent.domain.plan import (
     plan,
 )
 from agent.domain.pull import PullProgress
+from agent.executor import devices
 from agent.executor.firewall import Firewall
 from agent.executor.inspection import differences
 from agent.executor.networks import JobNetworks
@@ -60,6 +63,7 @@ class DockerExecutor:
         policy: HostPolicy,
         clock: Clock,
         firewall: Firewall | None = None,
+        gpu_minors: Mapping[str, int] | None = None,
     ) -> None:
         self._runs = SupervisedRuns(folder, clock)
         self._docker_host = docker_host
@@ -71,6 +75,8 @@ class DockerExecutor:
         self._networks = JobNetworks(
             self._client.api, policy.network, firewall or Firewall(), f"{LABEL_HOST}={policy.host_id}"
         )
+        # Of all GPUs of this host, by UUID: what a container must not open, unless it was granted.
+        self._gpu_minors = gpu_minors or {}
         self._looks = 0
 
     async def describe(self) -> str:
@@ -108,7 +114,17 @@ class DockerExecutor:
             "container": containers[0],
             "socket": self._socket_path,
         }
-        return await self._runs.start(order, spec, paid_through_ms)
+        run = await self._runs.start(order, spec, paid_through_ms)
+        if self._gpu_minors:
+            try:
+                fault = await self._start_step(lambda: self._check_devices(run, order))
+            except StartError as error:
+                fault = str(error)
+            if fault:
+                await self._runs.end_now(order.key)
+                await self._patiently(lambda: self._remove_containers(order.key))
+                raise StartError(EndReason.START_FAILED, f"its container was stopped at once: {fault}")
+        return run
 
     async def find(self, order: JobOrder) -> Run | None:
         return self._runs.find(order.key)
@@ -193,7 +209,7 @@ class DockerExecutor:
         api = self._client.api
         image = self._client.images.get(order.image).attrs
         volumes = (image.get("Config") or {}).get("Volumes") or {}
-        wanted = plan(order, self._policy, tuple(volumes), network)
+        wanted = plan(order, self._policy, tuple(volumes), network, self._cdi_devices(order))
         made: str = api.create_container(**_create_arguments(api, wanted))["Id"]
         found = differences(wanted, api.inspect_container(made))
         if found:
@@ -202,6 +218,28 @@ class DockerExecutor:
                 EndReason.START_FAILED, f"the engine made another container than asked: {'; '.join(found)}"
             )
         return made
+
+    def _cdi_devices(self, order: JobOrder) -> frozenset[str]:
+        """Asked anew each time: what is listed changes with the driver, without a word to us."""
+        if all(is_simulated(uuid) for uuid in order.gpu_uuids):
+            return frozenset()
+        listed = self._client.api.info().get("DiscoveredDevices") or ()
+        return frozenset(device["ID"] for device in listed if device["Source"] == "cdi")
+
+    def _check_devices(self, run: Run, order: JobOrder) -> str:
+        """Why the container may not go on; empty where it opens its GPUs and no others."""
+        pid = self._client.api.inspect_container(run.run_id)["State"]["Pid"]
+        if not pid:
+            return ""  # it has ended already
+        granted = {self._gpu_minors[uuid] for uuid in order.gpu_uuids if uuid in self._gpu_minors}
+        try:
+            access = devices.access_of(pid, set(self._gpu_minors.values()))
+            faults = device_faults(granted, access, devices.nodes_in(pid))
+        except devices.UnlookedError as error:
+            if self._client.api.inspect_container(run.run_id)["State"]["Pid"] != pid:
+                return ""
+            return f"nobody could look at the devices of its container: {error}"
+        return "; ".join(faults)
 
     def _labels(self, key: AttemptKey) -> dict[str, str]:
         return labels_of(key, self._policy.host_id)
@@ -243,10 +281,13 @@ class DockerExecutor:
 
 def _create_arguments(api: docker.APIClient, wanted: ContainerPlan) -> dict[str, Any]:
     gpus = []
-    if wanted.gpu_uuids:
+    if wanted.gpus is not None:
+        capabilities = [list(wanted.gpus.capabilities)] if wanted.gpus.capabilities else []
         gpus = [
             docker.types.DeviceRequest(
-                device_ids=list(wanted.gpu_uuids), capabilities=[list(wanted.gpu_capabilities)]
+                driver=wanted.gpus.driver,
+                device_ids=list(wanted.gpus.device_ids),
+                capabilities=capabilities,
             )
         ]
     host_config = api.create_host_config(

@@ -84,12 +84,21 @@ def _environment(config: Mapping[str, Any], plan: ContainerPlan) -> dict[str, st
     return {name: values[name] for name in plan.environment if name in values}
 
 
-def _gpus(plan: ContainerPlan) -> list[tuple[list[str], list[list[str]], int]]:
-    if not plan.gpu_uuids:
+def _gpus(plan: ContainerPlan) -> list[object]:
+    if plan.gpus is None:
         return []
-    return [(list(plan.gpu_uuids), [list(plan.gpu_capabilities)], 0)]
+    capabilities = [list(plan.gpus.capabilities)] if plan.gpus.capabilities else []
+    return [(plan.gpus.driver, list(plan.gpus.device_ids), capabilities, 0, {})]
 
 
-def _gpu_requests(host: Mapping[str, Any]) -> list[tuple[list[str], list[list[str]], int]]:
-    requests = host.get("DeviceRequests") or ()
-    return [(request["DeviceIDs"], request["Capabilities"], request["Count"]) for request in requests]
+def _gpu_requests(host: Mapping[str, Any]) -> list[object]:
+    return [
+        (
+            request["Driver"],
+            request["DeviceIDs"],
+            request["Capabilities"] or [],
+            request["Count"],
+            request["Options"] or {},
+        )
+        for request in host.get("DeviceRequests") or ()
+    ]

@@ -15,6 +15,7 @@ import pytest
 
 from agent.domain.attempt import EndReason, JobOrder, OutputStream
 from agent.domain.plan import ContainerPlan, Limit, plan
+from agent.executor import docker as executing
 from agent.executor import pull as pulling
 from agent.executor.docker import DockerExecutor
 from agent.executor.inspection import differences
@@ -199,6 +200,44 @@ def openable(client: docker.DockerClient, container_id: str) -> list[str]:
     return [minor for major, minor in open_to_it if major in (str(NVIDIA_MAJOR), "*")]
 
 
+GPU_MINORS = {gpu.uuid: gpu.minor for gpu in FOUR_GPUS}
+
+
+@pytest.mark.parametrize("fault", ["none", "one more", "none at all", "another"])
+def test_what_opens_more_or_less_than_it_bought_is_stopped(
+    fault, docker_engine, docker_client, tmp_path, monkeypatch
+):
+    """Whatever the plan and the toolkit say: the kernel is asked."""
+    need(device_cgroups_are_files(), "cgroup v1", "boot with systemd.unified_cgroup_hierarchy=0")
+    tiny_image(docker_client)
+    executor = docker_executor(docker_engine, tmp_path, gpu_minors=GPU_MINORS)
+    given = {"one more": (FIRST, SECOND), "another": (SECOND,)}.get(fault, (FIRST,))
+    if fault == "none at all":
+        docker_engine.set_hook(HookSettings(accept_envvar_when_unprivileged=False))
+
+    def altered(*whole: Any) -> ContainerPlan:
+        planned = plan(*whole)
+        assert planned.gpus is not None
+        return replace(planned, gpus=replace(planned.gpus, device_ids=given))
+
+    monkeypatch.setattr(executing, "plan", altered)
+    job = order(image=TINY, command=FOREVER, gpu_uuids=(FIRST,))
+
+    async def story() -> None:
+        if fault == "none":
+            await begin(executor, job)
+            assert await executor.is_running(job)
+        else:
+            with pytest.raises(StartError, match=r"GPU [01] is") as caught:
+                await begin(executor, job)
+            assert caught.value.reason is EndReason.START_FAILED
+            assert docker_client.api.containers(all=True) == []
+        await executor.destroy(job.key)
+        await executor.close()
+
+    asyncio.run(story())
+
+
 @scenario
 async def test_the_image_has_no_say(executor, docker_client):
     """Its entry point, user, health check and volumes are its own affair."""
@@ -249,7 +288,7 @@ ALTERATIONS: dict[str, Callable[[ContainerPlan], ContainerPlan]] = {
     "name servers": lambda p: replace(p, dns=("10.0.0.1",)),
     "resolver's options": lambda p: replace(p, dns_options=("ndots:9",)),
     "extra hosts": lambda p: replace(p, extra_hosts=("a:10.0.0.1",)),
-    "GPUs": lambda p: replace(p, gpu_uuids=(SECOND,)),
+    "GPUs": lambda p: replace(p, gpus=replace(p.gpus, device_ids=(SECOND,)) if p.gpus else None),
 }
 ADDITIONS: dict[str, dict[str, Any]] = {
     "Privileged": {"Privileged": True},

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,9 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path):
     asyncio.run(_clear(made))
 
 
-def docker_executor(engine: Engine, folder: Path, firewall: Firewall | None = None) -> DockerExecutor:
+def docker_executor(
+    engine: Engine, folder: Path, firewall: Firewall | None = None, **more: Any
+) -> DockerExecutor:
     policy = HostPolicy(
         host_id=f"host_{folder.name}",
         boot_id=CLOCK.boot_id,
@@ -103,6 +106,7 @@ def docker_executor(engine: Engine, folder: Path, firewall: Firewall | None = No
         policy=policy,
         clock=CLOCK,
         firewall=firewall,
+        **more,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from agent.domain.attempt import JobOrder, Network
 from agent.domain.network import network_plan
-from agent.domain.plan import ContainerPlan, HostPolicy, plan
+from agent.domain.plan import ContainerPlan, GpuRequest, HostPolicy, plan
 from tests.support.orders import order
 
 GIB = 1 << 30
@@ -127,18 +127,29 @@ def test_a_volume_of_the_image_is_no_disk_without_a_limit():
 
 def test_gpus_are_asked_for_by_their_uuids():
     job = planned(order(gpu_uuids=(REAL,)))
-    assert job.gpu_uuids == (REAL,)
-    assert job.gpu_capabilities == ("gpu", "compute", "utility")
+    capabilities = ("gpu", "compute", "utility")
+    assert job.gpus == GpuRequest(driver="", device_ids=(REAL,), capabilities=capabilities)
+
+
+def test_where_the_engine_lists_them_it_puts_them_in_itself():
+    job, names = order(gpu_uuids=(REAL, "GPU-2")), (f"nvidia.com/gpu={REAL}", "nvidia.com/gpu=GPU-2")
+    listed = plan(job, POLICY, cdi_devices={*names, "nvidia.com/gpu=all"})
+    assert listed.gpus == GpuRequest(driver="cdi", device_ids=names, capabilities=())
+    # One way for all of a job's GPUs.
+    half = plan(job, POLICY, cdi_devices={names[0]}).gpus
+    assert half is not None
+    assert half.driver == ""
+    assert listed.environment["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert plan(order(), POLICY, cdi_devices=names).gpus is None
 
 
 def test_a_job_without_gpus_gets_none():
-    assert planned().gpu_uuids == ()
-    assert planned().gpu_capabilities == ()
+    assert planned().gpus is None
 
 
 def test_a_simulated_gpu_is_no_device_and_is_told():
     job = planned(order(gpu_uuids=(SIMULATED, "SIMULATED-2")))
-    assert job.gpu_uuids == ()
+    assert job.gpus is None
     assert job.environment["USANCE_SIMULATED_GPUS"] == "SIMULATED-1,SIMULATED-2"
 
 
@@ -193,6 +204,6 @@ def test_nothing_can_be_asked_of_the_engine_that_is_not_in_this_list():
         *("name", "image", "command", "environment", "labels", "user", "working_dir", "runtime"),
         *("network_mode", "cap_drop", "security_options", "read_only", "tmpfs", "memory_bytes"),
         *("memory_swap_bytes", "nano_cpus", "pids_max", "shm_bytes", "limits", "oom_score_adj", "init"),
-        *("healthcheck", "ipc_mode", "log_driver", "gpu_uuids", "gpu_capabilities"),
+        *("healthcheck", "ipc_mode", "log_driver", "gpus"),
         *("dns", "dns_options", "extra_hosts"),
     }
