@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,6 @@ import pytest
 from agent.domain.attempt import EndReason, JobOrder, OutputStream
 from agent.domain.plan import ContainerPlan, Limit, plan
 from agent.executor import docker as executing
-from agent.executor import pull as pulling
 from agent.executor.docker import DockerExecutor
 from agent.executor.inspection import differences
 from agent.executor.ports import RunEnd, StartError
@@ -26,7 +24,6 @@ from tests.rig.gpus import FOUR_GPUS, NVIDIA_MAJOR
 from tests.rig.images import TINY, tiny_image
 from tests.rig.leftovers import device_cgroups_are_files
 from tests.rig.nvidia_hook import HookSettings
-from tests.rig.registry import Registry
 from tests.support.need import need
 from tests.support.orders import order
 
@@ -339,66 +336,3 @@ async def test_a_run_goes_on_when_its_supervisor_is_killed(executor, docker_clie
     assert (end.reason, end.exit_code) == (EndReason.EXITED, 4)
     assert end.run_ms is not None
     assert 1_400 <= end.run_ms < 4_000
-
-
-def test_an_image_is_pulled_and_progress_told(docker_client, docker_engine, registry: Registry, tmp_path):
-    name = f"{registry.host}/jobs/tiny"
-    docker_client.images.get(tiny_image(docker_client)).tag(name, "1")
-    for line in docker_client.api.push(name, "1", stream=True, decode=True):
-        assert "error" not in line
-    docker_client.images.remove(f"{name}:1")
-    executor = docker_executor(docker_engine, tmp_path)
-    told: list[str] = []
-
-    async def story() -> None:
-        job = order(image=f"{name}:1", command=("sh", "-c", "exit 0"))
-        await executor.prepare(job, told.append)
-        await executor.start(job, 600_000)
-        assert (await end_of(executor, job)).exit_code == 0
-        await executor.destroy(job.key)
-        absent = order("b", image=f"{registry.host}/jobs/none:1")
-        with pytest.raises(StartError) as caught:
-            await executor.prepare(absent, told.append)
-        assert caught.value.reason is EndReason.IMAGE_UNAVAILABLE
-        malformed = order("c", image="NOT//AN IMAGE")
-        with pytest.raises(StartError) as caught:
-            await executor.prepare(malformed, told.append)
-        assert caught.value.reason is EndReason.IMAGE_UNAVAILABLE
-        nowhere = order("d", image="127.0.0.1:1/x:1")
-        with pytest.raises(StartError) as caught:
-            await executor.prepare(nowhere, told.append)
-        assert caught.value.reason is EndReason.START_FAILED
-        await executor.close()
-
-    asyncio.run(story())
-    assert any(detail.startswith("pulling image") for detail in told)
-    assert told[-1].startswith("pulling image") or "making" in told[-1]
-    docker_client.images.remove(f"{name}:1")
-
-
-def test_a_pull_can_be_left_and_one_that_is_silent_is_given_up(
-    docker_client, docker_engine, tmp_path, monkeypatch
-):
-    """A registry that takes the call and says nothing."""
-    executor = docker_executor(docker_engine, tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        image = f"127.0.0.1:{silent.getsockname()[1]}/x:1"
-
-        async def leave() -> None:
-            task = asyncio.create_task(executor.prepare(order(image=image), lambda _: None))
-            connection, _ = await asyncio.to_thread(silent.accept)
-            task.cancel()
-            async with asyncio.timeout(5):
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            connection.close()
-
-        asyncio.run(leave())
-        monkeypatch.setattr(pulling, "SILENCE_S", 0.2)
-
-        async def give_up() -> None:
-            with pytest.raises(StartError, match="stalled"):
-                await executor.prepare(order(image=image), lambda _: None)
-            await executor.close()
-
-        asyncio.run(give_up())
