@@ -11,11 +11,13 @@ from enum import StrEnum
 
 from coordinator.domain.pricing import Charge, charge_between
 from coordinator.domain.values import changed
-from runtime.evidence import UsageRecord, chain_start, is_genuine
+from runtime.evidence import GpuUse, UsageRecord, chain_start, is_genuine
 
 RECORD_MS_MAX = 60_000
 # Two honest clocks drift apart: by how much a run may seem longer to its host than to us.
 DRIFT_MS, DRIFT_PPM = 1_000, 1_000
+# No GPU draws more, nor does a sample of its counter reach further back.
+GPU_WATTS_MAX, SAMPLE_MS_MAX = 10_000, 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class Meter:
     gpu_uuids: frozenset[str]
     # When the host was given it: no run is older.
     assigned: Stamp
+    # Of its GPU that has the most; 0 where that is not known.
+    vram_bytes_max: int = 0
     container_id: str = ""
     host_boot_id: str = ""
     sighted: Stamp | None = None
@@ -82,6 +86,15 @@ def elapsed_ms(earlier: Stamp, later: Stamp) -> int:
     if earlier.boot_id == later.boot_id:
         return max(0, later.boot_ms - earlier.boot_ms)
     return max(0, later.wall_ms - earlier.wall_ms)
+
+
+def passed_ms(since: Stamp, started: Stamp, now: Stamp) -> int:
+    """How long we have waited: only while we were there counts, on a clock that does not jump.
+
+    `started` is when this coordinator began. What began before its machine's reboot is waited for anew.
+    """
+    here_ms = elapsed_ms(started, now)
+    return min(elapsed_ms(since, now), here_ms) if since.boot_id == now.boot_id else here_ms
 
 
 def sight(
@@ -182,12 +195,30 @@ def _lie(meter: Meter, record: UsageRecord, now: Stamp) -> Lie | None:
         return Lie.FALSE_SPAN
     if not meter.gpu_uuids.issuperset(use.gpu_uuid for use in record.gpus):
         return Lie.FOREIGN_GPU
-    for use in record.gpus:
-        if not 0 <= (use.utilization_percent or 0) <= 100:
-            return Lie.FALSE_FIGURE
-        if (use.memory_used_bytes or 0) < 0 or (use.energy_mj or 0) < 0:
-            return Lie.FALSE_FIGURE
+    if len({use.gpu_uuid for use in record.gpus}) != len(record.gpus):
+        return Lie.FALSE_FIGURE
+    if not all(_is_possible(meter, use, record.end_ms - record.start_ms) for use in record.gpus):
+        return Lie.FALSE_FIGURE
     return Lie.FALSE_TIME if believe(meter, record.end_ms, now) is Lie.FALSE_TIME else None
+
+
+def _is_possible(meter: Meter, use: GpuUse, span_ms: int) -> bool:
+    energy_mj_max = GPU_WATTS_MAX * (span_ms + SAMPLE_MS_MAX)
+    # Drivers count what they keep for themselves in one figure and not in the other.
+    memory_bytes_max = meter.vram_bytes_max * 9 // 8 or use.memory_used_bytes or 0
+    return (
+        0 <= (use.utilization_percent or 0) <= 100
+        and 0 <= (use.memory_used_bytes or 0) <= memory_bytes_max
+        and 0 <= (use.energy_mj or 0) <= energy_mj_max
+    )
+
+
+def run_ms_at_least(meter: Meter, run_ms_reported: int) -> int:
+    """How long it has run: as its host says, or as we have seen, less what two honest clocks may differ.
+
+    A host that says that it runs and that no time has passed reaches the limits all the same.
+    """
+    return max(run_ms_reported, meter.witnessed_ms - drift_ms(meter.witnessed_ms))
 
 
 def paid_through_ms(meter: Meter, run_ms_reported: int, window_ms: int) -> int:

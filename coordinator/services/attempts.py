@@ -5,6 +5,7 @@ from dataclasses import replace
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job, LogState, OnHostLoss
 from coordinator.domain.metering import Stamp
+from coordinator.domain.pricing import run_ms_affordable
 from coordinator.domain.states import (
     CREDITED,
     ENDS,
@@ -25,6 +26,9 @@ from coordinator.store.ports import Transaction
 from ledger.entries import release
 from runtime.ids import derived_uuid
 
+# No job is begun for less; see `limits.budget_needed`.
+RUN_MS_MIN = 1_000
+_SPENT = "what is left of its budget would not pay for another try"
 _HOST_GONE = frozenset({EndReason.HOST_LOST, EndReason.HOST_FORGOT, EndReason.REPLACED})
 
 
@@ -104,7 +108,8 @@ def end_attempt(
     if reason in CREDITED:
         give_back(tx, job, after, ENDS[reason].sentence, now)
     retries = 0 if job.spec.on_host_loss is OnHostLoss.FAIL else job.spec.retries_max - job.retries_used
-    step = job_step_at_end(reason, exit_code, retries)
+    spent = is_spent(attempt, job)
+    step = job_step_at_end(reason, exit_code, 0 if spent else retries)
     ended = NewEvent(
         kind=EventKind.ATTEMPT_ENDED,
         job_id=job.id,
@@ -118,7 +123,7 @@ def end_attempt(
         job,
         state=job_after(job.state, step),
         cause=ENDS[reason].cause,
-        detail=sentence,
+        detail=f"{sentence}; {_SPENT}" if spent and ENDS[reason].cause is not Cause.BUYER else sentence,
         exit_code=exit_code,
         retries_used=job.retries_used + (step is JobStep.REQUEUE),
     )
@@ -135,6 +140,12 @@ def end_attempt(
     else:
         finish_job(tx, job, replace(job_next, ended_ms=now.wall_ms), now.wall_ms)
     tx.wake(attempt.host_id, job.id, QUEUE_TOPIC, OFFERS_TOPIC)
+
+
+def is_spent(attempt: Attempt, job: Job) -> bool:
+    """What is left of the budget would not buy a second of another try at this one's price."""
+    left_micro = job.spec.budget_micro - job.charged_micro
+    return run_ms_affordable(attempt.meter.hour_price_micro, left_micro) < RUN_MS_MIN
 
 
 def finish_job(tx: Transaction, before: Job, after: Job, now_ms: int) -> None:

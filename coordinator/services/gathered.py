@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.job import Attempt
-from coordinator.domain.metering import Lie, Stamp
+from coordinator.domain.metering import Lie, Stamp, run_ms_at_least
 from coordinator.domain.states import AttemptState
 from coordinator.services.attempts import LostRaceError
-from coordinator.services.settle import Taken, charge, finish_if_settled, take_in
+from coordinator.services.settle import Taken, charge, finish_if_settled, just_follows, take_in
 from coordinator.services.synchronize import Ack, Report, ack_of, beat, heard, seen_running, usage
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
@@ -103,7 +103,8 @@ def _goes_on(attempt: Attempt, report: Report) -> bool:
 def _nears_end(attempt: Attempt) -> bool:
     """Four fifths of what time or money allow have run: limits and warnings are near."""
     meter = attempt.meter
-    return 5 * attempt.run_ms_reported >= 4 * min(meter.run_ms_max, meter.run_ms_affordable)
+    run_ms = run_ms_at_least(meter, attempt.run_ms_reported)
+    return 5 * run_ms >= 4 * min(meter.run_ms_max, meter.run_ms_affordable)
 
 
 def usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
@@ -117,7 +118,8 @@ def usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
         if attempt is None or (attempt.host_id, attempt.epoch) != (item.host_id, item.epoch):
             continue
         taken = take_in(attempt, item.records, item.boot_id, item.window_ms, item.now)
-        if taken.lines and taken.lie is None and attempt.job_id not in jobs_named:
+        alone = attempt.job_id in jobs_named or taken.lie is not None
+        if taken.lines and not alone and just_follows(attempt, item.records):
             jobs_named.add(attempt.job_id)
             plain[index] = taken
     if plain:

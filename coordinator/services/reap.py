@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, LogState, OnHostLoss
-from coordinator.domain.metering import Stamp, elapsed_ms
+from coordinator.domain.metering import Stamp, passed_ms
 from coordinator.domain.states import AttemptState, EndReason
 from coordinator.services.attempts import ask_stop, end_attempt
 from coordinator.services.hosts import change_link, existing
@@ -30,7 +30,7 @@ def _look_at_hosts(
     tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms: int, now: Stamp
 ) -> None:
     for host_id, link, seen in tx.hosts_seen():
-        silent_ms = min(elapsed_ms(seen, now), elapsed_ms(started, now))
+        silent_ms = passed_ms(seen, started, now)
         if silent_ms > window_ms:
             _lose(tx, host_id, now)
         elif silent_ms > BEATS_BEFORE_SUSPECT * beat_interval_ms and link is HostState.ONLINE:
@@ -44,11 +44,11 @@ def _look_at_attempts(tx: Transaction, started: Stamp, window_ms: int, now: Stam
     """What a host owes of an attempt is not waited for for ever."""
     for attempt in tx.attempts_reported_ended():
         end = attempt.reported_end
-        if end is not None and min(elapsed_ms(end.at, now), elapsed_ms(started, now)) > window_ms:
+        if end is not None and passed_ms(end.at, started, now) > window_ms:
             # The host told the end, but never the last of its usage: that stays unbilled.
             end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
     for attempt in tx.attempts_untaken():
-        if min(elapsed_ms(attempt.meter.assigned, now), elapsed_ms(started, now)) > window_ms:
+        if passed_ms(attempt.meter.assigned, started, now) > window_ms:
             end_attempt(tx, attempt, EndReason.START_FAILED, None, "it never took the job up", now)
     for attempt in tx.attempts_stopping():
         _give_up_stopping(tx, attempt, started, window_ms, now)
@@ -64,8 +64,8 @@ def _give_up_stopping(tx: Transaction, attempt: Attempt, started: Stamp, window_
     job, asked = tx.job(attempt.job_id), attempt.meter.stop_asked
     assert job is not None, "an attempt has a job"
     assert asked is not None, "STOPPING begins with it"
-    passed_ms = min(elapsed_ms(asked, now), elapsed_ms(started, now))
-    if passed_ms > 2 * window_ms + job.spec.stop_grace_ms:
+    waited_ms = passed_ms(asked, started, now)
+    if waited_ms > 2 * window_ms + job.spec.stop_grace_ms:
         end_attempt(tx, attempt, EndReason.HOST_LOST, None, "the host never said that it did", now)
 
 
@@ -75,7 +75,7 @@ def _give_up_output(tx: Transaction, attempt: Attempt, started: Stamp, window_ms
     since = attempt.meter.assigned if end is None else end.at
     promised_bytes = 0 if totals is None else totals.stdout_bytes + totals.stderr_bytes
     allowed_ms = min(window_ms + promised_bytes * 1_000 // OUTPUT_BYTES_A_SECOND_MIN, OUTPUT_MS_MAX)
-    if min(elapsed_ms(since, now), elapsed_ms(started, now)) > allowed_ms:
+    if passed_ms(since, started, now) > allowed_ms:
         tx.save_attempt(attempt, replace(attempt, log_state=LogState.INCOMPLETE))
         tx.wake(attempt.job_id, attempt.host_id)
 

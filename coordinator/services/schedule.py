@@ -107,6 +107,7 @@ def _new_attempt(
             run_ms_affordable=affordable_ms,
             run_ms_max=job.spec.run_ms_max,
             gpu_uuids=frozenset(gpu.uuid for gpu in placement.gpus),
+            vram_bytes_max=max(gpu.vram_bytes for gpu in placement.gpus),
             assigned=now,
         ),
     )

@@ -11,10 +11,12 @@ from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.services.strikes import strike
-from coordinator.store.ports import Transaction
+from coordinator.store.ports import NUMBER_MAX, Transaction
 from ledger.entries import capture
 from runtime.evidence import UsageRecord
 from runtime.ids import derived_uuid
+
+_REWRITTEN = "another usage record than it sent before under the same number"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,13 @@ def take_in(
     return Taken(before=attempt, after=after, lines=lines, lie=lie)
 
 
+def just_follows(attempt: Attempt, records: Sequence[UsageRecord]) -> bool:
+    """Nothing among them was taken in before, and nothing comes after the end that the host has told."""
+    end = attempt.reported_end
+    last = NUMBER_MAX if end is None else end.usage_number
+    return all(attempt.meter.usage_number < record.number <= last for record in records)
+
+
 def settle(
     tx: Transaction,
     attempt: Attempt,
@@ -61,6 +70,8 @@ def settle(
 ) -> Attempt:
     """The attempt after its records."""
     taken = take_in(attempt, records, host_boot_id, window_ms, now)
+    if not just_follows(attempt, records) and not attempt.lie:
+        _look_back(tx, attempt, records, now)
     after = taken.after
     if after == attempt:
         return attempt
@@ -73,6 +84,19 @@ def settle(
         assert job is not None, "an attempt has a job"
         after = refuse_claim(tx, job, after, taken.lie, now)
     return after
+
+
+def _look_back(tx: Transaction, attempt: Attempt, records: Sequence[UsageRecord], now: Stamp) -> None:
+    """What comes again must be what came before: it is passed over all the same, but not the lie in it."""
+    end, numbers = attempt.reported_end, [record.number for record in records]
+    known = {
+        line.record.number: line.record.digest
+        for line, _ in tx.lines_of([attempt.id], min(numbers), max(numbers))[attempt.id]
+    }
+    if any(record.digest != known.get(record.number, record.digest) for record in records):
+        strike(tx, attempt.host_id, Strike.FALSE_CLAIM, attempt.id, _REWRITTEN, now.wall_ms)
+    elif end is not None and max(numbers) > end.usage_number:
+        strike(tx, attempt.host_id, Strike.ALIVE_AFTER_END, attempt.id, "usage", now.wall_ms)
 
 
 def refuse_claim(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Stamp) -> Attempt:

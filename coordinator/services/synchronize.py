@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host, HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt, Job, JobSpec, LogChunk, LogState, LogTotals, ReportedEnd
-from coordinator.domain.metering import Lie, Stamp, believe, paid_through_ms, sight
+from coordinator.domain.metering import Lie, Stamp, believe, paid_through_ms, run_ms_at_least, sight
 from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.domain.states import (
     AttemptState,
@@ -244,17 +244,17 @@ def _take_running(
         job = running
     after = _warn(tx, job, after, now)
     _save(tx, attempt, after)
-    meter = after.meter
-    if after.run_ms_reported >= meter.run_ms_max:
+    meter, run_ms = after.meter, run_ms_at_least(after.meter, after.run_ms_reported)
+    if run_ms >= meter.run_ms_max:
         ask_stop(tx, job, after, EndReason.TIME_LIMIT, now)
-    elif after.run_ms_reported >= meter.run_ms_affordable:
+    elif run_ms >= meter.run_ms_affordable:
         ask_stop(tx, job, after, EndReason.BUDGET_SPENT, now)
 
 
 def _warn(tx: Transaction, job: Job, attempt: Attempt, now: Stamp) -> Attempt:
     """Once, while there is still time to extend the job."""
     meter = attempt.meter
-    left_ms = meter.run_ms_affordable - attempt.run_ms_reported
+    left_ms = meter.run_ms_affordable - run_ms_at_least(meter, attempt.run_ms_reported)
     low_ms = min(BUDGET_LOW_MS, meter.run_ms_affordable // 10)
     if attempt.warned or meter.run_ms_affordable > meter.run_ms_max or left_ms > low_ms:
         return attempt

@@ -189,7 +189,7 @@ def attempt_from_row(row: Row) -> Attempt:
         isolation=Isolation(row["isolation"]),
         gpus=gpus,
         state=AttemptState(row["state"]),
-        meter=_meter(row, frozenset(gpu.uuid for gpu in gpus)),
+        meter=_meter(row, gpus),
         paid_through_ms=row["paid_through_ms"],
         warned=row["warned"],
         run_ms_reported=row["run_ms_reported"],
@@ -332,7 +332,7 @@ def line_from_row(row: Row) -> tuple[Line, str]:
     return line, row["transfer_id"]
 
 
-def _meter(row: Row, gpu_uuids: frozenset[str]) -> Meter:
+def _meter(row: Row, gpus: tuple[Gpu, ...]) -> Meter:
     return Meter(
         attempt_id=row["id"],
         epoch=row["epoch"],
@@ -340,7 +340,8 @@ def _meter(row: Row, gpu_uuids: frozenset[str]) -> Meter:
         fee_ppm=row["fee_ppm"],
         run_ms_affordable=row["run_ms_affordable"],
         run_ms_max=row["run_ms_max"],
-        gpu_uuids=gpu_uuids,
+        gpu_uuids=frozenset(gpu.uuid for gpu in gpus),
+        vram_bytes_max=max((gpu.vram_bytes for gpu in gpus), default=0),
         assigned=Stamp(**row["assigned"]),
         container_id=row["container_id"],
         host_boot_id=row["host_boot_id"],

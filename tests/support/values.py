@@ -31,6 +31,7 @@ def meter(**changes: Any) -> Meter:
         run_ms_affordable=10_000_000,
         run_ms_max=10_000_000,
         gpu_uuids=frozenset({"GPU-1"}),
+        vram_bytes_max=24 * GIB,
         assigned=at(0),
     )
     return replace(plain, **changes)

@@ -15,6 +15,7 @@ from coordinator.domain.metering import (
     drift_ms,
     elapsed_ms,
     paid_through_ms,
+    passed_ms,
     sight,
     sight_by_usage,
 )
@@ -51,6 +52,23 @@ def seen(*moments, of=None, container="c", host_boot=HOST_BOOT, run_ms_more=10**
 )
 def test_time_between_two_moments(earlier, later, ms):
     assert elapsed_ms(earlier, later) == ms
+
+
+@pytest.mark.parametrize(
+    ("since", "started", "ms"),
+    [
+        (at(1_000), at(500), 9_000),
+        (at(1_000), at(4_000), 6_000),  # we were away in between
+        (
+            at(1_000, boot_id="before", wall_ms=10**13),
+            at(4_000),
+            6_000,
+        ),  # our wall clock went back (seed 5132)
+        (at(1_000, boot_id="before", wall_ms=1), at(4_000), 6_000),  # and forth
+    ],
+)
+def test_how_long_we_have_waited(since, started, ms):
+    assert passed_ms(since, started, at(10_000)) == ms
 
 
 # What is witnessed.
