@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cli.model import AttemptState, Cause, EndReason, JobState
+from cli.model import AttemptState, Cause, EndReason, HostState, JobState
+from cli.people import Host
 
 
 class Purse(StrEnum):
@@ -96,3 +97,61 @@ class AttemptEarning:
     charged_micro: int
     fee_micro: int
     returned_micro: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpendingCap:
+    """`month_micro` 0 is no limit."""
+
+    month_micro: int
+    alert_percent: int
+    used_micro: int
+    month_began_at_ms: int
+    month_ends_at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPrice:
+    """What one GPU model is offered for, over all hosts."""
+
+    gpu_model: str
+    host_count: int
+    gpu_count: int
+    gpu_count_free: int
+    gpu_hour_price_micro_min: int
+    gpu_hour_price_micro_median: int
+    gpu_hour_price_micro_max: int
+    simulated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnedHost:
+    """A host and whose it is."""
+
+    host: Host
+    account_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCount:
+    state: HostState
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCount:
+    state: JobState
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    started_at_ms: int
+    version: str
+    database: str
+    hosts: tuple[HostCount, ...]
+    jobs: tuple[JobCount, ...]
+    queued_since_at_ms: int
+    transfers: int
+    transfers_sealed: int
+    sum_micro: int

@@ -38,7 +38,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.REFUSED: "The market refused the request; the message says why.",
     Exit.NOT_ALLOWED: "The token is missing, expired or revoked, or the account may not do this.",
     Exit.NOT_FOUND: "No such job or account, or not yours.",
-    Exit.INSUFFICIENT_FUNDS: "The wallet holds less than the budget asked for.",
+    Exit.INSUFFICIENT_FUNDS: "The wallet holds less than the budget asked for, or your spending cap "
+    "(`usance budget`) leaves less.",
     Exit.UNREACHABLE: "The coordinator did not answer. A job that runs goes on.",
     Exit.NOT_CONFIRMED: "Nobody agreed to the price: answered no, or no terminal and no --yes.",
     Exit.BROKEN: "A check failed: an answer that can't be right, a bill that does not add up, or an audit "
@@ -80,7 +81,7 @@ def _exit_of_refusal(code: RefusalCode) -> Exit:
             return Exit.NOT_ALLOWED
         case RefusalCode.NOT_FOUND:
             return Exit.NOT_FOUND
-        case RefusalCode.INSUFFICIENT_FUNDS:
+        case RefusalCode.INSUFFICIENT_FUNDS | RefusalCode.SPENDING_CAP:
             return Exit.INSUFFICIENT_FUNDS
         case RefusalCode.UNAVAILABLE:
             return Exit.UNREACHABLE

@@ -8,7 +8,7 @@ import click
 
 from cli.commands.account import login, logout, wallet, whoami
 from cli.commands.admin import admin
-from cli.commands.books import costs, earnings, statement
+from cli.commands.books import budget, costs, earnings, price, statement
 from cli.commands.jobs import bill, cancel, extend, jobs, logs, show, wait, why
 from cli.commands.market import offers, quote
 from cli.commands.run import run
@@ -48,8 +48,10 @@ for _command in (
     wallet,
     statement,
     costs,
+    budget,
     hosts,
     earnings,
+    price,
     pause,
     resume,
     reclaim,

@@ -26,6 +26,7 @@ class RefusalCode(StrEnum):
     SUPERSEDED = "SUPERSEDED"
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
+    SPENDING_CAP = "SPENDING_CAP"
 
 
 class Isolation(StrEnum):
@@ -269,6 +270,8 @@ class Job:
     limits: tuple[LimitCount, ...]
     queue_place: int = 0
     cheapest_change: str = ""
+    # Only of a job that was just taken in: what its buyer should see now.
+    notices: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:

@@ -137,6 +137,14 @@ def parse_reliability(text: str) -> int:
     return ppm
 
 
+def parse_percent(text: str) -> int:
+    """A whole part of a hundred: "80%", "80"."""
+    digits = text.strip().removesuffix("%")
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 100):
+        raise ValueError(f"{text!r} is no percentage; write 1% to 100%, like 80%")
+    return int(digits)
+
+
 def parse_month(text: str) -> str:
     """A month of UTC; `cli.reports` knows when it was."""
     if text not in {"this", "last"} and not MONTH.fullmatch(text):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import assert_never
 
-from cli.books import AttemptEarning, CostsBy, EarningsBy, JobCost, Movement, Period, Statement, TokenFacts
+from cli.books import AttemptEarning, CostsBy, EarningsBy, JobCost, Movement, Period, Statement
 from cli.model import Cause
 from cli.parse import MONTH
 from cli.render import amount, duration, in_credits, safe, table
@@ -278,30 +278,3 @@ def _earning_cells(row: EarningRow, time: Callable[[int], str]) -> tuple[str, ..
         time(row.billed_ms),
         *map(amount, credits_),
     )
-
-
-# Tokens.
-
-
-def tokens_screen(tokens: Sequence[TokenFacts], now_ms: int) -> list[str]:
-    if not tokens:
-        return ["no tokens"]
-    rows = [
-        (
-            token.token_id,
-            safe(token.label) or _NOTHING,
-            moment(token.created_at_ms),
-            moment(token.expires_at_ms),
-            _token_state(token, now_ms),
-        )
-        for token in tokens
-    ]
-    return table(("TOKEN", "LABEL", "MADE", "GOOD UNTIL", "STATE"), rows)
-
-
-def _token_state(token: TokenFacts, now_ms: int) -> str:
-    if token.revoked_at_ms:
-        return f"revoked {moment(token.revoked_at_ms)}"
-    if token.expires_at_ms <= now_ms:
-        return "expired"
-    return "good, and the one you use" if token.current else "good"

@@ -23,6 +23,7 @@ from coordinator.api.gate import Gate
 from coordinator.api.host import EnrolmentServicer, HostServicer
 from coordinator.api.market import MarketServicer
 from coordinator.api.metrics import Metrics
+from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
 from coordinator.domain.turns import Lane, Served
@@ -296,6 +297,7 @@ def _register(
     market_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(edge), server)
     books_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(edge), server)
     books_pb2_grpc.add_BooksServiceServicer_to_server(BooksServicer(edge), server)
+    books_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(edge), server)
     host_pb2_grpc.add_EnrolmentServiceServicer_to_server(
         EnrolmentServicer(
             edge, lambda csr, name: who.issue_host(csr, name, edge.clock.wall_ms()), who.authority_pem

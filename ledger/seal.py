@@ -82,6 +82,11 @@ def seal(conn: Connection, now_ms: int, *, seals_max: int = 10) -> list[Seal]:
     return made
 
 
+def sealed_to(conn: Connection) -> int:
+    """The last transfer that a seal covers; 0 before the first."""
+    return conn.scalar(select(func.max(SEAL.c.last_seq))) or 0
+
+
 def hash_of(conn: Connection, unsealed: Seal) -> bytes:
     """The hash of a seal that still carries the hash of the one before."""
     digest = hashlib.sha256(unsealed.hash)

@@ -4,9 +4,22 @@ from collections.abc import AsyncIterator
 
 import grpc.aio
 
-from cli.books import AttemptEarning, JobCost, Movement, Period, Purse, Statement, TokenFacts
+from cli.books import (
+    AttemptEarning,
+    Health,
+    JobCost,
+    ModelPrice,
+    Movement,
+    OwnedHost,
+    Period,
+    Purse,
+    SpendingCap,
+    Statement,
+    TokenFacts,
+)
 from cli.client import convert_books as convert
 from cli.client.calls import Caller
+from cli.model import HostState
 from cli.people import Token
 from usance.v1 import books_pb2 as pb
 from usance.v1 import books_pb2_grpc
@@ -97,3 +110,53 @@ class Books:
             request.page_token = answer.next_page_token
             if not request.page_token:
                 return
+
+    async def get_cap(self) -> SpendingCap:
+        answer = await self._caller.call(self._stub.GetSpendingCap, pb.GetSpendingCapRequest())
+        return convert.cap_of(answer.cap)
+
+    async def set_cap(self, month_micro: int, alert_percent: int, request_id: str) -> SpendingCap:
+        """0 takes the cap away; 0 percent is the market's own idea of when to warn."""
+        request = pb.SetSpendingCapRequest(
+            request_id=request_id, month_micro=month_micro, alert_percent=alert_percent
+        )
+        answer = await self._caller.call(self._stub.SetSpendingCap, request)
+        return convert.cap_of(answer.cap)
+
+    async def list_prices(self) -> list[ModelPrice]:
+        answer = await self._caller.call(self._stub.ListPrices, pb.ListPricesRequest())
+        return list(map(convert.price_of, answer.prices))
+
+
+class Operations:
+    """What the operator does beside accounts and deposits."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+        self._stub = books_pb2_grpc.OperationsServiceStub(channel)
+        self._caller = caller
+
+    async def withdraw(
+        self, account_name: str, purse: Purse, amount_micro: int, reason: str, request_id: str
+    ) -> int:
+        """What the purse holds afterwards."""
+        request = pb.WithdrawRequest(
+            request_id=request_id,
+            account_name=account_name,
+            purse=convert.purse_to(purse),
+            amount_micro=amount_micro,
+            reason=reason,
+        )
+        return (await self._caller.call(self._stub.Withdraw, request)).balance_micro
+
+    async def list_hosts(self, state: HostState | None = None) -> list[OwnedHost]:
+        hosts: list[OwnedHost] = []
+        request = pb.ListAllHostsRequest(state=convert.host_state_to(state), page_size=PAGE_SIZE)
+        while True:
+            answer = await self._caller.call(self._stub.ListAllHosts, request)
+            hosts += map(convert.owned_host_of, answer.hosts)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return hosts
+
+    async def get_health(self) -> Health:
+        return convert.health_of(await self._caller.call(self._stub.GetHealth, pb.GetHealthRequest()))

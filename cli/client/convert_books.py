@@ -1,9 +1,22 @@
 """Messages of `books.proto` from and to the values of `cli.books`. No decisions."""
 
-from cli.books import AttemptEarning, JobCost, Movement, Purse, TokenFacts
+from cli.books import (
+    AttemptEarning,
+    Health,
+    HostCount,
+    JobCost,
+    JobCount,
+    ModelPrice,
+    Movement,
+    OwnedHost,
+    Purse,
+    SpendingCap,
+    TokenFacts,
+)
 from cli.client.convert import ATTEMPT_STATES, CAUSES, END_REASONS, JOB_STATES, choice
-from cli.model import AttemptState, Cause, EndReason, JobState
-from usance.v1 import books_pb2
+from cli.client.convert_people import HOST_STATES, host_of
+from cli.model import AttemptState, Cause, EndReason, HostState, JobState
+from usance.v1 import books_pb2, types_pb2
 
 
 def purse_to(purse: Purse) -> books_pb2.Purse.ValueType:
@@ -61,4 +74,55 @@ def earning_of(message: books_pb2.AttemptEarning) -> AttemptEarning:
         charged_micro=message.charged_micro,
         fee_micro=message.fee_micro,
         returned_micro=message.returned_micro,
+    )
+
+
+def cap_of(message: books_pb2.SpendingCap) -> SpendingCap:
+    return SpendingCap(
+        month_micro=message.month_micro,
+        alert_percent=message.alert_percent,
+        used_micro=message.used_micro,
+        month_began_at_ms=message.month_began_at_ms,
+        month_ends_at_ms=message.month_ends_at_ms,
+    )
+
+
+def price_of(message: books_pb2.ModelPrice) -> ModelPrice:
+    return ModelPrice(
+        gpu_model=message.gpu_model,
+        host_count=message.host_count,
+        gpu_count=message.gpu_count,
+        gpu_count_free=message.gpu_count_free,
+        gpu_hour_price_micro_min=message.gpu_hour_price_micro_min,
+        gpu_hour_price_micro_median=message.gpu_hour_price_micro_median,
+        gpu_hour_price_micro_max=message.gpu_hour_price_micro_max,
+        simulated=message.simulated,
+    )
+
+
+def host_state_to(state: HostState | None) -> types_pb2.HostState.ValueType:
+    return types_pb2.HostState.Value(f"HOST_STATE_{state or HostState.UNSPECIFIED}")
+
+
+def owned_host_of(message: books_pb2.OwnedHost) -> OwnedHost:
+    return OwnedHost(host=host_of(message.host), account_name=message.account_name)
+
+
+def health_of(message: books_pb2.GetHealthResponse) -> Health:
+    return Health(
+        started_at_ms=message.started_at_ms,
+        version=message.version,
+        database=message.database,
+        hosts=tuple(
+            HostCount(state=choice(HostState, HOST_STATES, each.state), count=each.count)
+            for each in message.hosts
+        ),
+        jobs=tuple(
+            JobCount(state=choice(JobState, JOB_STATES, each.state), count=each.count)
+            for each in message.jobs
+        ),
+        queued_since_at_ms=message.queued_since_at_ms,
+        transfers=message.transfers,
+        transfers_sealed=message.transfers_sealed,
+        sum_micro=message.sum_micro,
     )

@@ -5,7 +5,7 @@ from cli.model import HostState, Role
 from cli.people import Account, Host, TrialBalance, TrialBalanceLine
 from usance.v1 import market_pb2, types_pb2
 
-_HOST_STATES = numbers(HostState, "HOST_STATE_", dict(types_pb2.HostState.items()))
+HOST_STATES = numbers(HostState, "HOST_STATE_", dict(types_pb2.HostState.items()))
 _ROLES = numbers(Role, "ROLE_", dict(types_pb2.Role.items()))
 
 
@@ -28,7 +28,7 @@ def host_of(message: market_pb2.Host) -> Host:
     return Host(
         host_id=message.host_id,
         hostname=message.hostname,
-        state=choice(HostState, _HOST_STATES, message.state),
+        state=choice(HostState, HOST_STATES, message.state),
         reason=message.reason,
         since_at_ms=message.since_at_ms,
         offers=tuple(map(offer_of, message.offers)),

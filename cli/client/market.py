@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc.aio
 
 from cli import model, people
 from cli.client import convert, convert_people
-from cli.client.books import Books, Tokens
+from cli.client.books import Books, Operations, Tokens
 from cli.client.calls import Caller, Patience
 from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
@@ -40,6 +40,7 @@ class Market:
         self._caller = caller
         self.tokens = Tokens(channel, caller)
         self.books = Books(channel, caller)
+        self.operations = Operations(channel, caller)
 
     async def get_self(self) -> people.Account:
         answer = await self._caller.call(self._account.GetSelf, pb.GetSelfRequest())
@@ -77,7 +78,7 @@ class Market:
     async def submit_job(self, spec: model.JobSpec, request_id: str) -> model.Job:
         request = pb.SubmitJobRequest(request_id=request_id, spec=convert.spec_to(spec))
         answer = await self._caller.call(self._buyer.SubmitJob, request)
-        return convert.job_of(answer.job)
+        return replace(convert.job_of(answer.job), notices=tuple(answer.notices))
 
     async def get_job(self, job_id: str) -> model.Job:
         answer = await self._caller.call(self._buyer.GetJob, pb.GetJobRequest(job_id=job_id))

@@ -8,7 +8,7 @@ from cli.commands.asked import TEXT
 from cli.commands.tokens import revoke_token, show_tokens
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
-from cli.model import Role
+from cli.model import HostState, Role
 from cli.people import Account
 from cli.session import Session, market_command
 
@@ -113,6 +113,54 @@ def deposit(session: Session, name: str, amount: int, reason: str) -> None:
     request_id = str(new_uuid())
     after = session.ask(lambda market: market.deposit(name, amount, reason, request_id))
     session.answer(lambda: [f"{name} now has {in_credits(after)}"], wallet_micro=after)
+
+
+@admin.command()
+@click.argument("name")
+@click.argument("amount", type=CREDITS)
+@click.option("--reason", type=TEXT, required=True, help="For the books: how it was paid out.")
+@click.option("--wallet", "from_wallet", is_flag=True, help="From the wallet, not from the earnings.")
+@market_command
+def withdraw(session: Session, name: str, amount: int, reason: str, from_wallet: bool) -> None:
+    """Take credits that were paid out to the world from an account's earnings, or from its wallet."""
+    from cli.books import Purse
+    from cli.render import in_credits
+    from runtime.ids import new_uuid
+
+    request_id, purse = str(new_uuid()), Purse.WALLET if from_wallet else Purse.EARNINGS
+    after = session.ask(lambda market: market.operations.withdraw(name, purse, amount, reason, request_id))
+    where = "wallet" if from_wallet else "earnings"
+    session.answer(lambda: [f"{name} has {in_credits(after)} left in its {where}"], balance_micro=after)
+
+
+@admin.command()
+@click.option(
+    "--state",
+    type=click.Choice([state.lower() for state in HostState if state is not HostState.UNSPECIFIED]),
+    default=None,
+    help="Only hosts in this state.",
+)
+@market_command
+def hosts(session: Session, state: str | None) -> None:
+    """Show all hosts of the market and whose they are."""
+    from cli.overviews import all_hosts_screen
+
+    wanted = HostState(state.upper()) if state else None
+    found = session.ask(lambda market: market.operations.list_hosts(wanted))
+    session.answer(lambda: all_hosts_screen(found), hosts=found)
+
+
+@admin.command()
+@market_command
+def health(session: Session) -> None:
+    """Show how the market is doing: hosts, jobs, the queue, the ledger."""
+    from cli.overviews import health_screen
+    from runtime.clock import SystemClock
+
+    found = session.ask(lambda market: market.operations.get_health())
+    session.answer(lambda: health_screen(found, SystemClock().wall_ms()), health=found)
+    if found.sum_micro != 0:
+        sys.exit(Exit.BROKEN)
 
 
 @admin.command("trial-balance")

@@ -39,6 +39,8 @@ def run(session: Session, spec: JobSpec, yes: bool, detach: bool, dry_run: bool,
         _confirm(session, spec)
     if detach:
         job = _submit(session, spec)
+        for notice in job.notices:
+            session.note(notice)
         session.answer(lambda: [job.job_id], job=job)
         return
     sys.exit(_stay(session, spec, verbose=verbose))
@@ -106,6 +108,8 @@ def _tell_submitted(session: Session, job: Job) -> None:
     from cli.screens import why_lines
 
     session.note(f"{job.job_id} submitted")
+    for notice in job.notices:
+        session.note(notice)
     for line in why_lines(job.limits, job.cheapest_change):
         session.note(line)
 

@@ -50,7 +50,7 @@ def revoke(session: Session, token_id: str) -> None:
 
 
 def show_tokens(session: Session, account_name: str, *, also_bad: bool) -> None:
-    from cli.reports import tokens_screen
+    from cli.overviews import tokens_screen
     from runtime.clock import SystemClock
 
     found = session.ask(lambda market: market.tokens.list_all(account_name=account_name, also_bad=also_bad))

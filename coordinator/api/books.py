@@ -9,19 +9,19 @@ from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller, token_of
 from coordinator.api.pages import fill
 from coordinator.api.people import LIFETIME_MS_MAX, LIFETIME_MS_MIN
+from coordinator.domain.account import Account
+from coordinator.domain.cap import ALERT_PERCENT_DEFAULT, SpendingCap, month_of
+from coordinator.domain.job import BUDGET_MICRO_MAX
+from coordinator.domain.prices import model_prices
 from coordinator.domain.refusal import invalid
-from coordinator.services import books, tokens
+from coordinator.services import books, caps, tokens
 from coordinator.services.books import Purse
 from usance.v1 import books_pb2 as b
 from usance.v1 import books_pb2_grpc
 
 LABEL_BYTES_MAX = 64
+PRICES_MAX = 500
 _TOKEN_PAGE = re.compile(r"([0-9]{1,15})\.(tok_[0-9a-f]{16})", re.ASCII)
-_PURSES: dict[int, Purse] = {
-    b.PURSE_UNSPECIFIED: Purse.WALLET,
-    b.PURSE_WALLET: Purse.WALLET,
-    b.PURSE_EARNINGS: Purse.EARNINGS,
-}
 
 
 class TokenServicer(books_pb2_grpc.TokenServiceServicer):
@@ -70,9 +70,7 @@ class BooksServicer(books_pb2_grpc.BooksServiceServicer):
 
     async def GetStatement(self, request: b.GetStatementRequest, context: Context) -> b.GetStatementResponse:
         account, size = caller(), validate.page_size(request.page_size)
-        purse = _PURSES.get(request.purse)
-        if purse is None:
-            raise invalid("purse", "PURSE_WALLET or PURSE_EARNINGS")
+        purse = purse_from(request.purse, Purse.WALLET)
         period, after = (
             validate.period(request.since_ms, request.until_ms),
             validate.after(request.page_token),
@@ -97,6 +95,45 @@ class BooksServicer(books_pb2_grpc.BooksServiceServicer):
         attempts = fill(map(render.earning_to, found[:size]))
         more = attempts[-1].attempt_id if len(found) > len(attempts) else ""
         return b.ListEarningsResponse(attempts=attempts, next_page_token=more)
+
+    async def GetSpendingCap(
+        self, request: b.GetSpendingCapRequest, context: Context
+    ) -> b.GetSpendingCapResponse:
+        account = caller()
+        cap = await self._edge.read(lambda tx: tx.caps([account.id]).get(account.id))
+        return b.GetSpendingCapResponse(cap=await self._standing(account, cap))
+
+    async def SetSpendingCap(
+        self, request: b.SetSpendingCapRequest, context: Context
+    ) -> b.SetSpendingCapResponse:
+        account, request_id = caller(), validate.request_id(request.request_id)
+        month_micro = validate.whole("month_micro", request.month_micro, 0, BUDGET_MICRO_MAX)
+        percent = validate.whole("alert_percent", request.alert_percent, 0, 100) or ALERT_PERCENT_DEFAULT
+        wanted = SpendingCap(month_micro=month_micro, alert_percent=percent) if month_micro else None
+        now_ms = self._edge.clock.wall_ms()
+        cap = await self._edge.write(lambda tx: caps.set_cap(tx, account, request_id, wanted, now_ms))
+        return b.SetSpendingCapResponse(cap=await self._standing(account, cap))
+
+    async def _standing(self, account: Account, cap: SpendingCap | None) -> b.SpendingCap:
+        month = month_of(self._edge.clock.wall_ms())
+        used = await self._edge.read(lambda tx: caps.used_micro(tx, account.id, month))
+        return render.cap_to(cap, used, month)
+
+    async def ListPrices(self, request: b.ListPricesRequest, context: Context) -> b.ListPricesResponse:
+        prices = await self._edge.read(lambda tx: model_prices(tx.rooms()))
+        return b.ListPricesResponse(prices=map(render.price_to, prices[:PRICES_MAX]))
+
+
+def purse_from(value: int, default: Purse) -> Purse:
+    match value:
+        case b.PURSE_UNSPECIFIED:
+            return default
+        case b.PURSE_WALLET:
+            return Purse.WALLET
+        case b.PURSE_EARNINGS:
+            return Purse.EARNINGS
+        case _:
+            raise invalid("purse", "PURSE_WALLET or PURSE_EARNINGS")
 
 
 def _before(page_token: str) -> tuple[int, str] | None:

@@ -1,11 +1,16 @@
 """Domain values to messages of `books.proto`. (The way in is `validate`.)"""
 
-from coordinator.api.convert_market import attempt_state_to, cause_to, end_reason_to, job_state_to
+from coordinator.api.convert_market import attempt_state_to, cause_to, end_reason_to, host_to, job_state_to
 from coordinator.domain.account import Token
+from coordinator.domain.cap import Month, SpendingCap
+from coordinator.domain.host import HostRoom
+from coordinator.domain.prices import ModelPrice
 from coordinator.services.books import AttemptEarning, JobCost
+from coordinator.services.operations import Health
 from coordinator.services.tokens import is_token
 from ledger.entries import Statement
 from usance.v1 import books_pb2 as b
+from usance.v1 import types_pb2 as t
 
 
 def token_to(token: Token, used: str) -> b.Token:
@@ -69,4 +74,50 @@ def earning_to(earning: AttemptEarning) -> b.AttemptEarning:
         charged_micro=earning.charge.charge_micro,
         fee_micro=earning.charge.fee_micro,
         returned_micro=earning.returned_micro,
+    )
+
+
+def cap_to(cap: SpendingCap | None, used_micro: int, month: Month) -> b.SpendingCap:
+    return b.SpendingCap(
+        month_micro=cap.month_micro if cap else 0,
+        alert_percent=cap.alert_percent if cap else 0,
+        used_micro=used_micro,
+        month_began_at_ms=month.began_ms,
+        month_ends_at_ms=month.ends_ms,
+    )
+
+
+def price_to(price: ModelPrice) -> b.ModelPrice:
+    return b.ModelPrice(
+        gpu_model=price.gpu_model,
+        host_count=price.host_count,
+        gpu_count=price.gpu_count,
+        gpu_count_free=price.gpu_count_free,
+        gpu_hour_price_micro_min=price.price_micro_min,
+        gpu_hour_price_micro_median=price.price_micro_median,
+        gpu_hour_price_micro_max=price.price_micro_max,
+        simulated=price.simulated,
+    )
+
+
+def owned_host_to(room: HostRoom, now_ms: int) -> b.OwnedHost:
+    return b.OwnedHost(host=host_to(room.host, room, now_ms), account_name=room.host.account_name)
+
+
+def health_to(health: Health, started_ms: int, version: str) -> b.GetHealthResponse:
+    return b.GetHealthResponse(
+        started_at_ms=started_ms,
+        version=version,
+        database=health.database,
+        hosts=[
+            b.HostCount(state=t.HostState.Value(f"HOST_STATE_{state.name}"), count=count)
+            for state, count in sorted(health.hosts.items())
+        ],
+        jobs=[
+            b.JobCount(state=job_state_to(state), count=count) for state, count in sorted(health.jobs.items())
+        ],
+        queued_since_at_ms=health.queued_since_ms,
+        transfers=health.transfers,
+        transfers_sealed=health.transfers_sealed,
+        sum_micro=health.sum_micro,
     )

@@ -78,7 +78,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         view = await self._edge.gather(submits, order)
         if isinstance(view, Refusal):
             raise view
-        return m.SubmitJobResponse(job=render.job_to(view))
+        return m.SubmitJobResponse(job=render.job_to(view), notices=view.notices)
 
     async def GetJob(self, request: m.GetJobRequest, context: Context) -> m.GetJobResponse:  # noqa: N802, ARG002
         buyer = caller()

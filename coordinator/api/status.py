@@ -23,6 +23,7 @@ STATUS: dict[RefusalCode, grpc.StatusCode] = {
     RefusalCode.SUPERSEDED: grpc.StatusCode.ABORTED,
     RefusalCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     RefusalCode.INTERNAL: grpc.StatusCode.INTERNAL,
+    RefusalCode.SPENDING_CAP: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

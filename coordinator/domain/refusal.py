@@ -2,7 +2,7 @@
 
     Refusal
         InvalidField, Unauthenticated, Forbidden, NotFound, RequestIdReused, InsufficientFunds,
-        JobEnded, EnrolmentRefused, NameTaken, Superseded
+        JobEnded, EnrolmentRefused, NameTaken, Superseded, SpendingCap
 
 `api/status.py` gives each code its gRPC status, in one total table.
 """
@@ -25,6 +25,7 @@ class RefusalCode(StrEnum):
     SUPERSEDED = "SUPERSEDED"
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
+    SPENDING_CAP = "SPENDING_CAP"
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error

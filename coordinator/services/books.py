@@ -54,7 +54,7 @@ class AttemptEarning:
 def statement(
     tx: Transaction, account: Account, purse: Purse, period: Period, after_seq: int, limit: int
 ) -> Statement:
-    code = _code(purse, account)
+    code = code_of(purse, account)
     return tx.statement(code, after_seq, limit, period.since_ms, period.until_ms)
 
 
@@ -95,7 +95,7 @@ def earnings(
     ]
 
 
-def _code(purse: Purse, account: Account) -> str:
+def code_of(purse: Purse, account: Account) -> str:
     match purse:
         case Purse.WALLET:
             return chart.wallet(account.id)

@@ -29,6 +29,7 @@ from coordinator.domain.states import (
 )
 from coordinator.domain.turns import queue_places
 from coordinator.services.attempts import LostRaceError, ask_stop, finish_job
+from coordinator.services.caps import check_more
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 from ledger.entries import Status, hold
@@ -47,6 +48,8 @@ class JobView:
     limits: Sequence[LimitCount] = ()
     cheapest_change: str = ""
     queue_place: int = 0
+    # For people, what the buyer should see now; only of a job that was just taken in.
+    notices: Sequence[str] = ()
 
 
 def owned_job(tx: Transaction, buyer: Account, job_id: str) -> Job:
@@ -152,6 +155,7 @@ def extend(
         if run_ms_more:
             _check_terms(tx, live, job.spec.run_ms_max, run_ms_more, now_ms)
         if budget_micro_more:
+            check_more(tx, buyer.id, job.submitted_ms, budget_micro_more, "budget_micro_more")
             transfer_id = derived_uuid("extend", buyer.id, request_id)
             _hold(tx, buyer, job_id, transfer_id, budget_micro_more, "budget_micro_more", now_ms)
         after = replace(job, spec=spec)

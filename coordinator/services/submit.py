@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.domain.account import Account
+from coordinator.domain.cap import Month, month_of
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Job, JobSpec
 from coordinator.domain.refusal import Refusal
 from coordinator.domain.states import Cause, JobState
+from coordinator.services.caps import notice, over, used_micro
 from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.jobs import JobView, owned_job, too_little
 from coordinator.services.requests import fingerprint, reused
@@ -35,7 +37,8 @@ def submits(tx: Transaction, given: Sequence[Order]) -> list[JobView | Refusal]:
     thread, would hold up everybody.
     """
     known = dict(tx.recall_all(list({order.key for order in given})))
-    wallets = dict(tx.wallets(sorted({order.buyer.id for order in given})))
+    buyers = sorted({order.buyer.id for order in given})
+    wallets, caps = dict(tx.wallets(buyers)), _Caps(tx, buyers)
     made: dict[str, Job] = {}
     answers: list[JobView | Refusal] = []
     fresh: list[tuple[Order, bytes, Job]] = []
@@ -48,15 +51,50 @@ def submits(tx: Transaction, given: Sequence[Order]) -> list[JobView | Refusal]:
         if wallets[order.buyer.id] < order.spec.budget_micro:
             answers.append(too_little(wallets[order.buyer.id], "spec.budget_micro"))
             continue
+        refused = caps.refuses(order)
+        if refused is not None:
+            answers.append(refused)
+            continue
         job = _job(order)
         wallets[order.buyer.id] -= order.spec.budget_micro
         known[order.key] = content, job.id
         made[job.id] = job
         fresh.append((order, content, job))
-        answers.append(JobView(job=job, attempts=()))
+        answers.append(JobView(job=job, attempts=(), notices=caps.count(order)))
     if fresh:
         _take_in(tx, fresh)
     return answers
+
+
+class _Caps:
+    """The spending caps of these buyers, and what they have used, with what is being taken in."""
+
+    def __init__(self, tx: Transaction, buyers: Sequence[str]) -> None:
+        self._tx = tx
+        self._caps = tx.caps(buyers)
+        # By buyer and month.
+        self._used: dict[tuple[str, Month], int] = {}
+
+    def refuses(self, order: Order) -> Refusal | None:
+        cap = self._caps.get(order.buyer.id)
+        if cap is None:
+            return None
+        month = month_of(order.now_ms)
+        key = order.buyer.id, month
+        if key not in self._used:
+            self._used[key] = used_micro(self._tx, *key)
+        if self._used[key] + order.spec.budget_micro <= cap.month_micro:
+            return None
+        return over(cap, self._used[key], month, "spec.budget_micro")
+
+    def count(self, order: Order) -> Sequence[str]:
+        """One that was not refused; what its buyer is to be told."""
+        cap = self._caps.get(order.buyer.id)
+        if cap is None:
+            return ()
+        key = order.buyer.id, month_of(order.now_ms)
+        self._used[key] += order.spec.budget_micro
+        return (notice(cap, self._used[key], key[1]),) if cap.warns(self._used[key]) else ()
 
 
 def _again(

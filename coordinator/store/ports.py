@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.domain.account import Account, Balances, Token
+from coordinator.domain.cap import SpendingCap
 from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
@@ -310,6 +311,17 @@ class Tokens(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """Of the store: how much of what there is. Jobs are those that have not ended."""
+
+    database: str
+    jobs: Mapping[JobState, int]
+    queued_since_ms: int
+    transfers: int
+    transfers_sealed: int
+
+
 class Books(Protocol):
     """What was paid and earned, read page by page. From `since_ms` on and before `until_ms`."""
 
@@ -320,6 +332,18 @@ class Books(Protocol):
     ) -> Sequence[Job]:
         """Newest first."""
         ...
+
+    def caps(self, account_ids: Sequence[str]) -> Mapping[str, SpendingCap]:
+        """Of those who have set one."""
+        ...
+
+    def save_cap(self, account_id: str, cap: SpendingCap | None) -> None: ...
+
+    def spent(self, account_ids: Sequence[str], since_ms: int, until_ms: int) -> Mapping[str, int]:
+        """What the jobs taken in then have cost, or may still cost where they have not ended."""
+        ...
+
+    def vitals(self) -> Vitals: ...
 
     def attempts_sold(
         self, seller_account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int

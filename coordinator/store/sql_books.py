@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, ColumnElement, cast, select
+from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, delete, func, insert, select
 
+from coordinator.domain.cap import SpendingCap
 from coordinator.domain.job import Attempt, Job
+from coordinator.domain.states import JobState
 from coordinator.store.codec import attempt_from_row, job_from_row
+from coordinator.store.ports import Vitals
+from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
-from coordinator.store.tables import account, attempt, job
+from coordinator.store.tables import account, attempt, credit, job, spending_cap
 from ledger import book
 from ledger.entries import Statement
+from ledger.seal import sealed_to
 from runtime.ids import first_id
 
 # Ids bear the time at which they were made, which is not to the millisecond what was written beside them.
@@ -65,6 +70,57 @@ class SqlBooks(SqlPart):
         if before_id:
             query = query.where(attempt.c.id < before_id)
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def caps(self, account_ids: Sequence[str]) -> dict[str, SpendingCap]:
+        query = select(spending_cap).where(spending_cap.c.account_id.in_(account_ids))
+        return {
+            row.account_id: SpendingCap(month_micro=row.month_micro, alert_percent=row.alert_percent)
+            for row in self.beside.execute(query)
+        }
+
+    def save_cap(self, account_id: str, cap: SpendingCap | None) -> None:
+        self.connection.execute(delete(spending_cap).where(spending_cap.c.account_id == account_id))
+        if cap is not None:
+            self.connection.execute(insert(spending_cap).values(account_id=account_id, **vars(cap)))
+
+    def spent(self, account_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, int]:
+        taken_in = and_(
+            job.c.account_id.in_(account_ids),
+            *_made(job.c.id, "job", since_ms, until_ms),
+            job.c.submitted_ms >= since_ms,
+            job.c.submitted_ms < until_ms,
+        )
+        counts = case((job.c.state.in_(LIVE_JOBS), job.c.budget_micro), else_=job.c.charged_micro)
+        costs = (
+            select(job.c.account_id, func.sum(counts).label("micro"))
+            .where(taken_in)
+            .group_by(job.c.account_id)
+        )
+        back = (
+            select(job.c.account_id, func.sum(credit.c.earning_micro + credit.c.fee_micro).label("micro"))
+            .join(attempt, attempt.c.job_id == job.c.id)
+            .join(credit, credit.c.attempt_id == attempt.c.id)
+            .where(taken_in, job.c.state.not_in(LIVE_JOBS))
+            .group_by(job.c.account_id)
+        )
+        spent = {row.account_id: int(row.micro) for row in self.connection.execute(costs)}
+        for row in self.connection.execute(back):
+            spent[row.account_id] -= int(row.micro)
+        return spent
+
+    def vitals(self) -> Vitals:
+        live = job.c.state.in_(LIVE_JOBS)
+        counts = self.connection.execute(
+            select(job.c.state, func.count().label("jobs")).where(live).group_by(job.c.state)
+        )
+        queued = select(func.min(job.c.queued_ms)).where(job.c.state == str(JobState.QUEUED))
+        return Vitals(
+            database=self.connection.dialect.name,
+            jobs={JobState(row.state): row.jobs for row in counts},
+            queued_since_ms=self.connection.execute(queued).scalar() or 0,
+            transfers=book.transfer_count(self.connection),
+            transfers_sealed=sealed_to(self.connection),
+        )
 
 
 def _made(

@@ -125,3 +125,60 @@ class FakeBooks(books_pb2_grpc.BooksServiceServicer):
         first = int(request.page_token or 0)
         more = str(first + 1) if first + 1 < len(EARNINGS) else ""
         return pb.ListEarningsResponse(attempts=EARNINGS[first : first + 1], next_page_token=more)
+
+    def GetSpendingCap(self, request, context):
+        self._market.enter("GetSpendingCap", request, context)
+        return pb.GetSpendingCapResponse(cap=self._market.cap)
+
+    def SetSpendingCap(self, request, context):
+        uuid.UUID(request.request_id)
+        self._market.enter("SetSpendingCap", request, context)
+        self._market.cap.month_micro = request.month_micro
+        self._market.cap.alert_percent = request.alert_percent or 80
+        return pb.SetSpendingCapResponse(cap=self._market.cap)
+
+    def ListPrices(self, request, context):
+        self._market.enter("ListPrices", request, context)
+        return pb.ListPricesResponse(
+            prices=[
+                pb.ModelPrice(
+                    gpu_model=model,
+                    host_count=2,
+                    gpu_count=5,
+                    gpu_count_free=3,
+                    gpu_hour_price_micro_min=400_000,
+                    gpu_hour_price_micro_median=500_000,
+                    gpu_hour_price_micro_max=900_000,
+                )
+                for model in ("A100", "RTX 4090")
+            ]
+        )
+
+
+class FakeOperations(books_pb2_grpc.OperationsServiceServicer):
+    def __init__(self, market: "FakeMarket") -> None:
+        self._market = market
+
+    def Withdraw(self, request, context):
+        uuid.UUID(request.request_id)
+        self._market.enter("Withdraw", request, context)
+        return pb.WithdrawResponse(balance_micro=250_000)
+
+    def ListAllHosts(self, request, context):
+        self._market.enter("ListAllHosts", request, context)
+        host = pb.OwnedHost(host=self._market.host(), account_name="sam")
+        return pb.ListAllHostsResponse(hosts=[host], next_page_token="" if request.page_token else "more")
+
+    def GetHealth(self, request, context):
+        self._market.enter("GetHealth", request, context)
+        return pb.GetHealthResponse(
+            started_at_ms=NOV_2026_MS,
+            version="0.1.0",
+            database="sqlite",
+            hosts=[pb.HostCount(state=types_pb2.HOST_STATE_ONLINE, count=3)],
+            jobs=[pb.JobCount(state=types_pb2.JOB_STATE_QUEUED, count=2)],
+            queued_since_at_ms=NOV_2026_MS,
+            transfers=9,
+            transfers_sealed=7,
+            sum_micro=self._market.sum_micro,
+        )

@@ -18,9 +18,9 @@ from grpc_status import rpc_status
 
 from runtime.channel import SERVER_NAME
 from tests.support.certificates import make_certificates
-from tests.support.fake_books import FakeBooks, FakeTokens
+from tests.support.fake_books import FakeBooks, FakeOperations, FakeTokens
 from tests.support.fake_job import FEE_PPM, HOST_ID, HOUR_PRICE_MICRO, FakeJob, Script
-from usance.v1 import books_pb2_grpc, market_pb2_grpc, types_pb2
+from usance.v1 import books_pb2, books_pb2_grpc, market_pb2_grpc, types_pb2
 from usance.v1 import market_pb2 as pb
 
 TOKEN = "usat_good"
@@ -52,6 +52,9 @@ class FakeMarket:
             )
         ]
         self.host_state = types_pb2.HOST_STATE_ONLINE
+        self.cap = books_pb2.SpendingCap(used_micro=41_000_000)
+        self.notices: list[str] = []
+        self.sum_micro = 0
         self.changed = threading.Condition()
         certificates = make_certificates(SERVER_NAME)
         self.ca = folder / "ca.pem"
@@ -63,6 +66,7 @@ class FakeMarket:
         market_pb2_grpc.add_AdminServiceServicer_to_server(_Admin(self), self._server)
         books_pb2_grpc.add_TokenServiceServicer_to_server(FakeTokens(self), self._server)
         books_pb2_grpc.add_BooksServiceServicer_to_server(FakeBooks(self), self._server)
+        books_pb2_grpc.add_OperationsServiceServicer_to_server(FakeOperations(self), self._server)
         credentials = grpc.ssl_server_credentials([(certificates.key_pem, certificates.certificate_pem)])
         port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self.target = f"127.0.0.1:{port}"
@@ -183,7 +187,7 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
             self._market.jobs.append(known)
         # After the job is taken in: a caller whose line is cut here must not make a second one.
         self._market.enter("SubmitJob", request, context)
-        return pb.SubmitJobResponse(job=known.message())
+        return pb.SubmitJobResponse(job=known.message(), notices=self._market.notices)
 
     def GetJob(self, request, context):
         self._market.enter("GetJob", request, context)

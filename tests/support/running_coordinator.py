@@ -84,6 +84,7 @@ class Person:
         self.admin: Any = market_pb2_grpc.AdminServiceStub(channel)
         self.tokens: Any = books_pb2_grpc.TokenServiceStub(channel)
         self.books: Any = books_pb2_grpc.BooksServiceStub(channel)
+        self.operations: Any = books_pb2_grpc.OperationsServiceStub(channel)
 
     async def ask(self, rpc: Any, request: Any) -> Any:
         return await rpc(request, metadata=self.metadata, timeout=WAIT_S, wait_for_ready=self.waits)

@@ -14,6 +14,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from usance.v1 import market_pb2 as _market_pb2
 from usance.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -655,3 +656,500 @@ class AttemptEarning(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptEarning: _TypeAlias = AttemptEarning  # noqa: Y015
+
+@_typing.final
+class GetSpendingCapRequest(_message.Message):
+    """Empty: the token says who asks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendingCapRequest: _TypeAlias = GetSpendingCapRequest  # noqa: Y015
+
+@_typing.final
+class GetSpendingCapResponse(_message.Message):
+    """How the caller stands. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cap(self) -> Global___SpendingCap:
+        """As it stands now; always there."""
+
+    def __init__(
+        self,
+        *,
+        cap: Global___SpendingCap | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendingCapResponse: _TypeAlias = GetSpendingCapResponse  # noqa: Y015
+
+@_typing.final
+class SpendingCap(_message.Message):
+    """A limit that a buyer sets itself. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTH_MICRO_FIELD_NUMBER: _builtins.int
+    ALERT_PERCENT_FIELD_NUMBER: _builtins.int
+    USED_MICRO_FIELD_NUMBER: _builtins.int
+    MONTH_BEGAN_AT_MS_FIELD_NUMBER: _builtins.int
+    MONTH_ENDS_AT_MS_FIELD_NUMBER: _builtins.int
+    month_micro: _builtins.int
+    """The most for the jobs of one month, 0 to 9,007,199,254,740,991; 0 for no limit."""
+    alert_percent: _builtins.int
+    """From what part of it on a submit is answered with a notice, in percent, 1 to 100; 0 without a limit."""
+    used_micro: _builtins.int
+    """What the jobs taken in this month have cost, or may still cost where they have not ended, >= 0."""
+    month_began_at_ms: _builtins.int
+    """When the month began: what was taken in from then on counts."""
+    month_ends_at_ms: _builtins.int
+    """When the next one begins, and counting with it."""
+    def __init__(
+        self,
+        *,
+        month_micro: _builtins.int = ...,
+        alert_percent: _builtins.int = ...,
+        used_micro: _builtins.int = ...,
+        month_began_at_ms: _builtins.int = ...,
+        month_ends_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_percent", b"alert_percent", "month_began_at_ms", b"month_began_at_ms", "month_ends_at_ms", b"month_ends_at_ms", "month_micro", b"month_micro", "used_micro", b"used_micro"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendingCap: _TypeAlias = SpendingCap  # noqa: Y015
+
+@_typing.final
+class SetSpendingCapRequest(_message.Message):
+    """The limit wanted. Set by the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MONTH_MICRO_FIELD_NUMBER: _builtins.int
+    ALERT_PERCENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
+    month_micro: _builtins.int
+    """The most for the jobs of one month, 0 to 9,007,199,254,740,991; 0 for no limit."""
+    alert_percent: _builtins.int
+    """From what part of it on a submit is answered with a notice, in percent, 0 to 100; 0 means 80."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        month_micro: _builtins.int = ...,
+        alert_percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_percent", b"alert_percent", "month_micro", b"month_micro", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSpendingCapRequest: _TypeAlias = SetSpendingCapRequest  # noqa: Y015
+
+@_typing.final
+class SetSpendingCapResponse(_message.Message):
+    """The limit set. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cap(self) -> Global___SpendingCap:
+        """As it stands now; always there."""
+
+    def __init__(
+        self,
+        *,
+        cap: Global___SpendingCap | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSpendingCapResponse: _TypeAlias = SetSpendingCapResponse  # noqa: Y015
+
+@_typing.final
+class ListPricesRequest(_message.Message):
+    """Empty: there is nothing to choose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPricesRequest: _TypeAlias = ListPricesRequest  # noqa: Y015
+
+@_typing.final
+class ListPricesResponse(_message.Message):
+    """Every model that is offered. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPrice]:
+        """By model, at most 500."""
+
+    def __init__(
+        self,
+        *,
+        prices: _abc.Iterable[Global___ModelPrice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPricesResponse: _TypeAlias = ListPricesResponse  # noqa: Y015
+
+@_typing.final
+class ModelPrice(_message.Message):
+    """What one GPU model is offered for, over all hosts that are heard and not held back. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GPU_MODEL_FIELD_NUMBER: _builtins.int
+    HOST_COUNT_FIELD_NUMBER: _builtins.int
+    GPU_COUNT_FIELD_NUMBER: _builtins.int
+    GPU_COUNT_FREE_FIELD_NUMBER: _builtins.int
+    GPU_HOUR_PRICE_MICRO_MIN_FIELD_NUMBER: _builtins.int
+    GPU_HOUR_PRICE_MICRO_MEDIAN_FIELD_NUMBER: _builtins.int
+    GPU_HOUR_PRICE_MICRO_MAX_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    gpu_model: _builtins.str
+    """As in Gpu.model."""
+    host_count: _builtins.int
+    """How many hosts offer it, >= 1."""
+    gpu_count: _builtins.int
+    """How many GPUs of it they have, >= 1."""
+    gpu_count_free: _builtins.int
+    """How many of these no job has, >= 0."""
+    gpu_hour_price_micro_min: _builtins.int
+    """The lowest price of one GPU for one hour, >= 1."""
+    gpu_hour_price_micro_median: _builtins.int
+    """The price that no more than half of the GPUs are below and no more than half above, >= 1."""
+    gpu_hour_price_micro_max: _builtins.int
+    """The highest, >= 1."""
+    simulated: _builtins.bool
+    """Among them are GPUs that agents pretend."""
+    def __init__(
+        self,
+        *,
+        gpu_model: _builtins.str = ...,
+        host_count: _builtins.int = ...,
+        gpu_count: _builtins.int = ...,
+        gpu_count_free: _builtins.int = ...,
+        gpu_hour_price_micro_min: _builtins.int = ...,
+        gpu_hour_price_micro_median: _builtins.int = ...,
+        gpu_hour_price_micro_max: _builtins.int = ...,
+        simulated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_count", b"gpu_count", "gpu_count_free", b"gpu_count_free", "gpu_hour_price_micro_max", b"gpu_hour_price_micro_max", "gpu_hour_price_micro_median", b"gpu_hour_price_micro_median", "gpu_hour_price_micro_min", b"gpu_hour_price_micro_min", "gpu_model", b"gpu_model", "host_count", b"host_count", "simulated", b"simulated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPrice: _TypeAlias = ModelPrice  # noqa: Y015
+
+@_typing.final
+class WithdrawRequest(_message.Message):
+    """Credits that went out. Set by the operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    PURSE_FIELD_NUMBER: _builtins.int
+    AMOUNT_MICRO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
+    account_name: _builtins.str
+    """Whose they were, as in Account.name."""
+    purse: Global___Purse.ValueType
+    """Where they are taken from; UNSPECIFIED means EARNINGS."""
+    amount_micro: _builtins.int
+    """How much, 1 to 9,007,199,254,740,991."""
+    reason: _builtins.str
+    """For the books, 1 to 256 bytes."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        purse: Global___Purse.ValueType = ...,
+        amount_micro: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "amount_micro", b"amount_micro", "purse", b"purse", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawRequest: _TypeAlias = WithdrawRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawResponse(_message.Message):
+    """What came of it. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_MICRO_FIELD_NUMBER: _builtins.int
+    balance_micro: _builtins.int
+    """What the purse holds now, >= 0."""
+    def __init__(
+        self,
+        *,
+        balance_micro: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_micro", b"balance_micro"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawResponse: _TypeAlias = WithdrawResponse  # noqa: Y015
+
+@_typing.final
+class ListAllHostsRequest(_message.Message):
+    """Which hosts to list. Set by the operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.HostState.ValueType
+    """Only hosts in this state; UNSPECIFIED for all."""
+    page_size: _builtins.int
+    """Most hosts in the answer, 0 to 500; 0 means 100."""
+    page_token: _builtins.str
+    """Where to go on: next_page_token of the answer before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.HostState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAllHostsRequest: _TypeAlias = ListAllHostsRequest  # noqa: Y015
+
+@_typing.final
+class ListAllHostsResponse(_message.Message):
+    """A page of hosts. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page, at most 64 bytes; empty on the last page."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedHost]:
+        """At most page_size."""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[Global___OwnedHost] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAllHostsResponse: _TypeAlias = ListAllHostsResponse  # noqa: Y015
+
+@_typing.final
+class OwnedHost(_message.Message):
+    """A host and whose it is. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """Its seller's, as in Account.name."""
+    @_builtins.property
+    def host(self) -> _market_pb2.Host:
+        """As its seller sees it; always there."""
+
+    def __init__(
+        self,
+        *,
+        host: _market_pb2.Host | None = ...,
+        account_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnedHost: _TypeAlias = OwnedHost  # noqa: Y015
+
+@_typing.final
+class GetHealthRequest(_message.Message):
+    """Empty: there is nothing to choose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHealthRequest: _TypeAlias = GetHealthRequest  # noqa: Y015
+
+@_typing.final
+class GetHealthResponse(_message.Message):
+    """How the market is doing. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_AT_MS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    QUEUED_SINCE_AT_MS_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    TRANSFERS_SEALED_FIELD_NUMBER: _builtins.int
+    SUM_MICRO_FIELD_NUMBER: _builtins.int
+    started_at_ms: _builtins.int
+    """Since when this coordinator serves."""
+    version: _builtins.str
+    """Its version, at most 64 bytes."""
+    database: _builtins.str
+    """"sqlite" or "postgresql"."""
+    queued_since_at_ms: _builtins.int
+    """Since when the job that waits longest has waited; 0 where none waits."""
+    transfers: _builtins.int
+    """How many transfers the ledger has, >= 0."""
+    transfers_sealed: _builtins.int
+    """Up to which of them it is sealed, 0 to transfers."""
+    sum_micro: _builtins.int
+    """The sum of all balances: 0, or something is very wrong."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostCount]:
+        """One for each state in which there are hosts."""
+
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
+        """One for each state in which there are jobs that have not ended."""
+
+    def __init__(
+        self,
+        *,
+        started_at_ms: _builtins.int = ...,
+        version: _builtins.str = ...,
+        database: _builtins.str = ...,
+        hosts: _abc.Iterable[Global___HostCount] | None = ...,
+        jobs: _abc.Iterable[Global___JobCount] | None = ...,
+        queued_since_at_ms: _builtins.int = ...,
+        transfers: _builtins.int = ...,
+        transfers_sealed: _builtins.int = ...,
+        sum_micro: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "hosts", b"hosts", "jobs", b"jobs", "queued_since_at_ms", b"queued_since_at_ms", "started_at_ms", b"started_at_ms", "sum_micro", b"sum_micro", "transfers", b"transfers", "transfers_sealed", b"transfers_sealed", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHealthResponse: _TypeAlias = GetHealthResponse  # noqa: Y015
+
+@_typing.final
+class HostCount(_message.Message):
+    """How many hosts are in one state. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.HostState.ValueType
+    """Never UNSPECIFIED."""
+    count: _builtins.int
+    """How many, >= 1."""
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.HostState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostCount: _TypeAlias = HostCount  # noqa: Y015
+
+@_typing.final
+class JobCount(_message.Message):
+    """How many jobs are in one state. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.JobState.ValueType
+    """Never UNSPECIFIED."""
+    count: _builtins.int
+    """How many, >= 1."""
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.JobState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCount: _TypeAlias = JobCount  # noqa: Y015

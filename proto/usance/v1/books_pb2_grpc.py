@@ -221,6 +221,21 @@ class BooksServiceStub:
                 request_serializer=usance_dot_v1_dot_books__pb2.ListEarningsRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_books__pb2.ListEarningsResponse.FromString,
                 _registered_method=True)
+        self.GetSpendingCap = channel.unary_unary(
+                '/usance.v1.BooksService/GetSpendingCap',
+                request_serializer=usance_dot_v1_dot_books__pb2.GetSpendingCapRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.GetSpendingCapResponse.FromString,
+                _registered_method=True)
+        self.SetSpendingCap = channel.unary_unary(
+                '/usance.v1.BooksService/SetSpendingCap',
+                request_serializer=usance_dot_v1_dot_books__pb2.SetSpendingCapRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.SetSpendingCapResponse.FromString,
+                _registered_method=True)
+        self.ListPrices = channel.unary_unary(
+                '/usance.v1.BooksService/ListPrices',
+                request_serializer=usance_dot_v1_dot_books__pb2.ListPricesRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.ListPricesResponse.FromString,
+                _registered_method=True)
 
 
 class BooksServiceServicer:
@@ -251,6 +266,32 @@ class BooksServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSpendingCap(self, request, context):
+        """The caller's spending cap, and how much of it this month has used.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSpendingCap(self, request, context):
+        """The most that the caller wants to spend on the jobs that are taken in during one calendar month of UTC, or
+        no such limit. SubmitJob and ExtendJob refuse what would go beyond it: a job counts with its whole budget
+        while it runs, and with what it has cost when it has ended. What runs already goes on.
+        Caller: any account. Repeating: by request_id. Errors: REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPrices(self, request, context):
+        """What each GPU model is offered for now, in the whole market.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BooksServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -268,6 +309,21 @@ def add_BooksServiceServicer_to_server(servicer, server):
                     servicer.ListEarnings,
                     request_deserializer=usance_dot_v1_dot_books__pb2.ListEarningsRequest.FromString,
                     response_serializer=usance_dot_v1_dot_books__pb2.ListEarningsResponse.SerializeToString,
+            ),
+            'GetSpendingCap': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpendingCap,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.GetSpendingCapRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.GetSpendingCapResponse.SerializeToString,
+            ),
+            'SetSpendingCap': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSpendingCap,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.SetSpendingCapRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.SetSpendingCapResponse.SerializeToString,
+            ),
+            'ListPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrices,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.ListPricesRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.ListPricesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -352,6 +408,258 @@ class BooksService:
             '/usance.v1.BooksService/ListEarnings',
             usance_dot_v1_dot_books__pb2.ListEarningsRequest.SerializeToString,
             usance_dot_v1_dot_books__pb2.ListEarningsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpendingCap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.BooksService/GetSpendingCap',
+            usance_dot_v1_dot_books__pb2.GetSpendingCapRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.GetSpendingCapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSpendingCap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.BooksService/SetSpendingCap',
+            usance_dot_v1_dot_books__pb2.SetSpendingCapRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.SetSpendingCapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.BooksService/ListPrices',
+            usance_dot_v1_dot_books__pb2.ListPricesRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.ListPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class OperationsServiceStub:
+    """What the operator does beside AdminService: pays out, and looks after the whole. Caller: an account with the
+    role operator.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Withdraw = channel.unary_unary(
+                '/usance.v1.OperationsService/Withdraw',
+                request_serializer=usance_dot_v1_dot_books__pb2.WithdrawRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.WithdrawResponse.FromString,
+                _registered_method=True)
+        self.ListAllHosts = channel.unary_unary(
+                '/usance.v1.OperationsService/ListAllHosts',
+                request_serializer=usance_dot_v1_dot_books__pb2.ListAllHostsRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.ListAllHostsResponse.FromString,
+                _registered_method=True)
+        self.GetHealth = channel.unary_unary(
+                '/usance.v1.OperationsService/GetHealth',
+                request_serializer=usance_dot_v1_dot_books__pb2.GetHealthRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.GetHealthResponse.FromString,
+                _registered_method=True)
+
+
+class OperationsServiceServicer:
+    """What the operator does beside AdminService: pays out, and looks after the whole. Caller: an account with the
+    role operator.
+    """
+
+    def Withdraw(self, request, context):
+        """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
+        nobody.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAllHosts(self, request, context):
+        """All hosts of the market, whoever's, in the order of their ids.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHealth(self, request, context):
+        """How the market is doing.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OperationsServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.WithdrawRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.WithdrawResponse.SerializeToString,
+            ),
+            'ListAllHosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAllHosts,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.ListAllHostsRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.ListAllHostsResponse.SerializeToString,
+            ),
+            'GetHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHealth,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.GetHealthRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.GetHealthResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'usance.v1.OperationsService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('usance.v1.OperationsService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class OperationsService:
+    """What the operator does beside AdminService: pays out, and looks after the whole. Caller: an account with the
+    role operator.
+    """
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/Withdraw',
+            usance_dot_v1_dot_books__pb2.WithdrawRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.WithdrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAllHosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/ListAllHosts',
+            usance_dot_v1_dot_books__pb2.ListAllHostsRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.ListAllHostsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/GetHealth',
+            usance_dot_v1_dot_books__pb2.GetHealthRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.GetHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -136,6 +136,20 @@ class BooksServiceStub:
     """What each attempt on the caller's hosts has earned, newest first.
     Caller: any account. Repeating: reads only. Errors: none of its own.
     """
+    GetSpendingCap: _grpc.UnaryUnaryMultiCallable[_books_pb2.GetSpendingCapRequest, _books_pb2.GetSpendingCapResponse]
+    """The caller's spending cap, and how much of it this month has used.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
+    SetSpendingCap: _grpc.UnaryUnaryMultiCallable[_books_pb2.SetSpendingCapRequest, _books_pb2.SetSpendingCapResponse]
+    """The most that the caller wants to spend on the jobs that are taken in during one calendar month of UTC, or
+    no such limit. SubmitJob and ExtendJob refuse what would go beyond it: a job counts with its whole budget
+    while it runs, and with what it has cost when it has ended. What runs already goes on.
+    Caller: any account. Repeating: by request_id. Errors: REQUEST_ID_REUSED.
+    """
+    ListPrices: _grpc.UnaryUnaryMultiCallable[_books_pb2.ListPricesRequest, _books_pb2.ListPricesResponse]
+    """What each GPU model is offered for now, in the whole market.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
 
 @_typing.type_check_only
 class BooksServiceAsyncStub(BooksServiceStub):
@@ -152,6 +166,20 @@ class BooksServiceAsyncStub(BooksServiceStub):
     """
     ListEarnings: _aio.UnaryUnaryMultiCallable[_books_pb2.ListEarningsRequest, _books_pb2.ListEarningsResponse]  # type: ignore[assignment]
     """What each attempt on the caller's hosts has earned, newest first.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
+    GetSpendingCap: _aio.UnaryUnaryMultiCallable[_books_pb2.GetSpendingCapRequest, _books_pb2.GetSpendingCapResponse]  # type: ignore[assignment]
+    """The caller's spending cap, and how much of it this month has used.
+    Caller: any account. Repeating: reads only. Errors: none of its own.
+    """
+    SetSpendingCap: _aio.UnaryUnaryMultiCallable[_books_pb2.SetSpendingCapRequest, _books_pb2.SetSpendingCapResponse]  # type: ignore[assignment]
+    """The most that the caller wants to spend on the jobs that are taken in during one calendar month of UTC, or
+    no such limit. SubmitJob and ExtendJob refuse what would go beyond it: a job counts with its whole budget
+    while it runs, and with what it has cost when it has ended. What runs already goes on.
+    Caller: any account. Repeating: by request_id. Errors: REQUEST_ID_REUSED.
+    """
+    ListPrices: _aio.UnaryUnaryMultiCallable[_books_pb2.ListPricesRequest, _books_pb2.ListPricesResponse]  # type: ignore[assignment]
+    """What each GPU model is offered for now, in the whole market.
     Caller: any account. Repeating: reads only. Errors: none of its own.
     """
 
@@ -188,4 +216,118 @@ class BooksServiceServicer(metaclass=_abc_1.ABCMeta):
         Caller: any account. Repeating: reads only. Errors: none of its own.
         """
 
+    @_abc_1.abstractmethod
+    def GetSpendingCap(
+        self,
+        request: _books_pb2.GetSpendingCapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.GetSpendingCapResponse, _abc.Awaitable[_books_pb2.GetSpendingCapResponse]]:
+        """The caller's spending cap, and how much of it this month has used.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSpendingCap(
+        self,
+        request: _books_pb2.SetSpendingCapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.SetSpendingCapResponse, _abc.Awaitable[_books_pb2.SetSpendingCapResponse]]:
+        """The most that the caller wants to spend on the jobs that are taken in during one calendar month of UTC, or
+        no such limit. SubmitJob and ExtendJob refuse what would go beyond it: a job counts with its whole budget
+        while it runs, and with what it has cost when it has ended. What runs already goes on.
+        Caller: any account. Repeating: by request_id. Errors: REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPrices(
+        self,
+        request: _books_pb2.ListPricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.ListPricesResponse, _abc.Awaitable[_books_pb2.ListPricesResponse]]:
+        """What each GPU model is offered for now, in the whole market.
+        Caller: any account. Repeating: reads only. Errors: none of its own.
+        """
+
 def add_BooksServiceServicer_to_server(servicer: BooksServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class OperationsServiceStub:
+    """What the operator does beside AdminService: pays out, and looks after the whole. Caller: an account with the
+    role operator.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> OperationsServiceAsyncStub: ...
+    Withdraw: _grpc.UnaryUnaryMultiCallable[_books_pb2.WithdrawRequest, _books_pb2.WithdrawResponse]
+    """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
+    nobody.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    """
+    ListAllHosts: _grpc.UnaryUnaryMultiCallable[_books_pb2.ListAllHostsRequest, _books_pb2.ListAllHostsResponse]
+    """All hosts of the market, whoever's, in the order of their ids.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+    GetHealth: _grpc.UnaryUnaryMultiCallable[_books_pb2.GetHealthRequest, _books_pb2.GetHealthResponse]
+    """How the market is doing.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+
+@_typing.type_check_only
+class OperationsServiceAsyncStub(OperationsServiceStub):
+    """What the operator does beside AdminService: pays out, and looks after the whole. Caller: an account with the
+    role operator.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Withdraw: _aio.UnaryUnaryMultiCallable[_books_pb2.WithdrawRequest, _books_pb2.WithdrawResponse]  # type: ignore[assignment]
+    """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
+    nobody.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    """
+    ListAllHosts: _aio.UnaryUnaryMultiCallable[_books_pb2.ListAllHostsRequest, _books_pb2.ListAllHostsResponse]  # type: ignore[assignment]
+    """All hosts of the market, whoever's, in the order of their ids.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+    GetHealth: _aio.UnaryUnaryMultiCallable[_books_pb2.GetHealthRequest, _books_pb2.GetHealthResponse]  # type: ignore[assignment]
+    """How the market is doing.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+
+class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What the operator does beside AdminService: pays out, and looks after the whole. Caller: an account with the
+    role operator.
+    """
+
+    @_abc_1.abstractmethod
+    def Withdraw(
+        self,
+        request: _books_pb2.WithdrawRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.WithdrawResponse, _abc.Awaitable[_books_pb2.WithdrawResponse]]:
+        """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
+        nobody.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAllHosts(
+        self,
+        request: _books_pb2.ListAllHostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.ListAllHostsResponse, _abc.Awaitable[_books_pb2.ListAllHostsResponse]]:
+        """All hosts of the market, whoever's, in the order of their ids.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def GetHealth(
+        self,
+        request: _books_pb2.GetHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.GetHealthResponse, _abc.Awaitable[_books_pb2.GetHealthResponse]]:
+        """How the market is doing.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+
+def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -116,7 +116,7 @@ class MarketServiceServicer:
 
     def SubmitJob(self, request, context):
         """Takes the job in and holds its budget, both or neither.
-        Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,7 +169,7 @@ class MarketServiceServicer:
     def ExtendJob(self, request, context):
         """More time or more money for a job that has not ended; money goes from wallet to hold at once.
         Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
-        stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        stopped), INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

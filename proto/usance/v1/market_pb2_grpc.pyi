@@ -55,7 +55,7 @@ class MarketServiceStub:
     """
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.SubmitJobRequest, _market_pb2.SubmitJobResponse]
     """Takes the job in and holds its budget, both or neither.
-    Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.GetJobRequest, _market_pb2.GetJobResponse]
     """One of the caller's jobs with all its attempts.
@@ -84,7 +84,7 @@ class MarketServiceStub:
     ExtendJob: _grpc.UnaryUnaryMultiCallable[_market_pb2.ExtendJobRequest, _market_pb2.ExtendJobResponse]
     """More time or more money for a job that has not ended; money goes from wallet to hold at once.
     Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
-    stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    stopped), INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
     """
     WatchOffers: _grpc.UnaryStreamMultiCallable[_market_pb2.WatchOffersRequest, _market_pb2.WatchOffersResponse]
     """The offers that ListOffers would give, whole, now and again whenever they change. Does not end by itself.
@@ -112,7 +112,7 @@ class MarketServiceAsyncStub(MarketServiceStub):
     """
     SubmitJob: _aio.UnaryUnaryMultiCallable[_market_pb2.SubmitJobRequest, _market_pb2.SubmitJobResponse]  # type: ignore[assignment]
     """Takes the job in and holds its budget, both or neither.
-    Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_market_pb2.GetJobRequest, _market_pb2.GetJobResponse]  # type: ignore[assignment]
     """One of the caller's jobs with all its attempts.
@@ -141,7 +141,7 @@ class MarketServiceAsyncStub(MarketServiceStub):
     ExtendJob: _aio.UnaryUnaryMultiCallable[_market_pb2.ExtendJobRequest, _market_pb2.ExtendJobResponse]  # type: ignore[assignment]
     """More time or more money for a job that has not ended; money goes from wallet to hold at once.
     Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
-    stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    stopped), INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
     """
     WatchOffers: _aio.UnaryStreamMultiCallable[_market_pb2.WatchOffersRequest, _market_pb2.WatchOffersResponse]  # type: ignore[assignment]
     """The offers that ListOffers would give, whole, now and again whenever they change. Does not end by itself.
@@ -184,7 +184,7 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.SubmitJobResponse, _abc.Awaitable[_market_pb2.SubmitJobResponse]]:
         """Takes the job in and holds its budget, both or neither.
-        Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        Caller: any buyer. Repeating: by request_id. Errors: INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -249,7 +249,7 @@ class MarketServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_market_pb2.ExtendJobResponse, _abc.Awaitable[_market_pb2.ExtendJobResponse]]:
         """More time or more money for a job that has not ended; money goes from wallet to hold at once.
         Caller: the job's buyer. Repeating: by request_id. Errors: NOT_FOUND, JOB_ENDED (also when it is being
-        stopped), INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        stopped), INSUFFICIENT_FUNDS, SPENDING_CAP, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

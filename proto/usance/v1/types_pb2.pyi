@@ -71,6 +71,8 @@ class _RefusalCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalCo
     """
     REFUSAL_CODE_INTERNAL: _RefusalCode.ValueType  # 12
     """INTERNAL: our own fault; the message carries an id to quote."""
+    REFUSAL_CODE_SPENDING_CAP: _RefusalCode.ValueType  # 13
+    """FAILED_PRECONDITION: the caller's own spending cap for the month leaves less than that."""
 
 class RefusalCode(_RefusalCode, metaclass=_RefusalCodeEnumTypeWrapper):
     """Why a request was refused. The gRPC status beside each is fixed."""
@@ -103,6 +105,8 @@ same status, without details, where nobody answers.
 """
 REFUSAL_CODE_INTERNAL: RefusalCode.ValueType  # 12
 """INTERNAL: our own fault; the message carries an id to quote."""
+REFUSAL_CODE_SPENDING_CAP: RefusalCode.ValueType  # 13
+"""FAILED_PRECONDITION: the caller's own spending cap for the month leaves less than that."""
 Global___RefusalCode: _TypeAlias = RefusalCode  # noqa: Y015
 
 class _Isolation:

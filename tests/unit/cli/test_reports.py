@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from cli.books import Period, TokenFacts
+from cli.overviews import tokens_screen
 from cli.parse import parse_month
-from cli.reports import month_period, tokens_screen
+from cli.reports import month_period
 
 
 def ms(year, month, day, hour=0, minute=0, second=0):

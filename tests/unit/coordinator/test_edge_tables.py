@@ -36,6 +36,7 @@ def test_every_rpc_of_the_contract_says_who_may_call_it_and_no_other_is_named():
         ("AccountService", Access.ACCOUNT),
         ("TokenService", Access.ACCOUNT),
         ("BooksService", Access.ACCOUNT),
+        ("OperationsService", Access.OPERATOR),
         ("SellerService", Access.SELLER),
         ("AdminService", Access.OPERATOR),
         ("EnrolmentService", Access.ANYBODY),
@@ -72,6 +73,7 @@ EXPECTED = {
     "SUPERSEDED": "ABORTED",
     "UNAVAILABLE": "UNAVAILABLE",
     "INTERNAL": "INTERNAL",
+    "SPENDING_CAP": "FAILED_PRECONDITION",
 }
 
 

@@ -1,0 +1,113 @@
+"""Tokens, spending caps, prices, and the operator's view of the whole, as screens. Pure."""
+
+from collections.abc import Sequence
+
+from cli.books import Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
+from cli.people import Host
+from cli.render import amount, duration, gpu_name, in_credits, plural, safe, table, words
+from cli.screens import facts, moment
+
+_NOTHING = "-"
+
+
+def tokens_screen(tokens: Sequence[TokenFacts], now_ms: int) -> list[str]:
+    if not tokens:
+        return ["no tokens"]
+    rows = [
+        (
+            token.token_id,
+            safe(token.label) or _NOTHING,
+            moment(token.created_at_ms),
+            moment(token.expires_at_ms),
+            _token_state(token, now_ms),
+        )
+        for token in tokens
+    ]
+    return table(("TOKEN", "LABEL", "MADE", "GOOD UNTIL", "STATE"), rows)
+
+
+def _token_state(token: TokenFacts, now_ms: int) -> str:
+    if token.revoked_at_ms:
+        return f"revoked {moment(token.revoked_at_ms)}"
+    if token.expires_at_ms <= now_ms:
+        return "expired"
+    return "good, and the one you use" if token.current else "good"
+
+
+def cap_screen(cap: SpendingCap) -> list[str]:
+    used = f"{in_credits(cap.used_micro)} by jobs taken in since {moment(cap.month_began_at_ms)}"
+    if not cap.month_micro:
+        return facts([("cap", "none; set one with: usance budget --cap CREDITS"), ("used", used)])
+    percent = cap.used_micro * 100 // cap.month_micro
+    warns = " (passed)" if percent >= cap.alert_percent else ""
+    return facts(
+        [
+            ("cap", f"{in_credits(cap.month_micro)} for the jobs of one month of UTC"),
+            ("used", f"{used}, {percent} %"),
+            ("left", f"{in_credits(max(0, cap.month_micro - cap.used_micro))} until the month ends"),
+            ("ends", moment(cap.month_ends_at_ms)),
+            ("alert", f"from {cap.alert_percent} % on{warns}"),
+        ]
+    )
+
+
+def prices_screen(prices: Sequence[ModelPrice], own: Sequence[Host]) -> list[str]:
+    """The market's prices, and beside them what one's own hosts ask."""
+    if not prices:
+        return ["nothing is offered now"]
+    asked: dict[str, list[int]] = {}
+    for host in own:
+        for offer in host.offers:
+            asked.setdefault(offer.gpu_model, []).append(offer.gpu_hour_price_micro)
+    rows = [
+        (
+            gpu_name(price.gpu_model, simulated=price.simulated),
+            str(price.host_count),
+            f"{price.gpu_count_free} of {price.gpu_count}",
+            amount(price.gpu_hour_price_micro_min),
+            amount(price.gpu_hour_price_micro_median),
+            amount(price.gpu_hour_price_micro_max),
+            ", ".join(amount(micro) for micro in sorted(set(asked.get(price.gpu_model, [])))) or _NOTHING,
+        )
+        for price in prices
+    ]
+    return table(("GPU", "HOSTS", "FREE", "LOWEST", "MEDIAN", "HIGHEST (CREDITS/GPU-HOUR)", "YOURS"), rows)
+
+
+def all_hosts_screen(hosts: Sequence[OwnedHost]) -> list[str]:
+    if not hosts:
+        return ["no hosts"]
+    rows = [
+        (
+            owned.host.host_id,
+            safe(owned.account_name),
+            safe(owned.host.hostname) or _NOTHING,
+            words(owned.host.state),
+            moment(owned.host.since_at_ms),
+            str(sum(offer.gpu_count_free for offer in owned.host.offers)),
+            safe(owned.host.reason) or _NOTHING,
+        )
+        for owned in hosts
+    ]
+    return table(("HOST", "SELLER", "NAME", "STATE", "SINCE", "GPUS FREE", "REASON"), rows)
+
+
+def health_screen(health: Health, now_ms: int) -> list[str]:
+    waits_ms = now_ms - health.queued_since_at_ms
+    return facts(
+        [
+            ("version", safe(health.version)),
+            ("serves", f"since {moment(health.started_at_ms)}, on {safe(health.database)}"),
+            ("hosts", ", ".join(f"{each.count} {words(each.state)}" for each in health.hosts) or "none"),
+            ("jobs", ", ".join(f"{each.count} {words(each.state)}" for each in health.jobs) or "none live"),
+            (
+                "waits",
+                f"the longest for {duration(max(0, waits_ms))}" if health.queued_since_at_ms else "none",
+            ),
+            (
+                "ledger",
+                f"{plural(health.transfers, 'transfer')}, sealed up to the {health.transfers_sealed}th, "
+                f"balances sum to {amount(health.sum_micro)}",
+            ),
+        ]
+    )

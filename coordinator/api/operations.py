@@ -1,0 +1,56 @@
+# ruff: noqa: N802, ARG002 -- gRPC names its methods so, and calls them so
+"""The RPCs by which the operator pays out and looks after the whole."""
+
+from importlib.metadata import version
+
+from coordinator.api import convert_books as render
+from coordinator.api import validate
+from coordinator.api.books import purse_from
+from coordinator.api.edge import Edge
+from coordinator.api.gate import Context, caller
+from coordinator.api.pages import fill
+from coordinator.domain.host import HostState
+from coordinator.domain.refusal import invalid
+from coordinator.services import operations
+from coordinator.services.books import Purse
+from usance.v1 import books_pb2 as b
+from usance.v1 import books_pb2_grpc
+from usance.v1 import types_pb2 as t
+
+_HOST_STATES: dict[int, HostState | None] = {t.HOST_STATE_UNSPECIFIED: None} | {
+    t.HostState.Value(f"HOST_STATE_{state.name}"): state for state in HostState
+}
+
+
+class OperationsServicer(books_pb2_grpc.OperationsServiceServicer):
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._started_ms = edge.clock.wall_ms()
+
+    async def Withdraw(self, request: b.WithdrawRequest, context: Context) -> b.WithdrawResponse:
+        operator, request_id = caller(), validate.request_id(request.request_id)
+        payout = operations.Payout(
+            account_name=validate.account_name("account_name", request.account_name),
+            purse=purse_from(request.purse, Purse.EARNINGS),
+            amount_micro=validate.amount("amount_micro", request.amount_micro),
+            reason=validate.line("reason", request.reason, 256, empty=False),
+        )
+        now_ms = self._edge.clock.wall_ms()
+        balance_micro = await self._edge.write(
+            lambda tx: operations.pay_out(tx, operator.id, request_id, payout, now_ms)
+        )
+        return b.WithdrawResponse(balance_micro=balance_micro)
+
+    async def ListAllHosts(self, request: b.ListAllHostsRequest, context: Context) -> b.ListAllHostsResponse:
+        if request.state not in _HOST_STATES:
+            raise invalid("state", "one of the states of types.proto")
+        state, size = _HOST_STATES[request.state], validate.page_size(request.page_size)
+        after, now_ms = validate.page_token(request.page_token), self._edge.clock.wall_ms()
+        found = await self._edge.read(lambda tx: operations.all_hosts(tx, state, after, size + 1))
+        hosts = fill(render.owned_host_to(room, now_ms) for room in found[:size])
+        more = hosts[-1].host.host_id if len(found) > len(hosts) else ""
+        return b.ListAllHostsResponse(hosts=hosts, next_page_token=more)
+
+    async def GetHealth(self, request: b.GetHealthRequest, context: Context) -> b.GetHealthResponse:
+        health = await self._edge.read(operations.health)
+        return render.health_to(health, self._started_ms, version("usance"))
