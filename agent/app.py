@@ -14,6 +14,8 @@ from typing import assert_never
 
 import psutil
 
+from agent.cgroups import Cgroups
+from agent.domain.figures import View, families
 from agent.domain.gpu import Inventory
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.domain.hours import in_utc
@@ -26,6 +28,8 @@ from agent.gpu.simulated import SimulatedGpus
 from agent.gpu.watch import GpuWatch
 from agent.link.client import Link
 from agent.link.identity import Identity
+from agent.metrics import Metrics
+from agent.observer import Observer
 from agent.runner import Runner
 from agent.settings import GIB, MEGA, ExecutorKind, Settings
 from runtime.channel import open_channel
@@ -83,16 +87,23 @@ async def run(settings: Settings, identity: Identity) -> None:
     )
     runner.tell(link)
     gpus.tell(link.facts_changed)
+    observer = Observer(
+        runner=runner, gpus=gpus, cgroups=Cgroups(), clock=clock, jobs_folder=settings.state_dir
+    )
+    metrics = Metrics(lambda: families(_view(observer, identity, name, link)))
     await runner.restore()
     log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory.gpus), name)
     try:
+        await _serve_metrics(metrics, settings)
         await _until_told(
             runner.keep_reconciling(),
             link.run(),
             gpus.keep_watching(runner),
+            observer.keep_observing(),
             _keep_looking(executor, clock),
         )
     finally:
+        await metrics.close()
         await runner.close()
         await gpus.close()
 
@@ -121,6 +132,19 @@ async def _keep_looking(executor: Executor, clock: Clock) -> None:
     while True:
         await clock.sleep_ms(_LOOK_MS)
         await executor.look()
+
+
+async def _serve_metrics(metrics: Metrics, settings: Settings) -> None:
+    """Where they can't be served, the machine earns all the same."""
+    if settings.metrics_listen is not None:
+        try:
+            await metrics.start(*settings.metrics_listen)
+        except OSError as error:
+            log.warning("figures can't be served at %s:%d: %s", *settings.metrics_listen, error)
+
+
+def _view(observer: Observer, identity: Identity, name: str, link: Link) -> View:
+    return observer.view(host_id=identity.host_id, version=version(), executor=name, connected=link.connected)
 
 
 def _hello(

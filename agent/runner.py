@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -20,6 +21,7 @@ from agent.domain.attempt import (
 )
 from agent.domain.gpu import GpuSample
 from agent.domain.reducer import Abandon, Acknowledge, Action, Extend, Forget, Start, Stop
+from agent.domain.use import JobFigures
 from agent.executor.ports import Executor, StartError
 from agent.gpu.watch import GpuWatch, UnfitError
 from agent.memory import Memory
@@ -69,6 +71,7 @@ class Runner:
         self._dirty = asyncio.Event()
         self._gpus_changed = asyncio.Condition()
         self._listeners: list[Listener] = []
+        self._figures: Mapping[AttemptKey, JobFigures] = {}
         self._around = Surroundings(
             executor=executor,
             clock=clock,
@@ -128,7 +131,8 @@ class Runner:
 
     def reports(self) -> tuple[AttemptReport, ...]:
         """Everything that is here."""
-        return tuple(a.report() for key, a in self._attempts.items() if key not in self._forgetting)
+        held = (a.report() for key, a in self._attempts.items() if key not in self._forgetting)
+        return tuple(replace(report, figures=self._figures.get(report.key)) for report in held)
 
     def keys(self) -> tuple[AttemptKey, ...]:
         return tuple(key for key in self._attempts if key not in self._forgetting)
@@ -154,6 +158,10 @@ class Runner:
     def add_samples(self, samples: Sequence[GpuSample]) -> None:
         for attempt in self._attempts.values():
             attempt.add_samples(samples)
+
+    def show(self, figures: Mapping[AttemptKey, JobFigures]) -> None:
+        """How attempts go, to be reported until it is known anew."""
+        self._figures = figures
 
     async def gpus_failed(self, reasons: Mapping[str, str]) -> None:
         for attempt in list(self._attempts.values()):

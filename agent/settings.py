@@ -65,6 +65,10 @@ images_denied = []
 download_mbps = 0
 upload_mbps = 0
 
+# Where Prometheus finds figures of this machine, its GPUs and jobs, "127.0.0.1:9464"; "" for nowhere. Whoever
+# reaches the address may read them.
+metrics_listen = ""
+
 # How often usage is recorded, in seconds; 1 to 60.
 record_seconds = 10
 
@@ -146,6 +150,8 @@ class Settings:
     download_mbps: int = 0
     upload_mbps: int = 0
     record_seconds: int = 10
+    # Where figures are served; None for nowhere.
+    metrics_listen: tuple[str, int] | None = None
     output_waiting_mib: int = 64
     workspace_mib: int = 1024
     tmp_mib: int = 256
@@ -186,6 +192,7 @@ def parse(text: str) -> Settings:
         download_mbps=top.number("download_mbps", 0, 0, MBPS_MAX),
         upload_mbps=top.number("upload_mbps", 0, 0, MBPS_MAX),
         record_seconds=top.number("record_seconds", default.record_seconds, 1, 60),
+        metrics_listen=top.address("metrics_listen"),
         output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
         tmp_mib=top.number("tmp_mib", default.tmp_mib, 1, 1 << 24),

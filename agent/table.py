@@ -25,6 +25,17 @@ class Table:
         self.fault(name, f"must be {wanted}, not {value!r}")
         return default
 
+    def address(self, name: str) -> tuple[str, int] | None:
+        """Host and port; None where nothing is said."""
+        value = self._values.pop(name, "")
+        host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        if value == "":
+            return None
+        if host and port.isascii() and port.isdigit() and int(port) <= 65_535:
+            return host.strip("[]"), int(port)
+        self.fault(name, f'must be an address and a port, "127.0.0.1:9464", not {value!r}')
+        return None
+
     def flag(self, name: str, *, default: bool) -> bool:
         value = self._values.pop(name, default)
         if isinstance(value, bool):

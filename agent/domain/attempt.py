@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.domain.use import JobFigures
+
 RUN_MS_MAX_DEFAULT = 86_400_000
 STOP_GRACE_MS_DEFAULT = 10_000
 
@@ -162,3 +164,5 @@ class AttemptReport:
     run_ms: int
     detail: str
     ending: Ending | None
+    # How it goes, where that is known; only while its command runs.
+    figures: JobFigures | None = None

@@ -19,6 +19,8 @@ from agent.domain.gpu import (
 class FakeGpus:
     """GPUs at rest, until a test changes what they tell."""
 
+    restarts = 0
+
     def __init__(self, *uuids: str) -> None:
         self.infos = [
             GpuInfo(uuid=uuid, model="fake", vram_bytes=24 << 30, simulated=False, compute_capability="8.9")

@@ -13,6 +13,11 @@ class GpuError(Exception):
 class Gpus(Protocol):
     """The GPUs of this machine. No call blocks the event loop, or waits for ever."""
 
+    @property
+    def restarts(self) -> int:
+        """How often whatever asks the driver had to be started again."""
+        ...
+
     async def open(self) -> Inventory:
         """What is here. To be called once, before anything else. Raises GpuError."""
         ...

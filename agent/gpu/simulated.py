@@ -24,6 +24,8 @@ _WAVE_MS = 60_000
 class SimulatedGpus:
     """`count` GPUs of one model. `seed` makes their UUIDs this host's own and the same after a restart."""
 
+    restarts = 0
+
     def __init__(self, *, count: int, model: str, vram_bytes: int, seed: str, clock: Clock) -> None:
         self._clock = clock
         self._vram_bytes = vram_bytes

@@ -110,6 +110,17 @@ class GpuWatch:
     def inventory(self) -> Inventory:
         return self._inventory
 
+    @property
+    def restarts(self) -> int:
+        """How often whatever asks the driver had to be started again."""
+        return self._gpus.restarts
+
+    def has(self, uuid: str) -> bool:
+        return uuid in self._infos
+
+    def info(self, uuid: str) -> GpuInfo:
+        return self._infos[uuid]
+
     def chart(self, uuid: str) -> Chart:
         return self._charts[uuid]
 

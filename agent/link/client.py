@@ -222,6 +222,11 @@ class Link:
         for stream in self._streams:
             stream.evidence()
 
+    @property
+    def connected(self) -> bool:
+        """A coordinator has welcomed us, and we have not heard that it is gone."""
+        return any(stream.welcomed.is_set() for stream in self._streams)
+
     def facts_changed(self) -> None:
         for stream in self._streams:
             stream.facts_changed()

@@ -2,7 +2,8 @@
 
 runc runs it before the container's first process, with the container's OCI state on stdin. It reads from the
 container's configuration which GPUs are asked for, as the real hook does, weaknesses included; then it makes
-one device node for each of them in the container's /dev and allows it in the container's device cgroup.
+one device node for each of them in the container's /dev and allows it in the container's device cgroup; for a
+slice (MIG) that of its GPU, which opens nothing by itself, and that of the capability which opens the slice.
 `/dev/rig-gpus` lists the UUIDs. Every call leaves one JSON line in `hook.jsonl`.
 
 A program of its own: it imports nothing but the standard library, because runc starts it outside our
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 NVIDIA_MAJOR = 195
+CAPS_MAJOR = 509
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,9 @@ def main() -> int:
     state = json.load(sys.stdin)
     bundle = Path(state["bundle"])
     spec = json.loads((bundle / "config.json").read_text())
-    inventory = {gpu["uuid"]: gpu["minor"] for gpu in json.loads((folder / "gpus.json").read_text())}
+    devices = json.loads((folder / "gpus.json").read_text())
+    inventory = {gpu["uuid"]: gpu["minor"] for gpu in devices}
+    caps = {gpu["uuid"]: gpu["cap"] for gpu in devices if gpu["cap"] is not None}
     settings = HookSettings(**json.loads((folder / "hook.json").read_text()))
     env = dict(line.split("=", 1) for line in spec["process"].get("env") or [] if "=" in line)
     bounding = (spec["process"].get("capabilities") or {}).get("bounding") or []
@@ -81,8 +85,9 @@ def main() -> int:
         # The hook runs before the container's root becomes "/", so we reach it from the host's side.
         inside = Path(f"/proc/{state['pid']}/root") / (bundle / spec["root"]["path"]).relative_to("/") / "dev"
         for uuid in granted.uuids:
-            _make_node(inside / f"nvidia{inventory[uuid]}", inventory[uuid])
-            _allow(state["pid"], inventory[uuid])
+            _give(state["pid"], inside / f"nvidia{inventory[uuid]}", NVIDIA_MAJOR, inventory[uuid])
+            if uuid in caps:
+                _give(state["pid"], inside / f"nvidia-caps/nvidia-cap{caps[uuid]}", CAPS_MAJOR, caps[uuid])
         (inside / "rig-gpus").write_text("".join(f"{uuid}\n" for uuid in granted.uuids))
     with (folder / "hook.jsonl").open("a") as calls:
         calls.write(json.dumps({"container_id": state["id"], **asdict(granted)}) + "\n")
@@ -92,18 +97,21 @@ def main() -> int:
     return 0
 
 
-def _make_node(path: Path, minor: int) -> None:
-    os.mknod(path, stat.S_IFCHR, os.makedev(NVIDIA_MAJOR, minor))
-    path.chmod(0o666)
+def _give(pid: int, path: Path, major: int, minor: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():  # two slices of one GPU
+        os.mknod(path, stat.S_IFCHR, os.makedev(major, minor))
+        path.chmod(0o666)
+    _allow(pid, major, minor)
 
 
-def _allow(pid: int, minor: int) -> None:
+def _allow(pid: int, major: int, minor: int) -> None:
     """Only cgroup v1 can be told so by a file; on v2 device access is a program that we leave alone."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if "devices" in controllers.split(","):
             allow = Path(f"/sys/fs/cgroup/devices{path}/devices.allow")
-            allow.write_text(f"c {NVIDIA_MAJOR}:{minor} rw")
+            allow.write_text(f"c {major}:{minor} rw")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.rig.gpus import CAPS_MAJOR as RIG_CAPS_MAJOR
 from tests.rig.gpus import FOUR_GPUS
 from tests.rig.gpus import NVIDIA_MAJOR as RIG_MAJOR
-from tests.rig.nvidia_hook import NVIDIA_MAJOR, Grant, HookSettings, grant
+from tests.rig.nvidia_hook import CAPS_MAJOR, NVIDIA_MAJOR, Grant, HookSettings, grant
 
 INVENTORY = {gpu.uuid: gpu.minor for gpu in FOUR_GPUS}
 FIRST, SECOND, _, FOURTH = INVENTORY
@@ -43,4 +44,4 @@ def test_privilege_is_trusted():
 
 
 def test_the_program_and_the_rig_speak_of_the_same_devices():
-    assert NVIDIA_MAJOR == RIG_MAJOR
+    assert (NVIDIA_MAJOR, CAPS_MAJOR) == (RIG_MAJOR, RIG_CAPS_MAJOR)
