@@ -19,11 +19,11 @@ from benchmarks.report import Figure, arguments, at_least, show
 from coordinator.domain.host import Gpu, Host, HostFacts, HostRoom, HostState, Isolation, Terms
 from coordinator.domain.index import Index
 from coordinator.domain.job import GpuRequest, HostRequest, Job, JobSpec, Policy
-from coordinator.domain.matching import Pass, Request, explain, run_pass, share_of
+from coordinator.domain.matching import Placement, Request, explain, run_pass, share_of
 from coordinator.domain.policy import score_of
 from coordinator.domain.shelf import Ask, Machine, Moment, Shelf
 from coordinator.domain.states import JobState
-from coordinator.domain.turns import Turns, queue_places
+from coordinator.domain.turns import Lines, Turns, queue_places
 
 SEED = 4
 GIB = 1 << 30
@@ -191,18 +191,18 @@ def scan(ask: Ask, policy: Policy, rows: Sequence[_Row]) -> _Row | None:
 
 def scan_pass(waiting: Waiting, rows: Sequence[_Row], limit: int) -> tuple[list[tuple[str, str]], float]:
     """The first `limit` decisions of a pass, job and host, and the seconds they took."""
-    turns = Turns(waiting, {}, {}, 0)
+    turns = Turns(Lines(waiting).all(), {}, {}, 0)
     decided: list[tuple[str, str]] = []
     began = time.process_time()
-    for job, request in turns:
+    for key, waiter in turns:
         if len(decided) == limit:
             break
-        row = scan(request.ask, request.spec.policy, rows)
+        row = scan(key.ask, key.policy, rows)
         if row is not None:
-            row.free -= request.ask.gpu_count
-            row.memory_free -= request.ask.memory_bytes
-            turns.given(job.account_id, request.ask.gpu_count)
-        decided.append((job.id, "" if row is None else row.host_id))
+            row.free -= key.ask.gpu_count
+            row.memory_free -= key.ask.memory_bytes
+            turns.given(key.account_id, key.ask.gpu_count)
+        decided.append((waiter.id, "" if row is None else row.host_id))
     return decided, time.process_time() - began
 
 
@@ -215,15 +215,16 @@ class Timed:
     p99_us: float
 
 
-def whole_pass(waiting: Waiting, index: Index) -> tuple[Pass, float]:
+def whole_pass(lines: Lines, index: Index) -> tuple[list[Placement], float]:
+    """The coordinator keeps who waits in their lines, as it keeps the index."""
     began = time.process_time()
-    outcome = run_pass(waiting, index, held={}, served={}, now_ms=0)
-    return outcome, time.process_time() - began
+    placements = run_pass(Turns(lines.all(), {}, {}, 0), index, 0, [])
+    return placements, time.process_time() - began
 
 
-def _undo(index: Index, waiting: Waiting, outcome: Pass) -> None:
+def _undo(index: Index, waiting: Waiting, placements: Sequence[Placement]) -> None:
     requests = {job.id: request for job, request in waiting}
-    for placed in outcome.placements:
+    for placed in placements:
         index.release(share_of(requests[placed.job_id].spec, placed.host.id, placed.gpus))
 
 
@@ -234,8 +235,9 @@ def steady(waiting: Waiting, index: Index, running_max: int) -> Timed:
     first = 0
     for job, request in waiting:
         began = time.process_time()
-        outcome = run_pass([(job, request)], index, held={}, served={}, now_ms=0, whole_queue=False)
-        running += [(request, placed.host.id, placed.gpus) for placed in outcome.placements]
+        turns = Turns(Lines([(job, request)]).all(), {}, {}, 0)
+        placements = run_pass(turns, index, 0, [], whole_queue=False)
+        running += [(request, placed.host.id, placed.gpus) for placed in placements]
         if len(running) - first > running_max:
             left, host_id, gpus = running[first]
             index.release(share_of(left.spec, host_id, gpus))
@@ -270,14 +272,14 @@ def measure(host_count: int, job_count: int, scanned: int, rounds: int) -> Itera
     ours_s: list[float] = []
     floor_s: list[float] = []
     index, placed, decided = Index(rooms), dict[str, str](), list[tuple[str, str]]()
-    first_s = _timed(lambda: _undo(index, waiting, whole_pass(_fresh(waiting), index)[0]))
+    first_s = _timed(lambda: _undo(index, waiting, whole_pass(Lines(_fresh(waiting)), index)[0]))
     for _ in range(rounds):
         decided, seconds = scan_pass(_fresh(waiting), scan_rows(rooms), scanned)
         floor_s.append(seconds / len(decided))
-        outcome, seconds = whole_pass(_fresh(waiting), index)
+        placements, seconds = whole_pass(Lines(_fresh(waiting)), index)
         ours_s.append(seconds / job_count)
-        placed = {placement.job_id: placement.host.id for placement in outcome.placements}
-        _undo(index, waiting, outcome)
+        placed = {placement.job_id: placement.host.id for placement in placements}
+        _undo(index, waiting, placements)
         differing = [job_id for job_id, host_id in decided if placed.get(job_id, "") != host_id]
         if differing:
             sys.exit(f"{len(differing)} decisions differ from the plain scan's, the first for {differing[0]}")
@@ -297,9 +299,10 @@ def measure(host_count: int, job_count: int, scanned: int, rounds: int) -> Itera
     )
 
     index = Index(rooms)
-    whole_pass(_fresh(waiting), index)
+    whole_pass(Lines(_fresh(waiting)), index)
     left = [(job, request) for job, request in waiting if job.id not in placed]
-    rest = _timed(lambda: run_pass(left, index, held={}, served={}, now_ms=0))
+    lines = Lines(left)
+    rest = _timed(lambda: whole_pass(lines, index))
     yield Figure(figure=f"pass over {len(left):,} jobs that can't be placed, ms", ours=rest * 1_000)
     asked = left[: min(len(left), 1_000)]
     why = _timed(lambda: [explain(request, index) for _, request in asked]) / max(1, len(asked))

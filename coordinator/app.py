@@ -16,7 +16,7 @@ from prometheus_client import start_http_server
 from sqlalchemy import Engine
 
 from coordinator import identity
-from coordinator.api.bell import Bell, wait
+from coordinator.api.bell import Bell
 from coordinator.api.books import BooksServicer, TokenServicer
 from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
@@ -26,11 +26,10 @@ from coordinator.api.metrics import Metrics
 from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
-from coordinator.domain.turns import Lane, Served
 from coordinator.doors import Door
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, gpus, reap, schedule, synchronize
-from coordinator.services.hosts import QUEUE_TOPIC
+from coordinator.services import accounts, audit, gpus, reap, synchronize
+from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
 from coordinator.shift import Shift
@@ -162,13 +161,15 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             return
         if not market.is_open:
             await market.open(register)
+        # Nothing is written before: who calls waits, and the one before us has left.
+        database.keeper = dispatcher = dispatcher_of(edge, lambda kind: metrics.set_aside.labels(kind).inc())
         opened.set()
         figures = _show(metrics, settings.metrics)
         _LOG.info("serves the market at %s and hosts at %s", market.address, hosts.address)
         # For whoever started us: from now on we answer, and at these addresses.
         print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
         loops = [
-            asyncio.create_task(_schedule(edge)),
+            asyncio.create_task(_schedule(edge, dispatcher)),
             asyncio.create_task(_reap(edge)),
             asyncio.create_task(_seal(edge)),
             asyncio.create_task(shift.keep()),
@@ -227,21 +228,21 @@ def _show(metrics: Metrics, address: str) -> list[Callable[[], None]]:
     return [server.server_close]
 
 
-async def _schedule(edge: Edge) -> None:
-    rules, served = edge.rules, dict[Lane, Served]()
-    with edge.bell.listen(QUEUE_TOPIC) as rung:
+def dispatcher_of(edge: Edge, on_aside: Callable[[str], None]) -> Dispatcher:
+    rules = edge.rules
+    return Dispatcher(edge.now, rules.fee_ppm, rules.reconnect_window_ms, on_aside)
 
-        async def one_pass() -> None:
-            rung.clear()
-            now = edge.now()
-            served.update(
-                await edge.write(
-                    lambda tx: schedule.pass_once(tx, rules.fee_ppm, rules.reconnect_window_ms, served, now)
-                )
-            )
 
-        # Driven by what happens; looked at anyway now and then, for limits that only time reaches.
-        await repeat("scheduling", one_pass, partial(wait, rung, PASS_EVERY_MS))
+async def _schedule(edge: Edge, dispatcher: Dispatcher) -> None:
+    """What happens is acted on within its own transaction; this is for what only time brings."""
+
+    async def one_pass() -> None:
+        await edge.write(dispatcher.look)
+
+    async def pause() -> None:
+        await asyncio.sleep(0 if dispatcher.looks_again else PASS_EVERY_MS / 1_000)
+
+    await repeat("scheduling", one_pass, pause)
 
 
 async def _reap(edge: Edge) -> None:

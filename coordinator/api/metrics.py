@@ -29,3 +29,9 @@ class Metrics:
             ("method",),
             registry=self.registry,
         )
+        self.set_aside = Counter(
+            "usance_set_aside_total",
+            "Hosts, jobs and attempts left alone for a while, because what was to be done with them failed.",
+            ("kind",),
+            registry=self.registry,
+        )

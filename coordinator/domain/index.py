@@ -10,6 +10,7 @@ from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.job import Policy
 from coordinator.domain.limits import choose, rows_asked
 from coordinator.domain.order import Mask, Order
+from coordinator.domain.policy import PREFERENCES, score_of
 from coordinator.domain.row import Limit, Row
 from coordinator.domain.shelf import Ask, Machine, Moment, Moved, Share, Shelf
 
@@ -49,6 +50,7 @@ class Index:
         """The host as it is now, new or known."""
         machine = self._machines.get(room.host.id)
         if machine is not None and machine.sells_as(room.host):
+            self.rate(room.host.id, room.host.reliability_ppm)
             before = [shelf.count_offered for shelf in machine.shelves]
             self.online_count -= machine.online
             machine.update(room)
@@ -58,8 +60,12 @@ class Index:
                     order.offer(shelf, count_before, shelf.count_offered)
                     order.show(shelf)
             return
-        self.remove(room.host.id)
         machine = Machine(room, self._moment)
+        for shelf in machine.shelves:
+            # Here, where it is known whose fault it is, if that fails.
+            for policy in PREFERENCES:
+                score_of(policy, shelf)
+        self.remove(room.host.id)
         machine.kept_free = machine.host_id in self._aside
         self._machines[machine.host_id] = machine
         self.online_count += machine.online
@@ -68,6 +74,16 @@ class Index:
         for shelf in machine.shelves:
             for order in self._orders.values():
                 order.insert(shelf)
+
+    def rate(self, host_id: str, reliability_ppm: int) -> None:
+        """The host is as reliable as that now. It happens with every job that ends."""
+        machine = self._machines.get(host_id)
+        if machine is None or machine.reliability_ppm == reliability_ppm:
+            return
+        machine.rate(reliability_ppm)
+        for shelf in machine.shelves:
+            for order in self._orders.values():
+                order.rate(shelf)
 
     def remove(self, host_id: str) -> None:
         machine = self._machines.pop(host_id, None)

@@ -1,17 +1,17 @@
 """Which host gets which job. Pure but for the index it is given, which it keeps true; a pass is one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.host import Gpu, Host, HostRoom
 from coordinator.domain.index import Index
-from coordinator.domain.job import Job, JobSpec
+from coordinator.domain.job import JobSpec
 from coordinator.domain.limits import Fit, Misfit, choose, fit
 from coordinator.domain.policy import order_key
 from coordinator.domain.pricing import hour_price_micro
 from coordinator.domain.row import Limit
 from coordinator.domain.shelf import Machine, Moment, Request, Share, Shelf, model_matches
-from coordinator.domain.turns import Lane, Served, Turns, after_serving
+from coordinator.domain.turns import LineKey, Turns, Waiter
 from coordinator.domain.why import LimitCount, explain, why_not
 
 __all__ = [
@@ -20,14 +20,12 @@ __all__ = [
     "Limit",
     "LimitCount",
     "Misfit",
-    "Pass",
     "Placement",
     "Request",
     "best",
     "explain",
     "fit",
     "model_matches",
-    "place",
     "run_pass",
     "share_of",
     "why_not",
@@ -37,6 +35,8 @@ __all__ = [
 # this long a host is kept free for it, one for a buyer, and never more than a part of all hosts.
 KEEP_FREE_AFTER_MS = 600_000
 _KEPT_FREE_PART = 10
+# However many.
+ANY = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,6 @@ class Placement:
     host: Host
     gpus: tuple[Gpu, ...]
     hour_price_micro: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """What a pass decided. `waiting` are the ids of jobs that must go on waiting, in their order."""
-
-    placements: list[Placement]
-    waiting: list[str]
-    served: Mapping[Lane, Served]
 
 
 def share_of(spec: JobSpec, host_id: str, gpus: Sequence[Gpu]) -> Share:
@@ -75,67 +66,66 @@ def best(request: Request, rooms: Index | Sequence[HostRoom], now_ms: int = 0) -
 
 
 def run_pass(
-    waiting: Sequence[tuple[Job, Request]],
+    turns: Turns,
     index: Index,
-    *,
-    held: Mapping[str, int],
-    served: Mapping[Lane, Served],
     now_ms: int,
+    broken: list[tuple[str, Exception]],
+    *,
     whole_queue: bool = True,
-) -> Pass:
+    looks_max: int = ANY,
+    most: int = ANY,
+) -> list[Placement]:
     """Give hosts to as many of the jobs as fit, each in its turn. The index is left as the market is then.
 
-    `held` counts the GPUs that each account has now. A new job may be tried by itself, without the queue:
-    what it can get then, nobody who waits could use, but for hosts that are kept free, which it can't get.
+    New jobs may be tried by themselves, without the queue: what they can get then, nobody who waits could
+    use, but for hosts that are kept free, which they can't get. No more than `looks_max` lines that can't be
+    placed are looked at. A job that makes a look fail is added to `broken`, and its line is passed over.
     """
     index.now_ms = now_ms
     if whole_queue:
         index.lift_all()
-    turns = Turns(waiting, held, served, now_ms)
     placements: list[Placement] = []
-    left: list[str] = []
-    placed: list[Job] = []
     keepers: set[str] = set()
-    for job, request in turns:
-        ask = request.ask
-        shelf = index.best(ask, request.spec.policy)
-        if shelf is None:
-            left.append(job.id)
-            if now_ms - job.queued_ms >= KEEP_FREE_AFTER_MS and job.account_id not in keepers:
-                _keep_free(index, job, request, keepers)
+    for key, waiter in turns:
+        try:
+            shelf = index.best(key.ask, key.policy)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, others must not wait for that
+            broken.append((waiter.id, error))
+            turns.pass_over()
             continue
-        turns.given(job.account_id, ask.gpu_count)
+        if shelf is None:
+            turns.pass_over()
+            if whole_queue and now_ms - waiter.queued_ms >= KEEP_FREE_AFTER_MS:
+                _keep_free(index, key, waiter, keepers)
+            looks_max -= 1
+            if not looks_max:
+                break
+            continue
+        turns.given(key.account_id, key.ask.gpu_count)
         placements.append(
             Placement(
-                job_id=job.id,
+                job_id=waiter.id,
                 host=shelf.machine.host,
-                gpus=index.give(shelf, ask),
-                hour_price_micro=hour_price_micro(shelf.price, ask.gpu_count),
+                gpus=index.give(shelf, key.ask),
+                hour_price_micro=hour_price_micro(shelf.price, key.ask.gpu_count),
             )
         )
-        placed.append(job)
-    return Pass(placements=placements, waiting=left, served=after_serving(served, placed, now_ms))
+        if len(placements) == most:
+            break
+    return placements
 
 
-def place(
-    requests: Sequence[tuple[Job, Request]], rooms: Sequence[HostRoom]
-) -> tuple[list[Placement], list[str]]:
-    """A pass over a market seen for the first time, where nobody holds anything and nobody has waited."""
-    outcome = run_pass(requests, Index(rooms), held={}, served={}, now_ms=0)
-    return outcome.placements, outcome.waiting
-
-
-def _keep_free(index: Index, job: Job, request: Request, keepers: set[str]) -> None:
+def _keep_free(index: Index, key: LineKey, waiter: Waiter, keepers: set[str]) -> None:
     """One GPU and nothing else can't be taken apart: such a job gets the next that comes free in its turn."""
-    ask = request.ask
-    if ask.gpu_count == 1 and not ask.memory_bytes and not ask.cpu_milli:
+    ask = key.ask
+    if key.account_id in keepers or (ask.gpu_count == 1 and not ask.memory_bytes and not ask.cpu_milli):
         return
     if index.kept_free_count * _KEPT_FREE_PART >= len(index):
         return
-    shelf = index.emptiest(ask, request.spec.policy)
+    shelf = index.emptiest(ask, key.policy)
     if shelf is not None:
-        index.keep_free(shelf.host_id, job.id)
-        keepers.add(job.account_id)
+        index.keep_free(shelf.host_id, waiter.id)
+        keepers.add(key.account_id)
 
 
 def _fit(request: Request, shelf: Shelf) -> Fit:

@@ -18,6 +18,8 @@ Mask = int
 # More sets than this of one field are not kept: they would cost more to keep true than to make anew.
 _SETS_MAX = 500
 
+_RELIABILITY = Ask._fields.index("reliability_ppm")
+
 # By value: the set, and what it is a set of.
 _Sets = dict[object, tuple[Mask, Callable[[Shelf], bool]]]
 # What does not change of a shelf's place in the order. How many are free comes after the score.
@@ -82,6 +84,17 @@ class Order:
     def show(self, shelf: Shelf) -> None:
         bit = 1 << self._place[shelf]
         self.online = self.online | bit if shelf.machine.online else self.online & ~bit
+
+    def rate(self, shelf: Shelf) -> None:
+        """Its host's reliability is another: mostly that moves it nowhere, and changes a bit or none."""
+        place = self._place[shelf]
+        if self._key(shelf) != self._keys[place]:
+            self.remove(shelf)
+            self.insert(shelf)
+            return
+        bit = 1 << place
+        for value, (mask, holds) in self._sets[_RELIABILITY].items():
+            self._sets[_RELIABILITY][value] = (mask | bit if holds(shelf) else mask & ~bit), holds
 
     # Sets
 

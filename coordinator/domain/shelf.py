@@ -8,7 +8,7 @@ share their `Machine`. What of a shelf is free changes as jobs come and go; all 
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -200,12 +200,13 @@ class Machine:
     def sells_as(self, host: Host) -> bool:
         """It sells the same as before, on the same terms."""
         known = self.host
-        return (
-            host.facts == known.facts
-            and host.terms == known.terms
-            and host.reliability_ppm == known.reliability_ppm
-            and host.account_id == known.account_id
-        )
+        return host.facts == known.facts and host.terms == known.terms and host.account_id == known.account_id
+
+    def rate(self, reliability_ppm: int) -> None:
+        self.reliability_ppm = reliability_ppm
+        self.host = replace(self.host, reliability_ppm=reliability_ppm)
+        for shelf in self.shelves:
+            shelf.scores.clear()
 
     def trusts(self, ask: Ask) -> bool:
         return may_run_unisolated(self.host, *ask.account)

@@ -4,15 +4,19 @@ Jobs of one buyer with one priority form a lane, served in the order they were s
 the moment the lane was last served, so a buyer whose backlog moves does not grow in priority over others,
 while a lane that stands still, and a job that was passed over in its lane, do until they are served. So
 nothing starves: whatever waits is ahead, after some time, of all that is submitted later.
+
+What of a lane asks for the same is a line: when its first can't be placed none of it can, however many they
+are. So a queue is looked at line by line, and its length does not matter.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from coordinator.domain.job import Job
-from coordinator.domain.shelf import Request
+from coordinator.domain.job import Job, Policy
+from coordinator.domain.shelf import Ask, Request
 
 # So much waiting is worth one point of priority.
 POINT_MS = 60_000
@@ -29,69 +33,177 @@ class Served:
     through: tuple[int, str]
 
 
+class Waiter(NamedTuple):
+    """A waiting job, in the order of its line; little is kept of it, for they may be many."""
+
+    queued_ms: int
+    submitted_ms: int
+    id: str
+    # From then on it would rather not; 0 if it waits for ever.
+    expires_ms: int
+
+
+class LineKey(NamedTuple):
+    """What the jobs of a line have in common. Those that lost a host queue anew: apart, so that each line is
+    in its order."""
+
+    account_id: str
+    priority: int
+    again: bool
+    policy: Policy
+    ask: Ask
+
+    @property
+    def lane(self) -> Lane:
+        return self.account_id, self.priority
+
+
+@dataclass(kw_only=True, eq=False)
+class Line:
+    key: LineKey
+    jobs: list[Waiter] = field(default_factory=list)
+
+
+class Lines:
+    """All jobs that wait."""
+
+    def __init__(self, waiting: Iterable[tuple[Job, Request]] = ()) -> None:
+        self._lines: dict[LineKey, Line] = {}
+        self._of_account: dict[str, dict[LineKey, None]] = {}
+        self._places: dict[str, tuple[LineKey, Waiter]] = {}
+        # Who would not wait for ever.
+        self.expiring: dict[str, int] = {}
+        for job, request in waiting:
+            self.put(job, request)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def put(self, job: Job, request: Request) -> LineKey | None:
+        """It waits; if it did already, as it is now. The line that it is new in, None: it was there."""
+        spec = job.spec
+        key = LineKey(job.account_id, spec.priority, job.retries_used > 0, request.spec.policy, request.ask)
+        expires_ms = job.queued_ms + spec.queue_ms_max if spec.queue_ms_max else 0
+        waiter = Waiter(job.queued_ms, job.submitted_ms, job.id, expires_ms)
+        if self._places.get(job.id) == (key, waiter):
+            return None
+        self.remove(job.id)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = Line(key=key)
+            self._of_account.setdefault(key.account_id, {})[key] = None
+        # The line's own, so that one ask is kept for all of them.
+        self._places[job.id] = line.key, waiter
+        insort(line.jobs, waiter)
+        if expires_ms:
+            self.expiring[job.id] = expires_ms
+        return line.key
+
+    def remove(self, job_id: str) -> None:
+        place = self._places.pop(job_id, None)
+        if place is None:
+            return
+        key, waiter = place
+        self.expiring.pop(job_id, None)
+        jobs = self._lines[key].jobs
+        del jobs[bisect_left(jobs, waiter)]
+        if not jobs:
+            del self._lines[key]
+            of_account = self._of_account[key.account_id]
+            del of_account[key]
+            if not of_account:
+                del self._of_account[key.account_id]
+
+    def place(self, job_id: str) -> tuple[LineKey, Waiter]:
+        return self._places[job_id]
+
+    def lanes(self) -> set[Lane]:
+        return {key.lane for key in self._lines}
+
+    def some(self, most: int) -> list[Line]:
+        """So many lines of each buyer, others each time: who asks for a thousand different things makes
+        nobody wait but themselves."""
+        found: list[Line] = []
+        for keys in self._of_account.values():
+            chosen = list(keys)[:most]
+            found += [self._lines[key] for key in chosen]
+            if len(chosen) < len(keys):
+                for key in chosen:
+                    del keys[key]
+                    keys[key] = None
+        return found
+
+    def named(self, keys: Iterable[LineKey]) -> list[Line]:
+        return [self._lines[key] for key in keys if key in self._lines]
+
+    def all(self) -> list[Line]:
+        return list(self._lines.values())
+
+
+# Level with its sign changed, share of the buyer, when submitted, id; and which line.
+_Head = tuple[int, int, int, str, int]
+
+
 class Turns:
-    """The queue in its order. The order of what is still to come heeds what was given meanwhile."""
+    """Lines in the order in which they are looked at, job by job. It heeds what was given meanwhile."""
 
     def __init__(
-        self,
-        waiting: Sequence[tuple[Job, Request]],
-        held: Mapping[str, int],
-        served: Mapping[Lane, Served],
-        now_ms: int,
+        self, lines: Sequence[Line], held: Mapping[str, int], served: Mapping[Lane, Served], now_ms: int
     ) -> None:
+        self._lines = lines
         # GPUs by account: what it held before, and what it is given on the way.
         self._share = dict(held)
-        self._levels: dict[int, dict[str, list[tuple[int, str, Job, Request]]]] = {}
-        for job, request in waiting:
-            level = effective_priority(job, served.get(lane_of(job)), now_ms)
-            of_level = self._levels.setdefault(level, {})
-            of_level.setdefault(job.account_id, []).append((job.submitted_ms, job.id, job, request))
+        self._served = served
+        self._now_ms = now_ms
+        self._passed_over = False
 
     def given(self, account_id: str, gpu_count: int) -> None:
         self._share[account_id] = self._share.get(account_id, 0) + gpu_count
 
-    def __iter__(self) -> Iterator[tuple[Job, Request]]:
-        for level in sorted(self._levels, reverse=True):
-            lines = {account: deque(sorted(jobs)) for account, jobs in self._levels[level].items()}
-            heads = [self._head(account, line) for account, line in lines.items()]
-            heapq.heapify(heads)
-            while heads:
-                account = heapq.heappop(heads)[3]
-                line = lines[account]
-                _, _, job, request = line.popleft()
-                yield job, request
-                if line:
-                    heapq.heappush(heads, self._head(account, line))
+    def pass_over(self) -> None:
+        """None of the line that was looked at last can be placed now."""
+        self._passed_over = True
 
-    def _head(self, account: str, line: deque[tuple[int, str, Job, Request]]) -> tuple[int, int, str, str]:
-        submitted_ms, job_id, _, _ = line[0]
-        return self._share.get(account, 0), submitted_ms, job_id, account
+    def __iter__(self) -> Iterator[tuple[LineKey, Waiter]]:
+        places = [0] * len(self._lines)
+        heads = [self._head(number, 0) for number in range(len(self._lines))]
+        heapq.heapify(heads)
+        while heads:
+            level, share, submitted_ms, job_id, number = heapq.heappop(heads)
+            line = self._lines[number]
+            share_now = self._share.get(line.key.account_id, 0)
+            if share != share_now:
+                heapq.heappush(heads, (level, share_now, submitted_ms, job_id, number))
+                continue
+            self._passed_over = False
+            yield line.key, line.jobs[places[number]]
+            places[number] += 1
+            if not self._passed_over and places[number] < len(line.jobs):
+                heapq.heappush(heads, self._head(number, places[number]))
+
+    def _head(self, number: int, place: int) -> _Head:
+        key, waiter = self._lines[number].key, self._lines[number].jobs[place]
+        level = effective_priority(key, waiter, self._served.get(key.lane), self._now_ms)
+        return -level, self._share.get(key.account_id, 0), waiter.submitted_ms, waiter.id, number
 
 
-def lane_of(job: Job) -> Lane:
-    return job.account_id, job.spec.priority
-
-
-def effective_priority(job: Job, served: Served | None, now_ms: int) -> int:
-    since_ms = job.queued_ms
-    if served is not None and (job.submitted_ms, job.id) > served.through:
+def effective_priority(key: LineKey, waiter: Waiter, served: Served | None, now_ms: int) -> int:
+    since_ms = waiter.queued_ms
+    if served is not None and (waiter.submitted_ms, waiter.id) > served.through:
         since_ms = max(since_ms, served.at_ms)
-    return job.spec.priority + max(0, now_ms - since_ms) // POINT_MS
+    return key.priority + max(0, now_ms - since_ms) // POINT_MS
 
 
-def after_serving(served: Mapping[Lane, Served], jobs: Sequence[Job], now_ms: int) -> dict[Lane, Served]:
-    """What is known of lanes when these jobs have a host. If it is lost, lanes age a little more."""
-    through: dict[Lane, tuple[int, str]] = {}
-    for job in jobs:
-        lane, place = (job.account_id, job.spec.priority), (job.submitted_ms, job.id)
-        before = through.get(lane)
-        if before is None or place > before:
-            through[lane] = place
-    after = dict(served)
-    for lane, place in through.items():
-        known = served.get(lane)
-        after[lane] = Served(at_ms=now_ms, through=max(place, known.through) if known else place)
-    return after
+def after_serving(before: Served | None, waiter: Waiter, now_ms: int) -> Served:
+    """What is known of a lane when this job of it has a host. If it is lost, the lane ages a little more."""
+    place = waiter.submitted_ms, waiter.id
+    return Served(at_ms=now_ms, through=max(place, before.through) if before else place)
 
 
 def queue_places(
@@ -101,9 +213,9 @@ def queue_places(
     now_ms: int,
 ) -> dict[str, int]:
     """Each job's place in the queue, from 1, as if each got what it asks for in its turn."""
-    turns = Turns(waiting, held, served, now_ms)
+    turns = Turns(Lines(waiting).all(), held, served, now_ms)
     places: dict[str, int] = {}
-    for job, request in turns:
-        places[job.id] = len(places) + 1
-        turns.given(job.account_id, request.spec.gpus.count)
+    for key, waiter in turns:
+        places[waiter.id] = len(places) + 1
+        turns.given(key.account_id, key.ask.gpu_count)
     return places

@@ -21,7 +21,7 @@ from coordinator.domain.states import (
     job_step_at_end,
 )
 from coordinator.services.credits import give_back
-from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC, note_end
+from coordinator.services.hosts import OFFERS_TOPIC, note_end
 from coordinator.store.ports import Transaction
 from ledger.entries import release
 from runtime.ids import derived_uuid
@@ -139,7 +139,7 @@ def end_attempt(
         tx.append_events([again], now.wall_ms)
     else:
         finish_job(tx, job, replace(job_next, ended_ms=now.wall_ms), now.wall_ms)
-    tx.wake(attempt.host_id, job.id, QUEUE_TOPIC, OFFERS_TOPIC)
+    tx.wake(attempt.host_id, job.id, OFFERS_TOPIC)
 
 
 def is_spent(attempt: Attempt, job: Job) -> bool:

@@ -8,7 +8,7 @@ from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host
 from coordinator.domain.refusal import Refusal, RefusalCode, not_found
 from coordinator.domain.states import Cause
-from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC
+from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.services.requests import fingerprint, once
 from coordinator.services.strikes import strike
 from coordinator.store.ports import Transaction
@@ -79,7 +79,7 @@ def release(
         if not waiting:
             tx.free_gpu(gpu_uuid)
             _tell(tx, owner.host_id, f"GPU {gpu_uuid} belongs to this host no more, {why}", now_ms)
-            tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
+            tx.wake(OFFERS_TOPIC)
             return ""
         _move(tx, gpu_uuid, owner, waiting[0].host_id, why, now_ms)
         if owner.absent_since_ms is None:
@@ -104,7 +104,7 @@ def _move(tx: Transaction, gpu_uuid: str, owner: GpuOwner, host_id: str, why: st
     assert moved, "read in this transaction"
     _tell(tx, owner.host_id, f"GPU {gpu_uuid} belongs to another host now, {why}", now_ms)
     _tell(tx, host_id, f"GPU {gpu_uuid} belongs to this host now, {why}", now_ms)
-    tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
+    tx.wake(OFFERS_TOPIC)
 
 
 def _tell(tx: Transaction, host_id: str, text: str, now_ms: int) -> None:

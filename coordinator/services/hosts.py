@@ -13,7 +13,6 @@ from coordinator.domain.states import Cause
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 
-QUEUE_TOPIC = "queue"
 OFFERS_TOPIC = "offers"
 _WISHES = {
     Hold.NONE: "its seller takes jobs again",
@@ -105,4 +104,4 @@ def _tell(tx: Transaction, before: Host, after: Host, reason: str, cause: Cause,
         text = f"{before.state} to {after.state}: {reason}"
         event = NewEvent(kind=EventKind.HOST_STATE, host_id=after.id, text=text, cause=cause)
         tx.append_events([event], now_ms)
-    tx.wake(after.id, QUEUE_TOPIC, OFFERS_TOPIC)
+    tx.wake(after.id, OFFERS_TOPIC)

@@ -1,93 +1,89 @@
-"""One pass over the queue: who can be placed gets a host."""
+"""What matching decided, written down: jobs get their hosts, or have waited long enough."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host
-from coordinator.domain.index import Index
 from coordinator.domain.job import Attempt, Job
-from coordinator.domain.matching import Placement, run_pass
+from coordinator.domain.matching import Placement
 from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.pricing import run_ms_affordable
 from coordinator.domain.states import (
     AttemptState,
     Cause,
+    JobState,
     JobStep,
     job_after,
 )
-from coordinator.domain.turns import Lane, Served
 from coordinator.services.attempts import LostRaceError, finish_job
 from coordinator.services.hosts import OFFERS_TOPIC
-from coordinator.services.jobs import QUEUE_LOOK_MAX, request_of
 from coordinator.store.ports import Transaction
 from runtime.ids import new_id
 
 
-def pass_once(
-    tx: Transaction, fee_ppm: int, window_ms: int, served: Mapping[Lane, Served], now: Stamp
-) -> Mapping[Lane, Served]:
-    """Place what can be placed; which lanes have been served, for the next pass to know.
-
-    Jobs that waited longer than they would are ended first.
-    """
-    queue = [job for job in tx.queue(QUEUE_LOOK_MAX) if not _expire(tx, job, now)]
-    if not queue:
-        return served
-    attempts = tx.attempts_of_jobs([job.id for job in queue])
-    waiting = [(job, request_of(job, attempts[job.id])) for job in queue]
-    outcome = run_pass(
-        waiting, Index(tx.rooms()), held=tx.held_by_buyers(), served=served, now_ms=now.wall_ms
-    )
-    jobs = {job.id: job for job in queue}
-    for placement in outcome.placements:
-        job = jobs[placement.job_id]
-        _assign(tx, job, placement, len(attempts[job.id]) + 1, fee_ppm, window_ms, now)
-    return outcome.served
+def expire(tx: Transaction, job_ids: Sequence[str], now: Stamp) -> None:
+    """They waited longer than they would."""
+    for job in tx.jobs(job_ids).values():
+        if job.state is not JobState.QUEUED or not job.spec.queue_ms_max:
+            continue
+        after = replace(
+            job,
+            state=job_after(job.state, JobStep.EXPIRE),
+            cause=Cause.BUYER,
+            detail="no host was found within the time that the job was to wait",
+            ended_ms=now.wall_ms,
+        )
+        finish_job(tx, job, after, now.wall_ms)
 
 
-def _expire(tx: Transaction, job: Job, now: Stamp) -> bool:
-    if not job.spec.queue_ms_max or now.wall_ms - job.queued_ms < job.spec.queue_ms_max:
-        return False
-    after = replace(
-        job,
-        state=job_after(job.state, JobStep.EXPIRE),
-        cause=Cause.BUYER,
-        detail="no host was found within the time that the job was to wait",
-        ended_ms=now.wall_ms,
-    )
-    finish_job(tx, job, after, now.wall_ms)
-    return True
-
-
-def _assign(
-    tx: Transaction, job: Job, placement: Placement, epoch: int, fee_ppm: int, window_ms: int, now: Stamp
-) -> None:
-    """Price, fee and GPUs are locked here."""
-    attempt = _new_attempt(job, placement, epoch, fee_ppm, window_ms, now)
-    after = replace(
-        job,
-        state=job_after(job.state, JobStep.ASSIGN),
-        detail=f"{placement.host.id} prepares it",
-    )
-    if not (tx.save_job(job, after) and tx.insert_attempt(attempt)):
+def assign(
+    tx: Transaction, placements: Sequence[Placement], fee_ppm: int, window_ms: int, now: Stamp
+) -> dict[str, tuple[Job, Attempt]]:
+    """Price, fee and GPUs are locked here. By job; left out is what is not as who decided took it to be."""
+    jobs = tx.jobs([placement.job_id for placement in placements])
+    made: dict[str, tuple[Job, Attempt, Placement]] = {}
+    for placement in placements:
+        job = jobs.get(placement.job_id)
+        if job is not None and job.state is JobState.QUEUED:
+            attempt = _new_attempt(job, placement, fee_ppm, window_ms, now)
+            made[attempt.id] = job, attempt, placement
+    for attempt_id in tx.insert_attempts([attempt for _, attempt, _ in made.values()]):
+        del made[attempt_id]
+    pairs = [
+        (
+            job,
+            replace(
+                job,
+                state=job_after(job.state, JobStep.ASSIGN),
+                detail=f"{placement.host.id} prepares it",
+            ),
+        )
+        for job, _, placement in made.values()
+    ]
+    if not tx.save_jobs(pairs):
         raise LostRaceError
-    event = NewEvent(
-        kind=EventKind.ASSIGNED,
-        job_id=job.id,
-        attempt_id=attempt.id,
-        text=_words(placement.host, attempt),
-        job_state=after.state,
-        cause=Cause.PLATFORM,
-    )
-    tx.append_events([event], now.wall_ms)
-    tx.wake(placement.host.id, job.id, OFFERS_TOPIC)
+    events = [
+        NewEvent(
+            kind=EventKind.ASSIGNED,
+            job_id=job.id,
+            attempt_id=attempt.id,
+            text=_words(placement.host, attempt),
+            job_state=JobState.STARTING,
+            cause=Cause.PLATFORM,
+        )
+        for job, attempt, placement in made.values()
+    ]
+    tx.append_events(events, now.wall_ms)
+    for job, attempt, _ in made.values():
+        tx.wake(attempt.host_id, job.id, OFFERS_TOPIC)
+    return {job.id: (job, attempt) for job, attempt, _ in made.values()}
 
 
-def _new_attempt(
-    job: Job, placement: Placement, epoch: int, fee_ppm: int, window_ms: int, now: Stamp
-) -> Attempt:
+def _new_attempt(job: Job, placement: Placement, fee_ppm: int, window_ms: int, now: Stamp) -> Attempt:
     attempt_id = new_id("att")
+    # Each attempt before it ended with the job in the queue again.
+    epoch = job.retries_used + 1
     affordable_ms = run_ms_affordable(placement.hour_price_micro, job.spec.budget_micro - job.charged_micro)
     return Attempt(
         id=attempt_id,

@@ -10,7 +10,6 @@ from coordinator.domain.job import Job, JobSpec
 from coordinator.domain.refusal import Refusal
 from coordinator.domain.states import Cause, JobState
 from coordinator.services.caps import notice, over, used_micro
-from coordinator.services.hosts import QUEUE_TOPIC
 from coordinator.services.jobs import JobView, owned_job, too_little
 from coordinator.services.requests import fingerprint, reused
 from coordinator.store.ports import Transaction
@@ -153,7 +152,7 @@ def _take_in(tx: Transaction, fresh: Sequence[tuple[Order, bytes, Job]]) -> None
     tx.insert_jobs([job for _, _, job in fresh])
     tx.append_events(events, now_ms)
     tx.remember_all([(*order.key, content, job.id) for order, content, job in fresh])
-    tx.wake(QUEUE_TOPIC, *(job.id for _, _, job in fresh))
+    tx.wake(*(job.id for _, _, job in fresh))
 
 
 def parts(spec: JobSpec) -> list[object]:

@@ -21,7 +21,7 @@ from coordinator.domain.states import (
 from coordinator.domain.values import changed
 from coordinator.services import gpus
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
-from coordinator.services.hosts import OFFERS_TOPIC, QUEUE_TOPIC, change_link
+from coordinator.services.hosts import OFFERS_TOPIC, change_link
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
 from coordinator.services.strikes import judge
 from coordinator.store.ports import Transaction
@@ -68,7 +68,7 @@ def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: St
     host = _seen(tx, host_id, now)
     foreign = tx.save_hello(host_id, facts, terms)
     gpus.named(tx, host, [gpu.uuid for gpu in facts.gpus], foreign, now.wall_ms)
-    tx.wake(QUEUE_TOPIC, OFFERS_TOPIC)
+    tx.wake(OFFERS_TOPIC)
 
 
 def heard(tx: Transaction, heard: Mapping[str, Stamp]) -> None:

@@ -7,20 +7,22 @@ what was rolled back. So a write must be a function of its transaction and its a
 until it has committed.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
-from coordinator.store.ports import Transaction
+from coordinator.store.ports import Transaction, Writing
 from coordinator.store.transaction import SqlTransaction
 from coordinator.store.unit import HeldBackError, UnitTransaction
 from ledger.engine import reading
 
+_LOG = logging.getLogger(__name__)
 A = TypeVar("A")
 T = TypeVar("T")
 SHARE_MAX = 256
@@ -50,8 +52,25 @@ class _Write:
         return self.together(tx, [self.item])[0]
 
 
+class Keeper(Protocol):
+    """Who has something to do at the end of every transaction, within it. All is called on the writer's
+    thread."""
+
+    def settle(self, tx: Writing) -> None: ...
+
+    def committed(self) -> None:
+        """The transaction of the last `settle` was."""
+        ...
+
+    def missed(self, tx: Writing) -> None:
+        """This was committed without `settle`, because with it it could not be."""
+        ...
+
+
 class Database:
     """`on_commit` is called on the writer's thread with the topics that were woken."""
+
+    keeper: Keeper | None = None
 
     def __init__(self, engine: Engine, on_commit: Callable[[Iterable[str]], None]) -> None:
         self._engine = engine
@@ -134,7 +153,7 @@ class Database:
         for write in (*share, *alone):
             self._commit_alone(write)
 
-    def _commit_together(self, share: list[_Write]) -> int | None:
+    def _commit_together(self, share: list[_Write], *, settled: bool = True) -> int | None:
         """Which of them failed; None when all are committed."""
         answers: dict[int, Any] = {}
         parts = _parts(share)
@@ -145,30 +164,51 @@ class Database:
                 for part in parts:
                     answers |= _answers(tx, share, part)
                     done += 1
-                tx.flush()
-        except HeldBackError:
+                self._finish(tx, settled=settled)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is told to whom it happens when tried alone
+            if done < len(parts) and not isinstance(error, HeldBackError):
+                return parts[done][-1]
+            if settled and self.keeper is not None:
+                _LOG.exception("a transaction could not be settled; it is tried without that")
+                return self._commit_together(share, settled=False)
             return NOBODY_KNOWS_WHICH
-        except Exception:  # noqa: BLE001 - whatever it was, it is told to whom it happens when tried alone
-            return parts[done][-1] if done < len(parts) else NOBODY_KNOWS_WHICH
-        self._on_commit(tx.topics)
+        self._tell(tx, settled=settled)
         for index, write in enumerate(share):
             write.future.set_result(answers[index])
         return None
 
-    def _commit_alone(self, write: _Write) -> None:
+    def _commit_alone(self, write: _Write, *, settled: bool = True) -> None:
+        tx, is_done = None, False
         try:
             with self._engine.begin() as connection:
                 tx = UnitTransaction(connection)
                 answer = write.run(tx)
-                tx.flush()
+                is_done = True
+                self._finish(tx, settled=settled)
         except Exception as error:  # noqa: BLE001 - handed to the caller, who alone knows what to do
+            if is_done and settled and self.keeper is not None:
+                _LOG.exception("a transaction could not be settled; it is tried without that")
+                self._commit_alone(write, settled=False)
+                return
             # What is wrong with what was held back is wrong with what the caller did.
-            write.future.set_exception(
-                error.__cause__ or error if isinstance(error, HeldBackError) else error
-            )
+            held_back = isinstance(error, HeldBackError) and error.__cause__
+            write.future.set_exception(held_back or error)
             return
-        self._on_commit(tx.topics)
+        self._tell(tx, settled=settled)
         write.future.set_result(answer)
+
+    def _finish(self, tx: UnitTransaction, *, settled: bool) -> None:
+        if settled and self.keeper is not None:
+            self.keeper.settle(tx)
+        tx.flush()
+
+    def _tell(self, tx: UnitTransaction, *, settled: bool) -> None:
+        if self.keeper is not None:
+            if settled:
+                self.keeper.committed()
+            else:
+                self.keeper.missed(tx)
+        self._on_commit(tx.topics)
 
 
 def _parts(share: Sequence[_Write]) -> list[list[int]]:

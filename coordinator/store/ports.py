@@ -6,7 +6,7 @@ Everything that a transaction does is committed together or not at all, the ledg
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from coordinator.domain.account import Account, Balances, Token
 from coordinator.domain.cap import SpendingCap
@@ -20,6 +20,9 @@ from coordinator.domain.states import JobState
 from ledger.entries import Outcome, Statement, Transfer
 
 NUMBER_MAX = 2**63 - 1
+T = TypeVar("T")
+# What a row raises that nothing can be made of.
+BROKEN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,16 @@ class News:
     # Whose facts, terms or state are others now.
     hosts: Set[str]
     reliability_ppm: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Generic[T]):
+    """Some rows in the order of their ids, up to `last`; "": there are no more."""
+
+    rows: Sequence[T]
+    # Ids of rows that nothing can be made of, and why: their others must not wait for them.
+    broken: Mapping[str, str]
+    last: str
 
 
 class Accounts(Protocol):
@@ -81,6 +94,8 @@ class Hosts(Protocol):
     def hosts(self, host_ids: Sequence[str]) -> Mapping[str, Host]: ...
 
     def hosts_of(self, account_id: str) -> Sequence[Host]: ...
+
+    def hosts_after(self, host_id: str, limit: int) -> Page[Host]: ...
 
     def rooms(self) -> Sequence[HostRoom]:
         """Every host with what of it is free."""
@@ -172,6 +187,10 @@ class Jobs(Protocol):
 
     def queue(self, limit: int) -> Sequence[Job]:
         """QUEUED jobs, oldest first."""
+        ...
+
+    def queue_after(self, job_id: str, limit: int) -> Page[Job]:
+        """QUEUED jobs."""
         ...
 
     def save_job(self, before: Job, after: Job) -> bool: ...
@@ -357,4 +376,12 @@ class Transaction(Accounts, Tokens, Hosts, Claims, Jobs, Money, Books, Checks, P
 
     def wake(self, *topics: str) -> None:
         """After the commit, tell whoever waits for one of these topics."""
+        ...
+
+
+class Writing(Transaction, Protocol):
+    """One that writes."""
+
+    def news(self) -> News:
+        """What it has changed so far."""
         ...

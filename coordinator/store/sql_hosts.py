@@ -20,6 +20,7 @@ from coordinator.domain.standing import host_state
 from coordinator.domain.states import ATTEMPT_LIVE
 from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
+from coordinator.store.ports import Page
 from coordinator.store.sql_claims import SqlClaims
 from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, gpu_owner, host, job
 
@@ -111,6 +112,9 @@ class SqlHosts(SqlClaims):
     def hosts_of(self, account_id: str) -> Sequence[Host]:
         rows = self.connection.execute(HOST.where(host.c.account_id == account_id).order_by(host.c.id))
         return [host_from_row(row) for row in rows.mappings()]
+
+    def hosts_after(self, host_id: str, limit: int) -> Page[Host]:
+        return self.page(HOST, host.c.id, host_id, limit, host_from_row)
 
     def rooms(self) -> Sequence[HostRoom]:
         taken = set(self.connection.execute(select(attempt_gpu.c.gpu_uuid)).scalars())

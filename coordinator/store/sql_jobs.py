@@ -15,6 +15,7 @@ from coordinator.store.codec import (
     job_from_row,
     meter_changes,
 )
+from coordinator.store.ports import Page
 from coordinator.store.sql_many import SqlMany
 from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, job
 
@@ -50,6 +51,10 @@ class SqlJobs(SqlMany):
     def queue(self, limit: int) -> Sequence[Job]:
         query = _JOB.where(job.c.state == str(JobState.QUEUED)).order_by(job.c.id).limit(limit)
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def queue_after(self, job_id: str, limit: int) -> Page[Job]:
+        queued = _JOB.where(job.c.state == str(JobState.QUEUED))
+        return self.page(queued, job.c.id, job_id, limit, job_from_row)
 
     def save_job(self, before: Job, after: Job) -> bool:
         return self.save_jobs([(before, after)])

@@ -147,15 +147,7 @@ class UnitTransaction(SqlTransaction):
     # Attempts
 
     def insert_attempts(self, new: Sequence[Attempt]) -> Sequence[str]:
-        taken = {
-            uuid
-            for uuid, owner in self.gpus_taken([gpu.uuid for item in new for gpu in item.gpus]).items()
-            if owner not in self._attempts or self._attempts[owner].now.state is not AttemptState.ENDED
-        }
-        fresh = [
-            self._attempts[key].now for key in self._attempts_saved if self._attempts[key].stored is None
-        ]
-        taken |= {gpu.uuid for item in fresh if item.state is not AttemptState.ENDED for gpu in item.gpus}
+        taken = set(self.gpus_taken([gpu.uuid for item in new for gpu in item.gpus]))
         refused = []
         for item in new:
             uuids = {gpu.uuid for gpu in item.gpus}
@@ -170,6 +162,14 @@ class UnitTransaction(SqlTransaction):
                     of[key][item.id] = None
             self._holds_back = True
         return refused
+
+    def gpus_taken(self, uuids: Sequence[str]) -> Mapping[str, str]:
+        wanted = set(uuids)
+        rows = [self._attempts[key] for key in self._attempts_saved]
+        ended = {row.now.id for row in rows if row.now.state is AttemptState.ENDED}
+        found = {uuid: owner for uuid, owner in super().gpus_taken(uuids).items() if owner not in ended}
+        fresh = [row.now for row in rows if row.stored is None and row.now.id not in ended]
+        return found | {gpu.uuid: item.id for item in fresh for gpu in item.gpus if gpu.uuid in wanted}
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         return self.attempts([attempt_id]).get(attempt_id)
@@ -277,6 +277,11 @@ class UnitTransaction(SqlTransaction):
         self._move(before_host_id)
         self._move(after_host_id)
         return super().move_gpu(gpu_uuid, before_host_id, after_host_id)
+
+    def free_gpu(self, gpu_uuid: str) -> None:
+        for owner in self.gpu_owners([gpu_uuid]).values():
+            self._move(owner.host_id)
+        super().free_gpu(gpu_uuid)
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         self._move(host_id)

@@ -7,6 +7,7 @@ from coordinator.domain.job import LogState
 from coordinator.domain.metering import Stamp
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.store.transaction import SqlTransaction
+from coordinator.store.unit import UnitTransaction
 from ledger.entries import deposit
 from runtime.ids import new_uuid
 from tests.support.store_fixtures import BUYER, DIGEST
@@ -122,3 +123,28 @@ def test_what_is_posted_surely_is_posted(market: SqlTransaction) -> None:
     more = deposit(transfer_id=new_uuid(), account_id=BUYER, amount_micro=5, event_ms=1)
     market.post_surely([more], 1)
     assert market.wallets([BUYER])[BUYER] == 10_000_005
+
+
+def test_the_queue_and_the_hosts_are_read_page_by_page(market: SqlTransaction) -> None:
+    market.insert_jobs([job("job_2"), job("job_3"), job("job_4", state=JobState.STARTING)])
+    first = market.queue_after("", 2)
+    assert ([one.id for one in first.rows], first.last, dict(first.broken)) == (
+        ["job_1", "job_2"],
+        "job_2",
+        {},
+    )
+    rest = market.queue_after(first.last, 2)
+    assert ([one.id for one in rest.rows], rest.last) == (["job_3"], "")
+    hosts = market.hosts_after("", 9)
+    assert ([one.id for one in hosts.rows], hosts.last) == (["host_1"], "")
+    assert market.hosts_after("host_1", 9).rows == []
+
+
+def test_a_broken_row_is_told_and_its_others_are_read(market: SqlTransaction) -> None:
+    market.insert_jobs([job("job_2")])
+    market.connection.exec_driver_sql("UPDATE job SET spec = '[]' WHERE id = 'job_1'")
+    page = UnitTransaction(market.connection).queue_after("", 9)
+    assert ([one.id for one in page.rows], list(page.broken)) == (["job_2"], ["job_1"])
+    market.connection.exec_driver_sql("UPDATE host SET facts = '{}' WHERE id = 'host_1'")
+    hosts = market.hosts_after("", 9)
+    assert (hosts.rows, list(hosts.broken)) == ([], ["host_1"])

@@ -223,10 +223,11 @@ class SimCoordinator:
             mint=Mint(key=b"k" * 32),
             rules=RULES,
         )
+        edge.store.keeper = dispatcher = app.dispatcher_of(edge, lambda _: None)  # type: ignore[attr-defined]
         self.hosts = HostServicer(edge)
         self.market = MarketServicer(edge)
         process.on_death.append(self._died)
-        process.spawn(app._schedule(edge), "schedule")
+        process.spawn(app._schedule(edge, dispatcher), "schedule")
         process.spawn(app._reap(edge), "reap")
         self.story.tell("coordinator: starts")
 

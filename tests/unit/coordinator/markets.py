@@ -1,14 +1,17 @@
 """Random markets in which everything happens: mixed hosts, trust, labels, hosts away or half taken."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from coordinator.domain.host import Gpu, HostRoom, HostState, Isolation, Network, Terms
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ANY_IMAGE, ImagePolicy
-from coordinator.domain.job import GpuRequest, HostRequest, Policy
-from coordinator.domain.matching import Request
+from coordinator.domain.index import Index
+from coordinator.domain.job import GpuRequest, HostRequest, Job, Policy
+from coordinator.domain.matching import Placement, Request, run_pass
+from coordinator.domain.turns import Lane, Lines, Served, Turns, after_serving
 from tests.support.values import GIB, request, room, spec
 
 MODELS = {"RTX 3060": 90, "RTX 4090": 400, "A100": 1_000, "H100": 2_500}
@@ -110,3 +113,34 @@ def random_request(rng: Random) -> Request:
         budget_left_micro=maybe(0.1, rng.randrange(1, 10), 1_000_000),
         hosts_failed=frozenset(maybe(0.1, ("host_000", "host_001"), ())),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    placements: list[Placement]
+    # In the order in which they would be looked at next.
+    waiting: list[str]
+    served: dict[Lane, Served]
+
+
+def pass_over(
+    queue: list[tuple[Job, Request]],
+    index: Index,
+    *,
+    held: Mapping[str, int] | None = None,
+    served: Mapping[Lane, Served] | None = None,
+    now_ms: int = 0,
+    whole_queue: bool = True,
+) -> Pass:
+    """A pass over these jobs, as the market does it."""
+    lines, broken = Lines(queue), list[tuple[str, Exception]]()
+    turns = Turns(lines.all(), held or {}, served or {}, now_ms)
+    placements = run_pass(turns, index, now_ms, broken, whole_queue=whole_queue)
+    assert not broken
+    after = dict(served or {})
+    for placement in placements:
+        key, waiter = lines.place(placement.job_id)
+        after[key.lane] = after_serving(after.get(key.lane), waiter, now_ms)
+        lines.remove(placement.job_id)
+    left = [waiter.id for _, waiter in Turns(lines.all(), held or {}, served or {}, now_ms)]
+    return Pass(placements=placements, waiting=left, served=after)

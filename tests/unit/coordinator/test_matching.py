@@ -16,6 +16,7 @@ from coordinator.domain.host import (
 )
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
+from coordinator.domain.index import Index
 from coordinator.domain.job import GpuRequest, HostRequest
 from coordinator.domain.matching import (
     Fit,
@@ -26,10 +27,10 @@ from coordinator.domain.matching import (
     best,
     fit,
     model_matches,
-    place,
     why_not,
 )
 from tests.support.values import GIB, MODEL, gpu, job, request, room, spec
+from tests.unit.coordinator.markets import pass_over
 
 ROOM = room()
 BIG = gpu("GPU-big", vram_bytes=80 * GIB, model="NVIDIA H100")
@@ -298,7 +299,8 @@ def test_cheapest_first_then_the_fullest_host():
 
 def test_a_pass_gives_no_gpu_twice_and_keeps_the_queues_order():
     queue = [(job(f"job_{n}"), request()) for n in (1, 2, 3)]
-    placements, waiting = place(queue, [room("host_1"), room("host_2")])
+    outcome = pass_over(queue, Index([room("host_1"), room("host_2")]))
+    placements, waiting = outcome.placements, outcome.waiting
     assert [p.job_id for p in placements] == ["job_1", "job_2"]
     assert len({one.uuid for p in placements for one in p.gpus}) == 2
     assert waiting == ["job_3"]
@@ -307,15 +309,14 @@ def test_a_pass_gives_no_gpu_twice_and_keeps_the_queues_order():
 def test_a_gpu_that_two_hosts_claim_is_given_once():
     """A host that claimed another's GPU made every pass fail, and nobody was placed any more."""
     rooms = [room("host_1", gpu("GPU-same")), room("host_2", gpu("GPU-same"))]
-    placements, waiting = place([(job("job_1"), request()), (job("job_2"), request())], rooms)
+    outcome = pass_over([(job("job_1"), request()), (job("job_2"), request())], Index(rooms))
+    placements, waiting = outcome.placements, outcome.waiting
     assert ([p.job_id for p in placements], waiting) == (["job_1"], ["job_2"])
 
 
 def test_the_price_is_for_all_gpus_together():
-    (placement,), _ = place(
-        [(job(), request(spec=spec(gpus=wants(count=2))))],
-        [room("host_1", gpu("GPU-1"), gpu("GPU-2"), price=7)],
-    )
+    pairs = Index([room("host_1", gpu("GPU-1"), gpu("GPU-2"), price=7)])
+    (placement,) = pass_over([(job(), request(spec=spec(gpus=wants(count=2))))], pairs).placements
     assert placement.hour_price_micro == 14
 
 

@@ -10,9 +10,9 @@ from coordinator.domain.host import Gpu, HostRoom, HostState
 from coordinator.domain.index import Index
 from coordinator.domain.job import Policy
 from coordinator.domain.limits import Misfit, fit
-from coordinator.domain.matching import Request, best, explain, run_pass, share_of
+from coordinator.domain.matching import Request, best, explain, share_of
 from tests.support.values import GIB, gpu, job, request, room, spec
-from tests.unit.coordinator.markets import random_market, random_request, random_room
+from tests.unit.coordinator.markets import pass_over, random_market, random_request, random_room
 
 SEEDS = range(40)
 
@@ -89,7 +89,7 @@ def test_a_pass_gives_what_scans_one_after_the_other_give(seed):
     rng = Random(seed)
     rooms = random_market(rng, 25)
     waiting = [(job(f"job_{n:03}", submitted_ms=n), random_request(rng)) for n in range(60)]
-    outcome = run_pass(waiting, Index(rooms), held={}, served={}, now_ms=0)
+    outcome = pass_over(waiting, Index(rooms), held={}, served={}, now_ms=0)
     given = {placed.job_id: (placed.host.id, placed.gpus) for placed in outcome.placements}
     plainly = Index(rooms)
     for one, asked in waiting:

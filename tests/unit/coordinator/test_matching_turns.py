@@ -5,9 +5,10 @@ from dataclasses import replace
 from coordinator.domain.host import Gpu
 from coordinator.domain.index import Index
 from coordinator.domain.job import GpuRequest, Job
-from coordinator.domain.matching import KEEP_FREE_AFTER_MS, Pass, Placement, Request, run_pass, share_of
+from coordinator.domain.matching import KEEP_FREE_AFTER_MS, Placement, Request, share_of
 from coordinator.domain.turns import POINT_MS, Lane, Served, queue_places
 from tests.support.values import GIB, MODEL, gpu, job, request, room, spec
+from tests.unit.coordinator.markets import Pass, pass_over
 
 MINUTE_MS = 60_000
 
@@ -35,7 +36,7 @@ def decide(
     served: dict[Lane, Served] | None = None,
 ) -> Pass:
     index = Index([room(f"host_{n}") for n in range(gpu_count)])
-    return run_pass(queue, index, held=held or {}, served=served or {}, now_ms=now_ms)
+    return pass_over(queue, index, held=held or {}, served=served or {}, now_ms=now_ms)
 
 
 def order_of(outcome: Pass) -> list[str]:
@@ -80,7 +81,7 @@ def test_a_turn_is_as_large_as_what_was_given():
     queue = [waits("job_a1", count=1), waits("job_a2", at_ms=1), waits("job_b1", "b", at_ms=2)]
     big = waits("job_b0", "b", at_ms=1, count=4)
     index = Index([room("host_1", *(gpu(f"GPU-{n}") for n in range(8)))])
-    outcome = run_pass([*queue, big], index, held={}, served={}, now_ms=0)
+    outcome = pass_over([*queue, big], index, held={}, served={}, now_ms=0)
     assert order_of(outcome) == ["job_a1", "job_b0", "job_a2", "job_b1"]
 
 
@@ -160,22 +161,22 @@ def test_a_host_is_kept_free_only_for_one_that_waited_long_and_one_for_a_buyer()
     ]
     pairs = [waits(f"job_{n}", "a", count=2) for n in range(2)]
     index = Index(rooms)
-    run_pass(pairs, index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS - 1)
+    pass_over(pairs, index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS - 1)
     assert index.kept_free_count == 0
-    run_pass(pairs, index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
+    pass_over(pairs, index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
     assert index.kept_free_count == 1
     others = [waits(f"job_{account}", account, count=2) for account in "bcdefg"]
-    run_pass([*pairs, *others], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
+    pass_over([*pairs, *others], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
     assert index.kept_free_count == 3, "no more than a tenth of the hosts stands idle"
 
 
 def test_a_new_job_tried_by_itself_does_not_get_what_is_kept_free():
     index = Index([room("host_1", gpu("GPU-1"), gpu("GPU-2"), free=(gpu("GPU-1"),))])
-    run_pass([waits("job_pair", count=2)], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
+    pass_over([waits("job_pair", count=2)], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
     new = waits("job_new", "b", at_ms=KEEP_FREE_AFTER_MS)
-    alone = run_pass([new], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS, whole_queue=False)
+    alone = pass_over([new], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS, whole_queue=False)
     assert alone.waiting == ["job_new"]
-    whole = run_pass([new], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
+    whole = pass_over([new], index, held={}, served={}, now_ms=KEEP_FREE_AFTER_MS)
     assert [placement.job_id for placement in whole.placements] == ["job_new"], "the pair is no longer there"
 
 
@@ -197,7 +198,7 @@ class Market:
         held: dict[str, int] = {}
         for _, running, gpus in self.running:
             held[running.account_id] = held.get(running.account_id, 0) + len(gpus)
-        outcome = run_pass(self.waiting, self.index, held=held, served=self.served, now_ms=now_ms)
+        outcome = pass_over(self.waiting, self.index, held=held, served=self.served, now_ms=now_ms)
         self.served = dict(outcome.served)
         placed = {placement.job_id: placement for placement in outcome.placements}
         for waiting, _ in self.waiting:
