@@ -26,6 +26,10 @@ class UsanceError(Exception):
 
     code = "ERROR"
 
+    def __init__(self, sentence: str, faults: tuple[FieldFault, ...] = ()) -> None:
+        super().__init__(sentence)
+        self.faults = faults
+
 
 class WrongUse(UsanceError):  # noqa: N818 -- what happened, said plainly
     code = "WRONG_USE"
@@ -37,9 +41,8 @@ class NotConfirmed(UsanceError):  # noqa: N818
 
 class Refused(UsanceError):  # noqa: N818
     def __init__(self, refusal: RefusalCode, sentence: str, faults: tuple[FieldFault, ...] = ()) -> None:
-        super().__init__(sentence)
+        super().__init__(sentence, faults)
         self.refusal = refusal
-        self.faults = faults
 
     @property
     def code(self) -> str:  # type: ignore[override]

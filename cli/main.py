@@ -8,13 +8,14 @@ import click
 
 from cli.commands.account import login, logout, wallet, whoami
 from cli.commands.admin import admin
+from cli.commands.apply import apply
 from cli.commands.books import budget, costs, earnings, price, statement
 from cli.commands.jobs import bill, cancel, extend, jobs, logs, show, wait, why
 from cli.commands.market import offers, quote
 from cli.commands.run import run
 from cli.commands.seller import enroll_token, hosts, pause, reclaim, resume
 from cli.commands.tokens import token
-from cli.errors import Refused, UsanceError, WrongUse
+from cli.errors import UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
 
@@ -37,6 +38,7 @@ for _command in (
     offers,
     quote,
     run,
+    apply,
     jobs,
     show,
     why,
@@ -97,12 +99,11 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 def _tell(error: UsanceError, *, as_json: bool) -> None:
     from cli.render import document, safe
 
-    faults = error.faults if isinstance(error, Refused) else ()
     if as_json:
-        content = {"code": error.code, "message": str(error), "faults": faults}
+        content = {"code": error.code, "message": str(error), "faults": error.faults}
         sys.stderr.write(document(error=content) + "\n")
         return
     say(safe(str(error)))
-    for fault in faults:
+    for fault in error.faults:
         if fault.description not in str(error):
             say(f"  {safe(fault.field)}: {safe(fault.description)}")

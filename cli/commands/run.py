@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from cli.follow import Left, Screen
 
 
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How to go about a job, whatever it is."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Show each usage record as it is billed."),
+        click.option("--dry-run", is_flag=True, help="Only say what it would cost, like `usance quote`."),
+        click.option("--detach", is_flag=True, help="Submit, print the job's id and leave."),
+        click.option("-y", "--yes", is_flag=True, help="Agree to the price without being asked."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
 @job_options
-@click.option("-y", "--yes", is_flag=True, help="Agree to the price without being asked.")
-@click.option("--detach", is_flag=True, help="Submit, print the job's id and leave.")
-@click.option("--dry-run", is_flag=True, help="Only say what it would cost, like `usance quote`.")
-@click.option("-v", "--verbose", is_flag=True, help="Show each usage record as it is billed.")
+@run_options
 @market_command
 def run(session: Session, spec: JobSpec, yes: bool, detach: bool, dry_run: bool, verbose: bool) -> None:
     """Run COMMAND on a GPU of the market, and stay with it to its end.
@@ -33,6 +42,13 @@ def run(session: Session, spec: JobSpec, yes: bool, detach: bool, dry_run: bool,
     The job's stdout comes on stdout and its stderr on stderr, byte for byte; what usance itself has to say
     comes on stderr. The exit code is the job's own; docs/exit-codes.md lists those that are not.
     """
+    carry_out(session, spec, yes=yes, detach=detach, dry_run=dry_run, verbose=verbose)
+
+
+def carry_out(
+    session: Session, spec: JobSpec, *, yes: bool, detach: bool, dry_run: bool, verbose: bool
+) -> None:
+    """Ask, submit, and stay with the job to its end, as far as each is wanted."""
     if dry_run:
         sys.exit(show_quote(session, spec))
     if not yes:
