@@ -91,14 +91,15 @@ class OutputCopy:
         self._stdout = hashlib.sha256()
         self._stderr = hashlib.sha256()
 
-    async def run(self, *, follow: bool, tail_bytes: int = 0) -> LogEnd:
+    async def run(self, *, follow: bool, tail_bytes: int = 0, since_ms: int = 0) -> LogEnd:
         """Raises Broken when all is said to be here but what came has another digest."""
-        async for item in self._market.read_logs(self._job_id, follow=follow, tail_bytes=tail_bytes):
+        pieces = self._market.read_logs(self._job_id, follow=follow, tail_bytes=tail_bytes, since_ms=since_ms)
+        async for item in pieces:
             match item:
                 case LogPiece():
                     await self._take(item)
                 case LogEnd():
-                    if not tail_bytes:  # a part has no digest to hold it to
+                    if not tail_bytes and not since_ms:  # a part has no digest to hold it to
                         self._check(item)
                     return item
         raise AssertionError("a log ends with its end")

@@ -313,6 +313,7 @@ class BillAttempt:
     run_ms_max: int
     lines: tuple[BillLine, ...]
     credits: tuple[BillCredit, ...] = ()
+    end_reason: EndReason = EndReason.UNSPECIFIED
 
 
 @dataclass(frozen=True, kw_only=True)

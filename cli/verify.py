@@ -6,13 +6,24 @@ line is checked to pay no more than that, and no more than the host recorded.
 
 from dataclasses import dataclass
 
-from cli.model import Bill, BillAttempt, BillLine
+from cli.model import Bill, BillAttempt, BillLine, EndReason
 from runtime.evidence import chain_start, is_genuine
 
 MS_PER_HOUR = 3_600_000
 PPM = 1_000_000
 # What a host's fault makes worthless, at the most.
 WORTHLESS_MS = 600_000
+# Ends after which it goes back: the host's own, but for the one that the buyer had asked for beforehand.
+CREDITED = frozenset(
+    {
+        EndReason.START_FAILED,
+        EndReason.HOST_LOST,
+        EndReason.HOST_FORGOT,
+        EndReason.GPU_LOST,
+        EndReason.RECLAIMED,
+        EndReason.CLAIM_REFUSED,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +95,11 @@ def _attempt_problems(attempt: BillAttempt) -> list[str]:
 
 def _credit_problems(attempt: BillAttempt) -> list[str]:
     """By the published rule: all of it when less than ten minutes were paid, else the last ten minutes."""
-    if not attempt.credits:
+    due = attempt.end_reason in CREDITED
+    if not attempt.credits and not due:
         return []
+    if attempt.credits and not due and attempt.end_reason is not EndReason.UNSPECIFIED:
+        return [f"{attempt.attempt_id}: it ended as {attempt.end_reason}, and yet something was credited"]
     paid_ms = attempt.lines[-1].billed_through_ms if attempt.lines else 0
     kept_ms = paid_ms - WORTHLESS_MS if paid_ms >= WORTHLESS_MS else 0
     due_micro = (

@@ -134,7 +134,8 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         now_ms = clock.wall_ms()
         return await asyncio.wrap_future(database.read(lambda tx: accounts.authenticate(tx, token, now_ms)))
 
-    market, hosts = _doors(settings, who, Gate(authenticate, metrics, clock, opened))
+    gate = Gate(authenticate, metrics, clock, opened)
+    market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
         market.must_be_free()
         hosts.must_be_free()
@@ -178,6 +179,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             _LOG.info("stops: agents are asked to come back")
             await healthy.enter_graceful_shutdown()
             host_servicer.drain(_spread_ms(host_servicer, STOP_SPREAD_MS))
+            await gate.close()
             await asyncio.gather(market.close(STOP_MS), hosts.close(STOP_MS))
         closing = asyncio.create_task(market.close(LAST_WORDS_MS))
         for task in loops:

@@ -9,10 +9,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 import grpc.aio
 
-# What a stranger may send at once.
+# What anybody may send at once, and what people are answered: whatever is longer comes in pages.
 MESSAGE_BYTES_MAX = 1 << 20
-# What we answer our own people and hosts: the bill of a month, in a line for each minute and GPU.
-ANSWER_BYTES_MAX = 64 << 20
+# What an agent is told at once: the orders of all that it holds, each of at most some 150 KB.
+ORDERS_BYTES_MAX = 16 << 20
 KEEPALIVE_MS = 20_000
 # The option named keepalive_timeout_ms alone has no effect; ping_timeout_ms has.
 PING_TIMEOUT_MS = 5_000
@@ -26,7 +26,7 @@ _SHARED: list[tuple[str, int]] = [
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_SHARED,
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", ANSWER_BYTES_MAX),
+    ("grpc.max_send_message_length", ORDERS_BYTES_MAX),
     # Idle streams may be pinged: without this the server cuts a client which keeps its NAT entry warm.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     # The default drops streams when thousands of agents come back at once.
@@ -38,7 +38,6 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     *_SHARED,
-    ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 1_000),
@@ -49,9 +48,13 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
 SERVER_NAME = "coordinator.usance"
 
 
-def client_options() -> list[tuple[str, str | int]]:
+def client_options(*, receive_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[str, str | int]]:
     """Options of a channel to a coordinator whose authority we know."""
-    return [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
+    return [
+        *CHANNEL_OPTIONS,
+        ("grpc.max_receive_message_length", receive_bytes_max),
+        ("grpc.ssl_target_name_override", SERVER_NAME),
+    ]
 
 
 def open_channel(
@@ -59,4 +62,6 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """An asyncio channel over TLS; with key and certificate, over mutual TLS."""
     credentials = grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
-    return grpc.aio.secure_channel(target, credentials, options=client_options())
+    # Only agents have keys.
+    most = MESSAGE_BYTES_MAX if key_pem is None else ORDERS_BYTES_MAX
+    return grpc.aio.secure_channel(target, credentials, options=client_options(receive_bytes_max=most))

@@ -1,5 +1,7 @@
 """Messages of `usance.v1` from and to the values of `cli.model`. No decisions."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -306,11 +308,33 @@ def bill_of(message: market_pb2.Bill) -> Bill:
                 run_ms_max=attempt.run_ms_max,
                 lines=tuple(map(bill_line_of, attempt.lines)),
                 credits=tuple(map(_bill_credit_of, attempt.credits)),
+                end_reason=choice(EndReason, END_REASONS, attempt.end_reason),
             )
             for attempt in message.attempts
         ),
         credited_micro=message.credited_micro,
     )
+
+
+def joined_bill(pages: Sequence[Bill]) -> Bill:
+    """The last page with the lines and credits of all."""
+    return replace(
+        pages[-1],
+        attempts=tuple(
+            replace(
+                attempt,
+                lines=tuple(line for page in pages for line in _same(page, attempt).lines),
+                credits=tuple(credit for page in pages for credit in _same(page, attempt).credits),
+            )
+            for attempt in pages[-1].attempts
+        ),
+    )
+
+
+def _same(page: Bill, wanted: BillAttempt) -> BillAttempt:
+    """The attempt as a page has it, which may be from before it was made."""
+    found = (attempt for attempt in page.attempts if attempt.attempt_id == wanted.attempt_id)
+    return next(found, replace(wanted, lines=(), credits=()))
 
 
 def _bill_credit_of(message: market_pb2.BillCredit) -> BillCredit:

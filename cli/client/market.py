@@ -18,6 +18,8 @@ from usance.v1 import market_pb2 as pb
 from usance.v1 import market_pb2_grpc
 
 PAGE_SIZE = 500
+# A job that is billed each second moves on between the pages of its bill; some day they fall together.
+BILL_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +114,19 @@ class Market:
                 yield convert.event_of(answer.event)
 
     async def read_logs(
-        self, job_id: str, *, follow: bool, tail_bytes: int = 0
+        self, job_id: str, *, follow: bool, tail_bytes: int = 0, since_ms: int = 0
     ) -> AsyncIterator[LogPiece | LogEnd]:
         """Every byte once and in order, across any number of dropped connections; then the end."""
         attempt_id, offset = "", 0
 
         def request() -> pb.ReadLogsRequest:
             return pb.ReadLogsRequest(
-                job_id=job_id, attempt_id=attempt_id, offset=offset, follow=follow, tail_bytes=tail_bytes
+                job_id=job_id,
+                attempt_id=attempt_id,
+                offset=offset,
+                follow=follow,
+                tail_bytes=tail_bytes,
+                since_ms=since_ms,
             )
 
         def is_last(answer: pb.ReadLogsResponse) -> bool:
@@ -131,8 +138,9 @@ class Market:
                 continue
             piece = convert.log_piece_of(answer.chunk)
             if piece.attempt_id != attempt_id:
-                # A tail begins where it begins; after it, nothing may lack.
-                attempt_id, offset = piece.attempt_id, 0 if attempt_id or not tail_bytes else piece.offset
+                # What begins late begins where it begins; after that, nothing may lack.
+                from_start = bool(attempt_id) or not (tail_bytes or since_ms)
+                attempt_id, offset = piece.attempt_id, 0 if from_start else piece.offset
             if piece.offset > offset:
                 raise Broken(f"output of {attempt_id} lacks bytes {offset} to {piece.offset}")
             fresh = piece.data[offset - piece.offset :]
@@ -160,8 +168,22 @@ class Market:
         return convert.job_of(answer.job)
 
     async def get_bill(self, job_id: str) -> model.Bill:
-        answer = await self._caller.call(self._buyer.GetBill, pb.GetBillRequest(job_id=job_id))
-        return convert.bill_of(answer.bill)
+        """All pages as one. While the job goes on, what they say of it may grow between two of them."""
+        pages: list[model.Bill] = []
+        for _ in range(BILL_TRIES):
+            pages = [page async for page in self._bill_pages(job_id)]
+            if all(page.charged_micro == pages[0].charged_micro for page in pages):
+                break
+        return convert.joined_bill(pages)
+
+    async def _bill_pages(self, job_id: str) -> AsyncIterator[model.Bill]:
+        request = pb.GetBillRequest(job_id=job_id)
+        while True:
+            answer = await self._caller.call(self._buyer.GetBill, request)
+            yield convert.bill_of(answer.bill)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return
 
     async def create_enrolment_token(self, request_id: str) -> people.Token:
         request = pb.CreateEnrolmentTokenRequest(request_id=request_id)
@@ -169,8 +191,14 @@ class Market:
         return people.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
 
     async def list_hosts(self) -> list[people.Host]:
-        answer = await self._caller.call(self._seller.ListHosts, pb.ListHostsRequest())
-        return list(map(convert_people.host_of, answer.hosts))
+        hosts: list[people.Host] = []
+        request = pb.ListHostsRequest(page_size=PAGE_SIZE)
+        while True:
+            answer = await self._caller.call(self._seller.ListHosts, request)
+            hosts += map(convert_people.host_of, answer.hosts)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return hosts
 
     async def pause_host(self, host_id: str, request_id: str) -> people.Host:
         request = pb.PauseHostRequest(request_id=request_id, host_id=host_id)

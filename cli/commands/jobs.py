@@ -70,14 +70,19 @@ def why(session: Session, job: str) -> None:
 @job_argument
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the output is complete.")
 @click.option("--tail", type=SIZE, default=0, help="Begin so many bytes before the end, like 10kB.")
+@click.option("--since", type=DURATION, default=0, help="Begin with what came in so long ago, like 5m.")
 @market_command
-def logs(session: Session, job: str, follow: bool, tail: int) -> None:
+def logs(session: Session, job: str, follow: bool, tail: int, since: int) -> None:
     """Write a job's output: its stdout on stdout and its stderr on stderr, byte for byte."""
     from cli.follow import INCOMPLETE, OutputCopy, lacks_output
     from cli.model import LogEnd
 
+    if tail and since:
+        raise WrongUse("--tail and --since both say where to begin; give one of them")
+
     async def copy(market: "Market") -> LogEnd:
-        return await OutputCopy(market, await resolve_job(market, job)).run(follow=follow, tail_bytes=tail)
+        copy = OutputCopy(market, await resolve_job(market, job))
+        return await copy.run(follow=follow, tail_bytes=tail, since_ms=since)
 
     end = session.ask(copy)
     if session.as_json:

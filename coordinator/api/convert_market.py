@@ -14,7 +14,6 @@ from coordinator.domain.shelf import Machine, Moment, Shelf, version
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.services.jobs import JobView
 from coordinator.services.offers import Quote
-from coordinator.services.reading import BillPart, BillView
 from runtime.evidence import UsageRecord
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
@@ -229,43 +228,6 @@ def record_to(record: UsageRecord) -> t.UsageRecord:
         ],
         previous_digest=record.previous_digest,
         digest=record.digest,
-    )
-
-
-def bill_to(bill: BillView) -> m.Bill:
-    return m.Bill(
-        job_id=bill.job.id,
-        final=bill.final,
-        held_micro=bill.job.spec.budget_micro,
-        charged_micro=bill.job.charged_micro,
-        released_micro=bill.released_micro,
-        credited_micro=sum(credit.amount_micro for part in bill.attempts for credit, _, _ in part.credits),
-        attempts=[_bill_attempt(part) for part in bill.attempts],
-    )
-
-
-def _bill_attempt(part: BillPart) -> m.BillAttempt:
-    attempt = part.attempt
-    return m.BillAttempt(
-        attempt_id=attempt.id,
-        epoch=attempt.epoch,
-        host_id=attempt.host_id,
-        gpu_uuids=[gpu.uuid for gpu in attempt.gpus],
-        hour_price_micro=attempt.meter.hour_price_micro,
-        fee_ppm=attempt.meter.fee_ppm,
-        run_ms_affordable=attempt.meter.run_ms_affordable,
-        run_ms_max=attempt.meter.run_ms_max,
-        lines=[line_to(attempt.id, line, transfer_id) for line, transfer_id in part.lines],
-        credits=[
-            m.BillCredit(
-                number=credit.number,
-                earning_micro=credit.earning_micro,
-                fee_micro=credit.fee_micro,
-                transfer_id=transfer_id,
-                reason=reason,
-            )
-            for credit, transfer_id, reason in part.credits
-        ],
     )
 
 

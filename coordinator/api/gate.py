@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -26,6 +26,11 @@ _CALLER: ContextVar[Account] = ContextVar("caller")
 _HOST_ID: ContextVar[str] = ContextVar("host_id")
 _BEARER = "Bearer "
 HOST_PREFIX = "host_"
+# Health and reflection answer to the end.
+GRPC_OWN = "/grpc."
+# How long people's calls are waited for at the end, and how long nobody must have come.
+_CLOSING_S = 5.0
+_QUIET_S = 0.05
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -62,6 +67,25 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         self._authenticate = authenticate
         self._metrics = metrics
         self._clock = clock
+        self._closing = False
+        # People's RPCs: how many are open now, and how many there have been.
+        self._inside, self._came = 0, 0
+        self._watching: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """From now on who comes is told to come again, and so is who watches. Agents are asked apart.
+
+        Answered are also those whose calls were on their way: gRPC itself would only cut them off.
+        """
+        self._closing = True
+        for task in self._watching:
+            task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_S):
+                came = -1
+                while self._inside or self._came != came:
+                    came = self._came
+                    await asyncio.sleep(_QUIET_S)
 
     async def intercept_service(
         self,
@@ -99,31 +123,47 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 self._noted(method, context) as note,
                 self._metrics.streams.labels(method).track_inprogress(),
             ):
+                task = asyncio.current_task()
+                assert task is not None, "gRPC serves each RPC in a task"
                 try:
                     await self._admit(note, context)
+                    if ACCESS[method] is not Access.HOST:
+                        self._watching.add(task)
                     async with aclosing(behaviour(request, context)) as items:
                         async for item in items:
                             yield item
+                except asyncio.CancelledError:
+                    if not self._closing:
+                        raise
+                    await _tell(note, context, _stopping())
                 except Exception as error:  # noqa: BLE001 - as above
                     await _tell(note, context, error)
+                finally:
+                    self._watching.discard(task)
 
         return answer
 
     @contextmanager
     def _noted(self, method: str, context: Context) -> Iterator[_Note]:
         note, began_ms = _Note(method=method, request_id=_request_id(context)), self._clock.boot_ms()
+        people = ACCESS[method] is not Access.HOST
+        self._inside += people
+        self._came += people
         try:
             yield note
         except (asyncio.CancelledError, GeneratorExit):
             note.status = "CANCELLED"
             raise
         finally:
+            self._inside -= people
             self._metrics.rpcs.labels(method, note.status).inc()
             took_ms = self._clock.boot_ms() - began_ms
             _LOG.info("%s %s %s by %s in %d ms", note.request_id, method, note.status, note.who, took_ms)
 
     async def _admit(self, note: _Note, context: Context) -> None:
         access = ACCESS[note.method]
+        if self._closing and not note.method.startswith(GRPC_OWN):
+            raise _stopping()
         if access is Access.HOST:
             note.who = _host_of(context)
             _HOST_ID.set(note.who)
@@ -133,6 +173,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             if not allows(access, account.roles):
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs an account with the role {access}")
             _CALLER.set(account)
+
+
+def _stopping() -> Refusal:
+    return Refusal(RefusalCode.UNAVAILABLE, "the coordinator is stopping; try again in a moment")
 
 
 def _request_id(context: Context) -> str:
@@ -163,7 +207,7 @@ async def _tell(note: _Note, context: Context, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, ClosedError):
-        error = Refusal(RefusalCode.UNAVAILABLE, "this coordinator stops; another takes over")
+        error = _stopping()
     if not isinstance(error, Refusal):
         _LOG.error("%s: an RPC failed", note.request_id, exc_info=error)
         error = Refusal(RefusalCode.INTERNAL, f"our own fault; quote {note.request_id} to the operator")

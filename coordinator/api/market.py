@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from coordinator.api import convert_market as render
 from coordinator.api import validate
 from coordinator.api.bell import wait
+from coordinator.api.convert_bill import bill_to
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
 from coordinator.api.pages import fill
@@ -24,6 +25,7 @@ from usance.v1 import types_pb2 as t
 LOOK_AGAIN_MS = 2_000
 EVENTS_A_LOOK = 200
 CHUNKS_A_LOOK = 16
+BILL_LINES_A_PAGE = 2_000
 OFFERS_WATCHED_MAX = 500
 
 # By attempt and record number.
@@ -118,8 +120,11 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def GetBill(self, request: m.GetBillRequest, context: Context) -> m.GetBillResponse:  # noqa: N802, ARG002
         buyer, job_id = caller(), validate.name("job_id", request.job_id)
-        bill = await self._edge.read(lambda tx: reading.bill(tx, buyer, job_id))
-        return m.GetBillResponse(bill=render.bill_to(bill))
+        after = validate.bill_place(request.page_token)
+        view = await self._edge.read(lambda tx: reading.bill(tx, buyer, job_id, after, BILL_LINES_A_PAGE))
+        bill, last = bill_to(view)
+        more = "" if last is None else f"{last.epoch}.{last.number}"
+        return m.GetBillResponse(bill=bill, next_page_token=more)
 
     async def WatchJob(  # noqa: N802
         self,
@@ -151,6 +156,14 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         attempt_id = request.attempt_id and validate.name("attempt_id", request.attempt_id)
         offset = validate.whole("offset", request.offset, 0, 2**62)
         tail = validate.whole("tail_bytes", request.tail_bytes, 0, 2**62)
+        since_ms = validate.whole("since_ms", request.since_ms, 0, 2**62)
+        if tail and since_ms:
+            raise invalid("since_ms", "this or tail_bytes, not both")
+        if since_ms and not attempt_id:
+            begin_ms = self._edge.clock.wall_ms() - since_ms
+            attempt_id, offset = await self._edge.read(
+                lambda tx: reading.log_since(tx, buyer, job_id, begin_ms)
+            )
         if tail and not attempt_id:
             attempt_id, offset = await self._edge.read(lambda tx: reading.log_tail(tx, buyer, job_id, tail))
         with self._edge.bell.listen(job_id) as rung:

@@ -13,14 +13,14 @@ M = TypeVar("M", bound=Message)
 # message: the contract bounds each.
 PAGE_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 # Tag and length of an item in a list.
-_AROUND_BYTES = 8
+AROUND_BYTES = 8
 
 
 def fill(messages: Iterable[M], room_bytes: int = PAGE_BYTES_MAX) -> list[M]:
     """The first of them, as many as fit; at least one, if there is one."""
     page: list[M] = []
     for message in messages:
-        room_bytes -= message.ByteSize() + _AROUND_BYTES
+        room_bytes -= message.ByteSize() + AROUND_BYTES
         if page and room_bytes < 0:
             break
         page.append(message)

@@ -2,11 +2,13 @@
 
 import base64
 import json
+from collections.abc import Sequence
 
 from coordinator.api import convert_market as render
 from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
+from coordinator.api.pages import AROUND_BYTES, PAGE_BYTES_MAX, fill
 from coordinator.domain.host import Hold
 from coordinator.domain.refusal import invalid
 from coordinator.services import accounts, audit, enrolment, hosts
@@ -66,8 +68,11 @@ class SellerServicer(market_pb2_grpc.SellerServiceServicer):
 
     async def ListHosts(self, request: m.ListHostsRequest, context: Context) -> m.ListHostsResponse:  # noqa: N802, ARG002
         seller, now_ms = caller(), self._edge.clock.wall_ms()
-        rooms = await self._edge.read(lambda tx: hosts.of_seller(tx, seller.id))
-        return m.ListHostsResponse(hosts=[render.host_to(room.host, room, now_ms) for room in rooms])
+        size, after = validate.page_size(request.page_size), validate.page_token(request.page_token)
+        rooms = await self._edge.read(lambda tx: hosts.of_seller(tx, seller.id, after, size + 1))
+        page = fill(render.host_to(room.host, room, now_ms) for room in rooms[:size])
+        more = page[-1].host_id if len(rooms) > len(page) else ""
+        return m.ListHostsResponse(hosts=page, next_page_token=more)
 
     async def PauseHost(self, request: m.PauseHostRequest, context: Context) -> m.PauseHostResponse:  # noqa: N802, ARG002
         return m.PauseHostResponse(host=await self._hold(request, Hold.PAUSED))
@@ -172,10 +177,12 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
         request: m.UnquarantineHostRequest,
         context: Context,  # noqa: ARG002
     ) -> m.UnquarantineHostResponse:
-        host = await self._hold(
-            request.request_id, request.host_id, Hold.NONE, "the operator trusts it again"
+        operator, request_id = caller(), validate.request_id(request.request_id)
+        host_id, now_ms = request.host_id, self._edge.clock.wall_ms()
+        room = await self._edge.write(
+            lambda tx: hosts.trust_again(tx, operator, request_id, hosts.existing(tx, host_id), now_ms)
         )
-        return m.UnquarantineHostResponse(host=host)
+        return m.UnquarantineHostResponse(host=render.host_to(room.host, room, now_ms))
 
     async def _hold(self, request_id: str, host_id: str, wish: Hold, reason: str) -> m.Host:
         operator, request_id = caller(), validate.request_id(request_id)
@@ -187,4 +194,15 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
 
     async def RunAudit(self, request: m.RunAuditRequest, context: Context) -> m.RunAuditResponse:  # noqa: N802, ARG002
         violations, checked = await self._edge.read(audit.run)
-        return m.RunAuditResponse(violations=violations, transfers_checked=checked)
+        return m.RunAuditResponse(violations=_told(violations), transfers_checked=checked)
+
+
+def _told(violations: Sequence[str]) -> list[str]:
+    """As many as fit into a message, and how many do not."""
+    told, room_bytes = list[str](), PAGE_BYTES_MAX
+    for violation in violations:
+        room_bytes -= len(violation.encode()) + AROUND_BYTES
+        if room_bytes < 0:
+            return [*told, f"and {len(violations) - len(told)} more; usance-coordinator audit tells them all"]
+        told.append(violation)
+    return told

@@ -23,6 +23,7 @@ from coordinator.domain.job import (
 from coordinator.domain.refusal import Refusal, invalid
 from coordinator.services.books import TIME_MS_MAX, Period
 from coordinator.services.offers import OfferFilter, OfferOrder
+from coordinator.services.reading import BillPlace
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
@@ -34,6 +35,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}")
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _AFTER = re.compile(r"[0-9]{0,18}", re.ASCII)
+_BILL_PLACE = re.compile(r"[0-9]{1,9}\.[0-9]{1,15}", re.ASCII)
 _PAGE_START = re.compile(r"[0-9]{0,9}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{0,256}")
 _ENV_RESERVED = ("NVIDIA_", "USANCE_")
@@ -111,6 +113,16 @@ def period(since_ms: int, until_ms: int) -> Period:
     """Zeros stand for the beginning and the end of all time."""
     since = whole("since_ms", since_ms, 0, TIME_MS_MAX)
     return Period(since_ms=since, until_ms=whole("until_ms", until_ms, 0, TIME_MS_MAX) or TIME_MS_MAX)
+
+
+def bill_place(text: str) -> BillPlace:
+    """A page token that is a line of a bill."""
+    if not text:
+        return BillPlace()
+    if not _BILL_PLACE.fullmatch(text):
+        raise wrong_page()
+    epoch, number = text.split(".")
+    return BillPlace(epoch=int(epoch), number=int(number))
 
 
 def name(field: str, text: str) -> str:

@@ -116,6 +116,8 @@ class Host:
     state: HostState
     link: HostState = HostState.ONLINE
     hold: Hold = Hold.NONE
+    # Only under a quarantine: what its seller had wished before.
+    hold_under: Hold = Hold.NONE
     reason: str
     since_ms: int
     facts: HostFacts

@@ -14,6 +14,7 @@ from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 
 OFFERS_TOPIC = "offers"
+_TRUSTED = "the operator trusts it again"
 _WISHES = {
     Hold.NONE: "its seller takes jobs again",
     Hold.PAUSED: "its seller takes no new jobs",
@@ -21,13 +22,15 @@ _WISHES = {
 }
 
 
-def of_seller(tx: Transaction, account_id: str) -> Sequence[HostRoom]:
-    return [room for room in tx.rooms() if room.host.account_id == account_id]
+def of_seller(tx: Transaction, account_id: str, after_id: str, limit: int) -> Sequence[HostRoom]:
+    """Oldest first."""
+    return tx.rooms_of(tx.host_ids_of(account_id, after_id, limit))
 
 
 def room_of(tx: Transaction, host_id: str) -> HostRoom:
     """A host that is known to exist, with what of it is free."""
-    return next(room for room in tx.rooms() if room.host.id == host_id)
+    (room,) = tx.rooms_of([host_id])
+    return room
 
 
 def change_link(tx: Transaction, host: Host, link: HostState, reason: str, now_ms: int) -> bool:
@@ -38,15 +41,30 @@ def change_link(tx: Transaction, host: Host, link: HostState, reason: str, now_m
     return True
 
 
+def trust_again(tx: Transaction, operator: Account, request_id: str, host: Host, now_ms: int) -> HostRoom:
+    """The operator's distrust is over. What the seller wished beneath it stays the seller's."""
+
+    def make() -> str:
+        if host.hold is Hold.QUARANTINED:
+            # What was before counts no longer, the next lie is the first.
+            tx.insert_strike(host.id, Strike.FORGIVEN, request_id, "", now_ms)
+            wish = host.hold_under
+            reason = _TRUSTED if wish is Hold.NONE else _WISHES[wish]
+            tx.lift_quarantine(host.id, reason, now_ms)
+            after = replace(host, hold=wish, hold_under=Hold.NONE, state=host_state(host.link, wish))
+            _tell(tx, host, after, _TRUSTED, Cause.PLATFORM, now_ms)
+        return host.id
+
+    once(tx, operator.id, request_id, fingerprint("trust", host.id), make)
+    return room_of(tx, host.id)
+
+
 def hold(
     tx: Transaction, caller: Account, request_id: str, host: Host, wish: Hold, reason: str, now_ms: int
 ) -> HostRoom:
     """Hold a host back from new jobs, or let it have them again (NONE)."""
 
     def make() -> str:
-        if wish is Hold.NONE and host.hold is Hold.QUARANTINED:
-            # Only the operator comes here: what was before counts no longer, the next lie is the first.
-            tx.insert_strike(host.id, Strike.FORGIVEN, request_id, "", now_ms)
         _hold(tx, host, wish, reason, Cause.PLATFORM if wish is Hold.QUARANTINED else Cause.HOST, now_ms)
         return host.id
 

@@ -23,6 +23,14 @@ from coordinator.store.ports import Transaction
 
 
 @dataclass(frozen=True, kw_only=True)
+class BillPlace:
+    """A line of a job's bill: its attempt's epoch and its number; zeros are before the first."""
+
+    epoch: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class BillPart:
     """What one attempt cost, and what of it went back; each with its ledger transfer."""
 
@@ -33,8 +41,13 @@ class BillPart:
 
 @dataclass(frozen=True, kw_only=True)
 class BillView:
+    """A page of a bill: the lines that come next, with what went back of them, and all else whole."""
+
     job: Job
     attempts: Sequence[BillPart]
+    credited_micro: int
+    # There are more lines, after the last of these.
+    more: bool
 
     @property
     def final(self) -> bool:
@@ -59,17 +72,22 @@ class LogPage:
     finished: bool = False
 
 
-def bill(tx: Transaction, buyer: Account, job_id: str) -> BillView:
+def bill(tx: Transaction, buyer: Account, job_id: str, after: BillPlace, limit: int) -> BillView:
     job = owned_job(tx, buyer, job_id)
     attempts = tx.attempts_of_jobs([job_id])[job_id]
-    ids = [attempt.id for attempt in attempts]
-    lines, credits_ = tx.lines_of(ids), tx.credits_of(ids)
+    lines: dict[str, list[tuple[Line, str]]] = {attempt.id: [] for attempt in attempts}
+    found = tx.lines_after(job_id, after.epoch, after.number, limit + 1)
+    for attempt_id, line, transfer_id in found[:limit]:
+        lines[attempt_id].append((line, transfer_id))
+    credits_ = tx.credits_of(list(lines))
     return BillView(
         job=job,
         attempts=[
             BillPart(attempt=attempt, lines=lines[attempt.id], credits=credits_[attempt.id])
             for attempt in attempts
         ],
+        credited_micro=sum(credit.amount_micro for of in credits_.values() for credit, _, _ in of),
+        more=len(found) > limit,
     )
 
 
@@ -87,6 +105,16 @@ def log_tail(tx: Transaction, buyer: Account, job_id: str, tail_bytes: int) -> t
     if not attempts:
         return "", 0
     return attempts[-1].id, max(0, attempts[-1].log_offset - tail_bytes)
+
+
+def log_since(tx: Transaction, buyer: Account, job_id: str, since_at_ms: int) -> tuple[str, int]:
+    """Where the output begins that came in since then; where it ends, if none did."""
+    attempts = tx.attempts_of_jobs([owned_job(tx, buyer, job_id).id])[job_id]
+    for attempt in attempts:
+        offset = tx.log_offset_since(attempt.id, since_at_ms)
+        if offset is not None:
+            return attempt.id, offset
+    return (attempts[-1].id, attempts[-1].log_offset) if attempts else ("", 0)
 
 
 def log_page(

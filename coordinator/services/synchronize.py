@@ -139,7 +139,7 @@ def logs(
             offset += len(chunk.data)
     if fresh:
         after = replace(attempt, log_offset=offset)
-        tx.append_log(attempt.id, fresh)
+        tx.append_log(attempt.id, fresh, now.wall_ms)
         if not tx.save_attempt(attempt, after):
             raise LostRaceError
         attempt = _check_log(tx, after)

@@ -93,12 +93,18 @@ class Hosts(Protocol):
 
     def hosts(self, host_ids: Sequence[str]) -> Mapping[str, Host]: ...
 
-    def hosts_of(self, account_id: str) -> Sequence[Host]: ...
+    def host_ids_of(self, account_id: str, after_id: str, limit: int) -> Sequence[str]:
+        """Oldest first."""
+        ...
 
     def hosts_after(self, host_id: str, limit: int) -> Page[Host]: ...
 
     def rooms(self) -> Sequence[HostRoom]:
         """Every host with what of it is free."""
+        ...
+
+    def rooms_of(self, host_ids: Sequence[str]) -> Sequence[HostRoom]:
+        """The same of some, by their ids."""
         ...
 
     def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:
@@ -115,12 +121,18 @@ class Hosts(Protocol):
         """Whether it is heard."""
         ...
 
-    def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None: ...
+    def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
+        """A quarantine leaves beneath it what its seller had wished."""
+        ...
+
+    def lift_quarantine(self, host_id: str, reason: str, now_ms: int) -> None:
+        """What its seller had wished holds again, since when it did; nothing, if there is no quarantine."""
+        ...
 
     def save_reliability(self, host_id: str, ppm: int) -> None: ...
 
     def draining(self) -> Sequence[tuple[Host, int]]:
-        """Hosts whose sellers want them back, and since when."""
+        """Hosts whose sellers want them back, and since when; whoever else holds them back."""
         ...
 
     def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
@@ -267,11 +279,21 @@ class Jobs(Protocol):
 
     def insert_credit(self, attempt_id: str, credit: Credit, transfer_id: str, reason: str) -> None: ...
 
+    def lines_after(
+        self, job_id: str, epoch: int, number: int, limit: int
+    ) -> Sequence[tuple[str, Line, str]]:
+        """A job's lines after that one, attempt by attempt: each with its attempt's id and its transfer's."""
+        ...
+
     def credits_of(self, attempt_ids: Sequence[str]) -> dict[str, list[tuple[Credit, str, str]]]:
         """What was given back: each with its transfer's id and its reason."""
         ...
 
-    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None: ...
+    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk], now_ms: int) -> None: ...
+
+    def log_offset_since(self, attempt_id: str, since_ms: int) -> int | None:
+        """Where the output begins that came in since then; None where none did."""
+        ...
 
     def log_after(self, attempt_id: str, offset: int, limit: int) -> Sequence[LogChunk]:
         """Chunks from the one that holds `offset` on."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, insert, select, true, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
@@ -109,36 +109,53 @@ class SqlHosts(SqlClaims):
             standing = [{"of": host_id, "ppm": ppm} for host_id, ppm in reliability_ppm.items()]
             self.connection.execute(_SAVE_RELIABILITY, standing)
 
-    def hosts_of(self, account_id: str) -> Sequence[Host]:
-        rows = self.connection.execute(HOST.where(host.c.account_id == account_id).order_by(host.c.id))
-        return [host_from_row(row) for row in rows.mappings()]
+    def host_ids_of(self, account_id: str, after_id: str, limit: int) -> Sequence[str]:
+        query = select(host.c.id).where(host.c.account_id == account_id, host.c.id > after_id)
+        return self.connection.execute(query.order_by(host.c.id).limit(limit)).scalars().all()
 
     def hosts_after(self, host_id: str, limit: int) -> Page[Host]:
         return self.page(HOST, host.c.id, host_id, limit, host_from_row)
 
     def rooms(self) -> Sequence[HostRoom]:
-        taken = set(self.connection.execute(select(attempt_gpu.c.gpu_uuid)).scalars())
-        owners = {row.gpu_uuid: row.host_id for row in self.connection.execute(select(gpu_owner))}
-        memory, cpu = self._taken()
+        return self._rooms(true(), true(), true())
+
+    def rooms_of(self, host_ids: Sequence[str]) -> Sequence[HostRoom]:
+        return self._rooms(
+            host.c.id.in_(host_ids), gpu_owner.c.host_id.in_(host_ids), attempt.c.host_id.in_(host_ids)
+        )
+
+    def _rooms(
+        self,
+        hosts: ColumnElement[bool],
+        owners: ColumnElement[bool],
+        attempts: ColumnElement[bool],
+    ) -> Sequence[HostRoom]:
+        taken = select(attempt_gpu.c.gpu_uuid).join(gpu_owner, gpu_owner.c.gpu_uuid == attempt_gpu.c.gpu_uuid)
+        gone = set(self.connection.execute(taken.where(owners)).scalars())
+        owner = {
+            row.gpu_uuid: row.host_id for row in self.connection.execute(select(gpu_owner).where(owners))
+        }
+        memory, cpu = self._taken(attempts)
+        found = self.connection.execute(HOST.where(hosts).order_by(host.c.id)).mappings()
         return [
             HostRoom(
                 host=h,
                 free=tuple(
-                    gpu for gpu in h.facts.gpus_fit if gpu.uuid not in taken and owners.get(gpu.uuid) == h.id
+                    gpu for gpu in h.facts.gpus_fit if gpu.uuid not in gone and owner.get(gpu.uuid) == h.id
                 ),
                 memory_bytes_taken=memory[h.id],
                 cpu_milli_taken=cpu[h.id],
             )
-            for h in map(host_from_row, self.connection.execute(HOST.order_by(host.c.id)).mappings())
+            for h in map(host_from_row, found)
         ]
 
-    def _taken(self) -> tuple[Counter[str], Counter[str]]:
+    def _taken(self, attempts: ColumnElement[bool]) -> tuple[Counter[str], Counter[str]]:
         """Memory and processors that live attempts have, by host."""
         memory, cpu = Counter[str](), Counter[str]()
         query = (
             select(attempt.c.host_id, job.c.spec)
             .join(job, job.c.id == attempt.c.job_id)
-            .where(attempt.c.state.in_(LIVE_ATTEMPTS))
+            .where(attempt.c.state.in_(LIVE_ATTEMPTS), attempts)
         )
         for row in self.connection.execute(query):
             memory[row.host_id] += row.spec["memory_bytes"]
@@ -181,18 +198,48 @@ class SqlHosts(SqlClaims):
         return done.rowcount == 1
 
     def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
+        distrusted = host.c.hold == str(Hold.QUARANTINED)
+        under = {
+            "hold_under": case((distrusted, host.c.hold_under), else_=host.c.hold),
+            "hold_under_since_ms": case((distrusted, host.c.hold_under_since_ms), else_=host.c.hold_since_ms),
+        }
         self.beside.execute(
             update(host)
             .where(host.c.id == host_id)
-            .values(hold=str(hold), hold_reason=reason, hold_since_ms=now_ms)
+            .values(
+                hold=str(hold),
+                hold_reason=reason,
+                hold_since_ms=now_ms,
+                **(under if hold is Hold.QUARANTINED else dict.fromkeys(under)),
+            )
+        )
+
+    def lift_quarantine(self, host_id: str, reason: str, now_ms: int) -> None:
+        self.beside.execute(
+            update(host)
+            .where(host.c.id == host_id, host.c.hold == str(Hold.QUARANTINED))
+            .values(
+                hold=func.coalesce(host.c.hold_under, str(Hold.NONE)),
+                hold_reason=reason,
+                hold_since_ms=func.coalesce(host.c.hold_under_since_ms, now_ms),
+                hold_under=None,
+                hold_under_since_ms=None,
+            )
         )
 
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self.save_standings({}, {host_id: ppm})
 
     def draining(self) -> Sequence[tuple[Host, int]]:
-        rows = self.connection.execute(HOST.where(host.c.hold == str(Hold.DRAINING))).mappings()
-        return [(host_from_row(row), row["hold_since_ms"]) for row in rows]
+        draining = str(Hold.DRAINING)
+        query = HOST.where((host.c.hold == draining) | (host.c.hold_under == draining))
+        return [
+            (
+                host_from_row(row),
+                row["hold_since_ms"] if row["hold"] == draining else row["hold_under_since_ms"],
+            )
+            for row in self.connection.execute(query).mappings()
+        ]
 
     def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
         rows = self.connection.execute(
@@ -220,6 +267,7 @@ def host_from_row(row: Row) -> Host:
         state=host_state(link, hold),
         link=link,
         hold=hold,
+        hold_under=Hold(row["hold_under"] or Hold.NONE),
         reason=row["hold_reason"] if held else row["reason"],
         since_ms=row["hold_since_ms"] if held else row["since_ms"],
         reliability_ppm=row["reliability_ppm"],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import and_, func, insert, or_, select
 
 from coordinator.domain.credit import Credit
 from coordinator.domain.job import LogChunk
@@ -11,7 +11,7 @@ from coordinator.store.bulk import insert_rows
 from coordinator.store.codec import line_from_row, line_to_row
 from coordinator.store.ports import NUMBER_MAX
 from coordinator.store.sql_part import SqlPart
-from coordinator.store.tables import bill_line, credit, log_chunk
+from coordinator.store.tables import attempt, bill_line, credit, log_chunk
 
 
 class SqlUsage(SqlPart):
@@ -36,6 +36,22 @@ class SqlUsage(SqlPart):
             found[row["attempt_id"]].append(line_from_row(row))
         return found
 
+    def lines_after(
+        self, job_id: str, epoch: int, number: int, limit: int
+    ) -> Sequence[tuple[str, Line, str]]:
+        query = (
+            select(bill_line)
+            .join(attempt, attempt.c.id == bill_line.c.attempt_id)
+            .where(
+                attempt.c.job_id == job_id,
+                or_(attempt.c.epoch > epoch, and_(attempt.c.epoch == epoch, bill_line.c.number > number)),
+            )
+            .order_by(attempt.c.epoch, bill_line.c.number)
+            .limit(limit)
+        )
+        rows = self.connection.execute(query).mappings()
+        return [(row["attempt_id"], *line_from_row(row)) for row in rows]
+
     def insert_credit(self, attempt_id: str, new: Credit, transfer_id: str, reason: str) -> None:
         self.connection.execute(
             insert(credit).values(attempt_id=attempt_id, **vars(new), transfer_id=transfer_id, reason=reason)
@@ -49,7 +65,7 @@ class SqlUsage(SqlPart):
             found[row.attempt_id].append((what, row.transfer_id, row.reason))
         return found
 
-    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None:
+    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk], now_ms: int) -> None:
         self.beside.execute(
             insert(log_chunk),
             [
@@ -58,10 +74,38 @@ class SqlUsage(SqlPart):
                     "offset_bytes": chunk.offset,
                     "stream": chunk.stream,
                     "data": chunk.data,
+                    "stored_ms": now_ms,
                 }
                 for chunk in chunks
             ],
         )
+
+    def log_offset_since(self, attempt_id: str, since_ms: int) -> int | None:
+        """Halves the output again and again: to look at each chunk would read all of it."""
+        last = self._chunk_at(attempt_id, NUMBER_MAX)
+        if last is None or last[1] < since_ms:
+            return None
+        # What begins at `high` is new enough, what ends at `low` is not.
+        low, high = 0, last[0]
+        while low < high:
+            middle = (low + high) // 2
+            found = self._chunk_at(attempt_id, middle)
+            if found is not None and found[1] >= since_ms:
+                high = found[0]
+            else:
+                low = middle + 1
+        return high
+
+    def _chunk_at(self, attempt_id: str, offset: int) -> tuple[int, int] | None:
+        """Where the chunk that holds this offset begins, and when it came in."""
+        of = log_chunk.c
+        row = self.beside.execute(
+            select(of.offset_bytes, of.stored_ms)
+            .where(of.attempt_id == attempt_id, of.offset_bytes <= offset)
+            .order_by(of.offset_bytes.desc())
+            .limit(1)
+        ).one_or_none()
+        return None if row is None else (row.offset_bytes, row.stored_ms or 0)
 
     def log_after(self, attempt_id: str, offset: int, limit: int) -> Sequence[LogChunk]:
         of = log_chunk.c

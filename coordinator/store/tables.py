@@ -147,6 +147,13 @@ host = Table(
     Column("seen_boot_id", String(64), nullable=False),
     Column("seen_boot_ms", BigInteger, nullable=False),
     Column("seen_wall_ms", BigInteger, nullable=False),
+    # Only under a quarantine: what its seller had wished before, and since when.
+    Column(
+        "hold_under",
+        String(16),
+        CheckConstraint(_one_of("hold_under", set(Hold) - {Hold.QUARANTINED}), name="hold_under"),
+    ),
+    Column("hold_under_since_ms", BigInteger),
     postgresql_with=_CHANGES_OFTEN,
 )
 
@@ -337,6 +344,8 @@ log_chunk = Table(
     Column("offset_bytes", BigInteger, primary_key=True),
     Column("stream", Integer, CheckConstraint("stream IN (1, 2)", name="stream"), nullable=False),
     Column("data", LargeBinary, nullable=False),
+    # Absent of what came in before this was noted.
+    Column("stored_ms", BigInteger),
 )
 
 # Gapless: the number is taken from the counter inside the writing transaction.

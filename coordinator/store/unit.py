@@ -240,11 +240,11 @@ class UnitTransaction(SqlTransaction):
                 row.stored = row.now = after
         return saved
 
-    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk]) -> None:
+    def append_log(self, attempt_id: str, chunks: Sequence[LogChunk], now_ms: int) -> None:
         row = self._attempts.get(attempt_id)
         if row is not None and row.stored is None:
             self.flush()
-        super().append_log(attempt_id, chunks)
+        super().append_log(attempt_id, chunks, now_ms)
 
     # Hosts
 
@@ -290,6 +290,10 @@ class UnitTransaction(SqlTransaction):
     def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
         self._move(host_id)
         super().save_hold(host_id, hold, reason, now_ms)
+
+    def lift_quarantine(self, host_id: str, reason: str, now_ms: int) -> None:
+        self._move(host_id)
+        super().lift_quarantine(host_id, reason, now_ms)
 
     def _move(self, host_id: str) -> None:
         self._hosts.pop(host_id, None)

@@ -62,12 +62,28 @@ def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
         LogChunk(offset=3, stream=2, data=b"\x00\xff"),
         LogChunk(offset=5, stream=1, data=b"d"),
     ]
-    market.append_log("att_1", chunks)
+    market.append_log("att_1", chunks, 5)
     assert market.log_after("att_1", 0, 9) == chunks
     assert market.log_after("att_1", 0, 1) == chunks[:1]
     assert market.log_after("att_1", 1, 2) == [LogChunk(offset=1, stream=1, data=b"bc"), chunks[1]]
     assert market.log_after("att_1", 5, 9) == chunks[2:]
     assert market.log_after("att_1", 6, 9) == market.log_after("att_9", 0, 9) == []
+
+
+def test_where_the_output_since_a_moment_begins(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    offset, begins = 0, list[int]()
+    for number in range(50):
+        begins.append(offset)
+        size = 1 + number % 7
+        market.append_log("att_1", [LogChunk(offset=offset, stream=1, data=b"x" * size)], 10 * number)
+        offset += size
+    for number, begin in enumerate(begins):
+        assert market.log_offset_since("att_1", 10 * number) == begin
+        assert market.log_offset_since("att_1", 10 * number - 9) == begin
+    assert market.log_offset_since("att_1", -5) == 0
+    assert market.log_offset_since("att_1", 491) is None
+    assert market.log_offset_since("att_9", 0) is None
 
 
 # Events.

@@ -43,7 +43,7 @@ def full(market: SqlTransaction) -> SqlTransaction:
     line = Line(record=record(None, 1_000), witnessed_ms=0, billed_through_ms=0, charge=charge)
     market.insert_lines("att_1", [(line, "")])
     market.insert_credit("att_1", Credit(number=1, earning_micro=1, fee_micro=0), "t", "the host was lost")
-    market.append_log("att_1", [LogChunk(offset=0, stream=1, data=b"x")])
+    market.append_log("att_1", [LogChunk(offset=0, stream=1, data=b"x")], 1)
     market.remember(BUYER, "r1", DIGEST, "job_1")
     event = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text="a", job_state=JobState.QUEUED)
     market.append_events([event], 1)

@@ -27,8 +27,11 @@ def test_a_host_is_lost_until_it_says_hello(market: SqlTransaction) -> None:
     assert new is not None
     assert (new.account_id, new.account_name, new.state) == (SELLER, "seller", HostState.LOST)
     assert market.host("host_9") is None
-    assert [host.id for host in market.hosts_of(SELLER)] == ["host_1", "host_2"]
-    assert market.hosts_of(BUYER) == []
+    assert market.host_ids_of(SELLER, "", 9) == ["host_1", "host_2"]
+    assert market.host_ids_of(SELLER, "", 1) == ["host_1"]
+    assert market.host_ids_of(SELLER, "host_1", 9) == ["host_2"]
+    assert market.host_ids_of(BUYER, "", 9) == []
+    assert market.rooms_of(["host_2"]) == [room for room in market.rooms() if room.host.id == "host_2"]
     facts = replace(
         room("host_2").host.facts,
         gpus=(
@@ -104,6 +107,29 @@ def test_what_holds_a_host_back_is_told_before_that_it_is_heard(market: SqlTrans
     back = market.host("host_1")
     assert back is not None
     assert (back.state, back.reason) == (HostState.ONLINE, "connected")
+
+
+def test_a_quarantine_leaves_the_sellers_wish_beneath_it(market: SqlTransaction) -> None:
+    market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    market.save_hold("host_1", Hold.DRAINING, "wanted back", 8)
+    for now_ms in (9, 10):
+        market.save_hold("host_1", Hold.QUARANTINED, "it lies", now_ms)
+    ((host, since_ms),) = market.draining()
+    assert (host.hold, host.hold_under, host.reason, since_ms) == (
+        Hold.QUARANTINED,
+        Hold.DRAINING,
+        "it lies",
+        8,
+    )
+    for now_ms in (11, 12):
+        market.lift_quarantine("host_1", "wanted back", now_ms)
+    ((host, since_ms),) = market.draining()
+    assert (host.hold, host.hold_under, host.state, since_ms) == (
+        Hold.DRAINING,
+        Hold.NONE,
+        HostState.DRAINING,
+        8,
+    )
 
 
 def test_how_a_host_kept_its_promises_is_kept(market: SqlTransaction) -> None:

@@ -407,7 +407,7 @@ class ListOffersResponse(_message.Message):
     """For the next page, at most nine digits; empty on the last page."""
     @_builtins.property
     def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
-        """In the order asked for, at most page_size; one for each host and model that fit."""
+        """In the order asked for, at most page_size, and as many as fit into a message; one for each host and model."""
 
     def __init__(
         self,
@@ -849,7 +849,7 @@ class ListJobsResponse(_message.Message):
     """For the next page, at most 64 bytes; empty on the last page."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
-        """Newest first, at most page_size."""
+        """Newest first, at most page_size, and as many as fit into a message."""
 
     def __init__(
         self,
@@ -980,6 +980,7 @@ class ReadLogsRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """One of the caller's."""
     attempt_id: _builtins.str
@@ -994,6 +995,10 @@ class ReadLogsRequest(_message.Message):
     """Only with an empty attempt_id, 0 to 2^62: begin so many bytes before the end of what the last attempt has
     written so far, whatever `offset` says; 0 for the beginning of the first attempt.
     """
+    since_ms: _builtins.int
+    """Only with an empty attempt_id and without tail_bytes, 0 to 2^62: begin with the first output that came in
+    during the last so many milliseconds, by the coordinator's clock; 0 for the beginning of the first attempt.
+    """
     def __init__(
         self,
         *,
@@ -1002,10 +1007,11 @@ class ReadLogsRequest(_message.Message):
         offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
         tail_bytes: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "follow", b"follow", "job_id", b"job_id", "offset", b"offset", "tail_bytes", b"tail_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "follow", b"follow", "job_id", b"job_id", "offset", b"offset", "since_ms", b"since_ms", "tail_bytes", b"tail_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1200,7 +1206,7 @@ class WatchOffersResponse(_message.Message):
     OFFERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
-        """All that fit, in the order asked for; at most 500."""
+        """All that are wanted, in the order asked for; at most 500, and as many as fit into a message."""
 
     def __init__(
         self,
@@ -1377,6 +1383,7 @@ class BillAttempt(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
     RUN_MS_MAX_FIELD_NUMBER: _builtins.int
+    END_REASON_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Names it in the whole market; part of its chain of digests."""
     epoch: _builtins.int
@@ -1393,6 +1400,8 @@ class BillAttempt(_message.Message):
     """The job's time limit, 1,000 to 2,592,000,000, when the attempt was made or last extended; no run is paid
     beyond it.
     """
+    end_reason: _types_pb2.EndReason.ValueType
+    """Why it ended, which decides whether anything goes back; UNSPECIFIED before it has."""
     @_builtins.property
     def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The GPUs that it had, 1 to 64; no record may tell of others."""
@@ -1418,10 +1427,11 @@ class BillAttempt(_message.Message):
         lines: _abc.Iterable[Global___BillLine] | None = ...,
         credits: _abc.Iterable[Global___BillCredit] | None = ...,
         run_ms_max: _builtins.int = ...,
+        end_reason: _types_pb2.EndReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "credits", b"credits", "epoch", b"epoch", "fee_ppm", b"fee_ppm", "gpu_uuids", b"gpu_uuids", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "lines", b"lines", "run_ms_affordable", b"run_ms_affordable", "run_ms_max", b"run_ms_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "credits", b"credits", "end_reason", b"end_reason", "epoch", b"epoch", "fee_ppm", b"fee_ppm", "gpu_uuids", b"gpu_uuids", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "lines", b"lines", "run_ms_affordable", b"run_ms_affordable", "run_ms_max", b"run_ms_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1484,16 +1494,20 @@ class GetBillRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """One of the caller's."""
+    page_token: _builtins.str
+    """Where to go on: next_page_token of the answer before; empty for the first page."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1506,18 +1520,24 @@ class GetBillResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BILL_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page, at most 64 bytes; empty on the last page."""
     @_builtins.property
     def bill(self) -> Global___Bill:
-        """As it stands now; always there."""
+        """As it stands now; always there. Of its lines and credits only those of this page: as many as fit into a
+        message. All else is whole on every page.
+        """
 
     def __init__(
         self,
         *,
         bill: Global___Bill | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1708,16 +1728,25 @@ Global___CreateEnrolmentTokenResponse: _TypeAlias = CreateEnrolmentTokenResponse
 
 @_typing.final
 class ListHostsRequest(_message.Message):
-    """Empty: the token says who asks."""
+    """Which hosts to list: the caller's, whatever their state. Set by the seller."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most hosts in the answer, 0 to 500; 0 means 100."""
+    page_token: _builtins.str
+    """Where to go on: next_page_token of the answer before; empty for the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1725,23 +1754,27 @@ Global___ListHostsRequest: _TypeAlias = ListHostsRequest  # noqa: Y015
 
 @_typing.final
 class ListHostsResponse(_message.Message):
-    """The caller's hosts. Set by the coordinator."""
+    """A page of the caller's hosts. Set by the coordinator."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HOSTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page, at most 64 bytes; empty on the last page."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Host]:
-        """All of them, whatever their state."""
+        """Oldest first, at most page_size, and as many as fit into a message."""
 
     def __init__(
         self,
         *,
         hosts: _abc.Iterable[Global___Host] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -733,7 +733,7 @@ class SellerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListHosts(self, request, context):
-        """The caller's own hosts, all of them.
+        """The caller's own hosts, oldest first.
         Caller: any seller. Repeating: reads only. Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1042,8 +1042,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QuarantineHost(self, request, context):
-        """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
-        and of a reclaim.
+        """No new jobs on this host until the operator says so again; what runs goes on, but for a reclaim by its
+        seller. A pause or a reclaim stays beneath it.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1051,7 +1051,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnquarantineHost(self, request, context):
-        """Lets a host have new jobs again, whoever held it back.
+        """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

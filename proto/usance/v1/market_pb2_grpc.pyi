@@ -343,7 +343,7 @@ class SellerServiceStub:
     REQUEST_ID_REUSED.
     """
     ListHosts: _grpc.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]
-    """The caller's own hosts, all of them.
+    """The caller's own hosts, oldest first.
     Caller: any seller. Repeating: reads only. Errors: none of its own.
     """
     PauseHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.PauseHostRequest, _market_pb2.PauseHostResponse]
@@ -374,7 +374,7 @@ class SellerServiceAsyncStub(SellerServiceStub):
     REQUEST_ID_REUSED.
     """
     ListHosts: _aio.UnaryUnaryMultiCallable[_market_pb2.ListHostsRequest, _market_pb2.ListHostsResponse]  # type: ignore[assignment]
-    """The caller's own hosts, all of them.
+    """The caller's own hosts, oldest first.
     Caller: any seller. Repeating: reads only. Errors: none of its own.
     """
     PauseHost: _aio.UnaryUnaryMultiCallable[_market_pb2.PauseHostRequest, _market_pb2.PauseHostResponse]  # type: ignore[assignment]
@@ -414,7 +414,7 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.ListHostsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.ListHostsResponse, _abc.Awaitable[_market_pb2.ListHostsResponse]]:
-        """The caller's own hosts, all of them.
+        """The caller's own hosts, oldest first.
         Caller: any seller. Repeating: reads only. Errors: none of its own.
         """
 
@@ -483,12 +483,12 @@ class AdminServiceStub:
     Caller: an operator. Repeating: reads only. Errors: none of its own.
     """
     QuarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.QuarantineHostRequest, _market_pb2.QuarantineHostResponse]
-    """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
-    and of a reclaim.
+    """No new jobs on this host until the operator says so again; what runs goes on, but for a reclaim by its
+    seller. A pause or a reclaim stays beneath it.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     UnquarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]
-    """Lets a host have new jobs again, whoever held it back.
+    """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     RunAudit: _grpc.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]
@@ -524,12 +524,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Caller: an operator. Repeating: reads only. Errors: none of its own.
     """
     QuarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.QuarantineHostRequest, _market_pb2.QuarantineHostResponse]  # type: ignore[assignment]
-    """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
-    and of a reclaim.
+    """No new jobs on this host until the operator says so again; what runs goes on, but for a reclaim by its
+    seller. A pause or a reclaim stays beneath it.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     UnquarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]  # type: ignore[assignment]
-    """Lets a host have new jobs again, whoever held it back.
+    """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     RunAudit: _aio.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]  # type: ignore[assignment]
@@ -598,8 +598,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.QuarantineHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.QuarantineHostResponse, _abc.Awaitable[_market_pb2.QuarantineHostResponse]]:
-        """No new jobs on this host until the operator says so again; what runs goes on. Takes the place of a pause
-        and of a reclaim.
+        """No new jobs on this host until the operator says so again; what runs goes on, but for a reclaim by its
+        seller. A pause or a reclaim stays beneath it.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
 
@@ -609,7 +609,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_pb2.UnquarantineHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.UnquarantineHostResponse, _abc.Awaitable[_market_pb2.UnquarantineHostResponse]]:
-        """Lets a host have new jobs again, whoever held it back.
+        """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from cli.model import Bill, BillAttempt, BillCredit, BillLine
-from cli.verify import MS_PER_HOUR, verify_bill
+from cli.model import Bill, BillAttempt, BillCredit, BillLine, EndReason
+from cli.verify import CREDITED, MS_PER_HOUR, verify_bill
+from coordinator.domain import states
 from runtime.evidence import GpuUse, chain_start, make_record
 
 DAY_MS = 86_400_000
@@ -153,8 +154,18 @@ def _credited(credits_: list[tuple[int, int, int]]) -> Bill:
 _WHOLE = [(n, line.earning_micro, line.fee_micro) for n, line in enumerate(_bill().attempts[0].lines, 1)]
 
 
+def _ended(bill: Bill, reason: EndReason) -> Bill:
+    return replace(bill, attempts=tuple(replace(a, end_reason=reason) for a in bill.attempts))
+
+
 def test_all_of_a_short_attempt_is_credited():
     assert verify_bill(_credited(_WHOLE)).problems == ()
+    assert verify_bill(_ended(_credited(_WHOLE), EndReason.GPU_LOST)).problems == ()
+    assert verify_bill(_ended(_bill(), EndReason.REPLACED)).problems == ()
+
+
+def test_what_is_credited_is_what_the_rule_says():
+    assert {str(reason) for reason in CREDITED} == {reason.name for reason in states.CREDITED}
 
 
 def test_the_last_ten_minutes_of_a_long_attempt_are_credited():
@@ -203,6 +214,8 @@ def test_the_last_ten_minutes_of_a_long_attempt_are_credited():
     [
         (_credited(_WHOLE[:-1]), "were to be credited"),
         (_credited([*_WHOLE, (9, 1, 0)]), "were to be credited"),
+        (_ended(_bill(), EndReason.HOST_LOST), "were to be credited, 0 were"),
+        (_ended(_credited(_WHOLE), EndReason.EXITED), "ended as EXITED, and yet something was credited"),
         (replace(_credited(_WHOLE), credited_micro=0), "the credits add up to"),
         (replace(_bill(), credited_micro=1), "the credits add up to"),
     ],

@@ -7,7 +7,6 @@ import pytest
 
 from coordinator.api import convert_host, convert_market, validate
 from coordinator.domain.account import Account, Balances, Role
-from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import HostFacts, Isolation, Network, Terms
 from coordinator.domain.hours import SaleWindow
@@ -19,7 +18,6 @@ from coordinator.domain.refusal import Refusal
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.services.jobs import JobView
 from coordinator.services.offers import Quote
-from coordinator.services.reading import BillPart, BillView
 from coordinator.services.synchronize import Report, Wanted
 from runtime.evidence import GpuUse
 from tests.support.values import GIB, attempt, gpu, job, meter, record, room, spec
@@ -303,33 +301,6 @@ def test_what_is_wanted_names_all_that_an_agent_must_know() -> None:
         field.name for field in h.DesiredAttempt.DESCRIPTOR.fields
     }
     assert list(message.gpu_uuids) == ["GPU-1"]
-
-
-def test_a_bill_names_every_line_and_what_was_given_back() -> None:
-    charge = Charge(charge_micro=1_000, fee_micro=50, earning_micro=950)
-    line = Line(record=record(None, 1_000), witnessed_ms=2_000, billed_through_ms=1_000, charge=charge)
-    ended = job(state=JobState.SUCCEEDED, charged_micro=1_000, ended_ms=5)
-    back = Credit(number=1, earning_micro=950, fee_micro=50)
-    part = BillPart(attempt=attempt(), lines=[(line, "t")], credits=[(back, "c", "the host was lost")])
-    bill = convert_market.bill_to(BillView(job=ended, attempts=[part]))
-    assert (bill.final, bill.held_micro, bill.charged_micro, bill.released_micro) == (
-        True,
-        1_000_000,
-        1_000,
-        999_000,
-    )
-    (sent,) = bill.attempts[0].lines
-    assert (sent.charge_micro, sent.fee_micro, sent.earning_micro, sent.transfer_id) == (1_000, 50, 950, "t")
-    (credited,) = bill.attempts[0].credits
-    assert (credited.number, credited.earning_micro, credited.fee_micro, credited.transfer_id) == (
-        1,
-        950,
-        50,
-        "c",
-    )
-    assert (credited.reason, bill.credited_micro) == ("the host was lost", 1_000)
-    live = convert_market.bill_to(BillView(job=replace(ended, state=JobState.RUNNING), attempts=[]))
-    assert (live.final, live.released_micro) == (False, 0)
 
 
 def test_a_jobs_attempt_shows_what_was_not_billed() -> None:
