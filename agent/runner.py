@@ -132,7 +132,11 @@ class Runner:
     def reports(self) -> tuple[AttemptReport, ...]:
         """Everything that is here."""
         held = (a.report() for key, a in self._attempts.items() if key not in self._forgetting)
-        return tuple(replace(report, figures=self._figures.get(report.key)) for report in held)
+        return tuple(self._with_figures(report) for report in held)
+
+    def _with_figures(self, report: AttemptReport) -> AttemptReport:
+        runs = report.state in (AttemptState.RUNNING, AttemptState.STOPPING)
+        return replace(report, figures=self._figures.get(report.key)) if runs else report
 
     def keys(self) -> tuple[AttemptKey, ...]:
         return tuple(key for key in self._attempts if key not in self._forgetting)

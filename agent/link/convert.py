@@ -21,6 +21,7 @@ from agent.domain.attempt import (
 from agent.domain.gpu import GpuInfo
 from agent.domain.health import HEALTHY, Condition, GpuHealth
 from agent.domain.host import Hello
+from agent.domain.use import JobFigures
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import host_pb2, types_pb2
 
@@ -195,6 +196,8 @@ def _report(report: AttemptReport) -> host_pb2.AttemptReport:
         run_ms=report.run_ms,
         detail=report.detail,
     )
+    if report.figures is not None:
+        message.figures.CopyFrom(_figures(report.figures))
     ending = report.ending
     if ending is not None:
         if ending.exit_code is not None:
@@ -210,6 +213,23 @@ def _report(report: AttemptReport) -> host_pb2.AttemptReport:
             )
         )
     return message
+
+
+def _figures(figures: JobFigures) -> types_pb2.JobFigures:
+    return types_pb2.JobFigures(
+        cpu_milli=figures.cpu_milli,
+        memory_bytes=figures.memory_bytes,
+        gpus=[
+            types_pb2.GpuFigures(
+                gpu_uuid=sample.uuid,
+                utilization_percent=sample.utilization_percent,
+                memory_used_bytes=sample.memory_used_bytes,
+                power_mw=sample.power_mw,
+                temperature_c=sample.temperature_c,
+            )
+            for sample in figures.gpus
+        ],
+    )
 
 
 def _record(record: UsageRecord) -> types_pb2.UsageRecord:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from coordinator.api.attendance import Attendance
 from coordinator.api.bell import Bell
+from coordinator.api.figures import Figures
 from coordinator.domain.metering import Stamp
 from coordinator.services.mint import Mint
 from coordinator.store.ports import Transaction
@@ -47,6 +48,7 @@ class Edge:
     mint: Mint
     rules: Rules
     attendance: Attendance = field(default_factory=Attendance)
+    figures: Figures = field(default_factory=Figures)
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return asyncio.wrap_future(self.store.write(function))

@@ -86,6 +86,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                 reader.exception()  # whatever it was, `messages` has told it, or nobody listens any more
             if self._sessions.get(session.host_id) is session:
                 del self._sessions[session.host_id]
+                self._edge.figures.left(session.host_id)
 
     @property
     def connected(self) -> int:
@@ -208,6 +209,7 @@ class _Session:
 
     async def _beat(self, message: h.Beat) -> None:
         reports, now = convert.reports(message), self._edge.now()
+        self._edge.figures.said(self.host_id, message.attempts, now.wall_ms)
         if not reports and self._beats_unread < BEATS_UNREAD_MAX and self._holds_nothing():
             self._beats_unread += 1
             self._edge.attendance.heard(self.host_id, now)

@@ -87,7 +87,10 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         job_id = validate.name("job_id", request.job_id)
         now_ms = self._edge.clock.wall_ms()
         view = await self._edge.read(lambda tx: jobs.view(tx, buyer, job_id, now_ms))
-        return m.GetJobResponse(job=render.job_to(view))
+        job = render.job_to(view)
+        for attempt in job.attempts:
+            self._edge.figures.fill(attempt)
+        return m.GetJobResponse(job=job)
 
     async def ListJobs(self, request: m.ListJobsRequest, context: Context) -> m.ListJobsResponse:  # noqa: N802, ARG002
         buyer, size = caller(), validate.page_size(request.page_size)

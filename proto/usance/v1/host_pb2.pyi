@@ -506,6 +506,7 @@ class AttemptReport(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     USAGE_NUMBER_LAST_FIELD_NUMBER: _builtins.int
     LOG_TOTALS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """As in DesiredAttempt; a report of an attempt that is not this host's is ignored."""
     epoch: _builtins.int
@@ -535,6 +536,10 @@ class AttemptReport(_message.Message):
     def log_totals(self) -> _types_pb2.LogTotals:
         """Only in ENDED: what it wrote. Once given it stands."""
 
+    @_builtins.property
+    def figures(self) -> _types_pb2.JobFigures:
+        """Only in RUNNING and STOPPING: how it goes, as the agent saw it last; absent where it has not looked yet."""
+
     def __init__(
         self,
         *,
@@ -548,10 +553,11 @@ class AttemptReport(_message.Message):
         detail: _builtins.str = ...,
         usage_number_last: _builtins.int = ...,
         log_totals: _types_pb2.LogTotals | None = ...,
+        figures: _types_pb2.JobFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "log_totals", b"log_totals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "figures", b"figures", "log_totals", b"log_totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "container_id", b"container_id", "detail", b"detail", "end_reason", b"end_reason", "epoch", b"epoch", "exit_code", b"exit_code", "log_totals", b"log_totals", "run_ms", b"run_ms", "state", b"state", "usage_number_last", b"usage_number_last"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "container_id", b"container_id", "detail", b"detail", "end_reason", b"end_reason", "epoch", b"epoch", "exit_code", b"exit_code", "figures", b"figures", "log_totals", b"log_totals", "run_ms", b"run_ms", "state", b"state", "usage_number_last", b"usage_number_last"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -559,6 +559,8 @@ class Attempt(_message.Message):
     CHARGED_MICRO_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    FIGURES_AT_MS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Names it in the whole market."""
     epoch: _builtins.int
@@ -587,9 +589,17 @@ class Attempt(_message.Message):
     """A sentence for people: where it stands, or why it ended so. At most 2,048 bytes."""
     isolation: _types_pb2.Isolation.ValueType
     """What its host gives it; never UNSPECIFIED."""
+    figures_at_ms: _builtins.int
+    """When its host said so; 0 without figures."""
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
         """The GPUs that it has or had to itself, 1 to 64, all of one model."""
+
+    @_builtins.property
+    def figures(self) -> _types_pb2.JobFigures:
+        """How it goes, as its host said last; only while its command runs and its host is heard, and only in GetJob. For
+        people: nothing is charged by it.
+        """
 
     def __init__(
         self,
@@ -608,10 +618,12 @@ class Attempt(_message.Message):
         charged_micro: _builtins.int = ...,
         detail: _builtins.str = ...,
         isolation: _types_pb2.Isolation.ValueType = ...,
+        figures: _types_pb2.JobFigures | None = ...,
+        figures_at_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "figures", b"figures"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "billed_ms", b"billed_ms", "cause", b"cause", "charged_micro", b"charged_micro", "detail", b"detail", "end_reason", b"end_reason", "epoch", b"epoch", "exit_code", b"exit_code", "gpus", b"gpus", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "isolation", b"isolation", "state", b"state", "unbilled_ms", b"unbilled_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "billed_ms", b"billed_ms", "cause", b"cause", "charged_micro", b"charged_micro", "detail", b"detail", "end_reason", b"end_reason", "epoch", b"epoch", "exit_code", b"exit_code", "figures", b"figures", "figures_at_ms", b"figures_at_ms", "gpus", b"gpus", "host_id", b"host_id", "hour_price_micro", b"hour_price_micro", "isolation", b"isolation", "state", b"state", "unbilled_ms", b"unbilled_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

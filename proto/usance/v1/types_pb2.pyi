@@ -941,6 +941,100 @@ class GpuUse(_message.Message):
 Global___GpuUse: _TypeAlias = GpuUse  # noqa: Y015
 
 @_typing.final
+class JobFigures(_message.Message):
+    """How a running job goes, for its buyer to see; nothing is charged by it, and nobody keeps it. An absent figure is
+    one that the host does not know; it is never given as 0. Set by the agent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_MILLI_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    cpu_milli: _builtins.int
+    """Thousandths of a processor, over the last seconds, >= 0."""
+    memory_bytes: _builtins.int
+    """Memory that the job has in use now, >= 0."""
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuFigures]:
+        """The attempt's GPUs, as far as they answer; at most 64."""
+
+    def __init__(
+        self,
+        *,
+        cpu_milli: _builtins.int | None = ...,
+        memory_bytes: _builtins.int | None = ...,
+        gpus: _abc.Iterable[Global___GpuFigures] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_milli", b"_cpu_milli", "_memory_bytes", b"_memory_bytes", "cpu_milli", b"cpu_milli", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_milli", b"_cpu_milli", "_memory_bytes", b"_memory_bytes", "cpu_milli", b"cpu_milli", "gpus", b"gpus", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_milli: _TypeAlias = _typing.Literal["cpu_milli"]  # noqa: Y015
+    _WhichOneofArgType__cpu_milli: _TypeAlias = _typing.Literal["_cpu_milli", b"_cpu_milli"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_milli) -> _WhichOneofReturnType__cpu_milli | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+
+Global___JobFigures: _TypeAlias = JobFigures  # noqa: Y015
+
+@_typing.final
+class GpuFigures(_message.Message):
+    """How one GPU of a running job goes. Set by the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GPU_UUID_FIELD_NUMBER: _builtins.int
+    UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    POWER_MW_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    gpu_uuid: _builtins.str
+    """One of the attempt's GPUs, as in Gpu.uuid; 1 to 128 bytes."""
+    utilization_percent: _builtins.int
+    """Part of the last moment in which anything ran, 0 to 100."""
+    memory_used_bytes: _builtins.int
+    """Memory in use, >= 0."""
+    power_mw: _builtins.int
+    """What it draws, >= 0."""
+    temperature_c: _builtins.int
+    """How warm it is."""
+    def __init__(
+        self,
+        *,
+        gpu_uuid: _builtins.str = ...,
+        utilization_percent: _builtins.int | None = ...,
+        memory_used_bytes: _builtins.int | None = ...,
+        power_mw: _builtins.int | None = ...,
+        temperature_c: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "_power_mw", b"_power_mw", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "memory_used_bytes", b"memory_used_bytes", "power_mw", b"power_mw", "temperature_c", b"temperature_c", "utilization_percent", b"utilization_percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes", "_power_mw", b"_power_mw", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "gpu_uuid", b"gpu_uuid", "memory_used_bytes", b"memory_used_bytes", "power_mw", b"power_mw", "temperature_c", b"temperature_c", "utilization_percent", b"utilization_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__power_mw: _TypeAlias = _typing.Literal["power_mw"]  # noqa: Y015
+    _WhichOneofArgType__power_mw: _TypeAlias = _typing.Literal["_power_mw", b"_power_mw"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    _WhichOneofReturnType__utilization_percent: _TypeAlias = _typing.Literal["utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__utilization_percent: _TypeAlias = _typing.Literal["_utilization_percent", b"_utilization_percent"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_mw) -> _WhichOneofReturnType__power_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__utilization_percent) -> _WhichOneofReturnType__utilization_percent | None: ...
+
+Global___GpuFigures: _TypeAlias = GpuFigures  # noqa: Y015
+
+@_typing.final
 class UsageRecord(_message.Message):
     """A piece of an attempt's run. Records of an attempt are numbered from 1 without gaps, and each begins
     where the one before ended. Offsets count from the start of the command on the agent's CLOCK_BOOTTIME.
