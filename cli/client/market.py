@@ -113,6 +113,12 @@ class Market:
                 seen = answer.event.number
                 yield convert.event_of(answer.event)
 
+    async def wait_job(self, job_id: str) -> model.Job:
+        """When it has ended, as it stands then."""
+        async for _ in self.watch_job(job_id):
+            pass
+        return await self.get_job(job_id)
+
     async def read_logs(
         self, job_id: str, *, follow: bool, tail_bytes: int = 0, since_ms: int = 0
     ) -> AsyncIterator[LogPiece | LogEnd]:
@@ -149,6 +155,21 @@ class Market:
                 yield LogPiece(
                     attempt_id=attempt_id, offset=offset - len(fresh), stream=piece.stream, data=fresh
                 )
+
+    async def stdout_of(self, job_id: str) -> bytes:
+        """What the last attempt has written to its stdout so far; all of it when the job has ended.
+
+        Whole in memory: for results, not for a gigabyte.
+        """
+        found, attempt_id = bytearray(), ""
+        async for item in self.read_logs(job_id, follow=False):
+            if isinstance(item, LogPiece):
+                if item.attempt_id != attempt_id:
+                    attempt_id = item.attempt_id
+                    found.clear()
+                if item.stream is model.LogStream.STDOUT:
+                    found += item.data
+        return bytes(found)
 
     async def cancel_job(self, job_id: str, request_id: str) -> model.Job:
         request = pb.CancelJobRequest(request_id=request_id, job_id=job_id)

@@ -98,10 +98,7 @@ def wait(session: Session, job: str) -> None:
     """Wait for a job's end. The exit code is the job's own, as with `run`."""
 
     async def await_end(market: "Market") -> Job:
-        job_id = await resolve_job(market, job)
-        async for _ in market.watch_job(job_id):
-            pass
-        return await market.get_job(job_id)
+        return await market.wait_job(await resolve_job(market, job))
 
     ended = session.ask(await_end)
     tell_end(session, ended)

@@ -1,0 +1,152 @@
+"""The market for programs without an event loop: the buyer's methods of `Market`, each waited for.
+
+All connections of a process share one event loop in a thread of its own, so that this works wherever it is
+called from, also where a loop runs already (a notebook).
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from cli import model, people
+from cli.client.calls import Patience
+from cli.client.market import Connection, Market, open_market
+from runtime.ids import new_uuid
+
+_Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+_END = object()
+
+
+class _Background:
+    """An event loop in a thread that ends with the process."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="usance", daemon=True).start()
+
+    def wait(self, work: Coroutine[Any, Any, _Result], limit_ms: int = 0) -> _Result:
+        """Raises TimeoutError when it is not done within the limit; 0 is none. Whoever leaves, ends it."""
+        future = asyncio.run_coroutine_threadsafe(_limited(work, limit_ms), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+async def _limited(work: Coroutine[Any, Any, _Result], limit_ms: int) -> _Result:
+    async with asyncio.timeout(limit_ms / 1_000 if limit_ms else None):
+        return await work
+
+
+_lock = threading.Lock()
+_shared: list[_Background] = []
+
+
+def _background() -> _Background:
+    with _lock:
+        if not _shared:
+            _shared.append(_Background())
+        return _shared[0]
+
+
+class SyncMarket:
+    """Made by `open_sync_market`. A `request_id` left out is made afresh: one intention for each call.
+
+    Calls are repeated by themselves while the line is bad; to repeat one yourself, across a crash of your
+    own program, give it a request_id that you have kept.
+    """
+
+    def __init__(self, market: Market, background: _Background) -> None:
+        self._market = market
+        self._background = background
+
+    def get_self(self) -> people.Account:
+        return self._background.wait(self._market.get_self())
+
+    def get_wallet(self) -> people.Wallet:
+        return self._background.wait(self._market.get_wallet())
+
+    def list_offers(self, wanted: model.OfferFilter) -> list[model.Offer]:
+        return self._background.wait(self._market.list_offers(wanted))
+
+    def quote_job(self, spec: model.JobSpec) -> model.Quote:
+        return self._background.wait(self._market.quote_job(spec))
+
+    def submit_job(self, spec: model.JobSpec, request_id: str = "") -> model.Job:
+        return self._background.wait(self._market.submit_job(spec, request_id or str(new_uuid())))
+
+    def get_job(self, job_id: str) -> model.Job:
+        return self._background.wait(self._market.get_job(job_id))
+
+    def list_jobs(self, *, live_only: bool = False) -> Iterator[model.Job]:
+        """Newest first; pages are fetched as they are needed."""
+        return self._each(self._market.list_jobs(live_only=live_only))
+
+    def wait_job(self, job_id: str, *, limit_ms: int = 0) -> model.Job:
+        """When it has ended; raises TimeoutError when that takes longer. The job goes on all the same."""
+        return self._background.wait(self._market.wait_job(job_id), limit_ms)
+
+    def watch_job(self, job_id: str, *, number_after: int = 0) -> Iterator[model.Event]:
+        """Each event as it happens, up to the job's last."""
+        return self._each(self._market.watch_job(job_id, number_after=number_after))
+
+    def read_logs(self, job_id: str, *, follow: bool) -> Iterator[model.LogPiece | model.LogEnd]:
+        """Every byte once and in order; then the end."""
+        return self._each(self._market.read_logs(job_id, follow=follow))
+
+    def stdout_of(self, job_id: str) -> bytes:
+        return self._background.wait(self._market.stdout_of(job_id))
+
+    def cancel_job(self, job_id: str, request_id: str = "") -> model.Job:
+        return self._background.wait(self._market.cancel_job(job_id, request_id or str(new_uuid())))
+
+    def extend_job(
+        self, job_id: str, *, budget_micro_more: int = 0, run_ms_more: int = 0, request_id: str = ""
+    ) -> model.Job:
+        return self._background.wait(
+            self._market.extend_job(job_id, budget_micro_more, run_ms_more, request_id or str(new_uuid()))
+        )
+
+    def get_bill(self, job_id: str) -> model.Bill:
+        return self._background.wait(self._market.get_bill(job_id))
+
+    def _each(self, items: AsyncIterator[_Item]) -> Iterator[_Item]:
+        """One at a time, as they are asked for; whoever stops early ends the call behind them."""
+        try:
+            while True:
+                item = self._background.wait(_next(items))
+                if item is _END:
+                    return
+                yield item  # type: ignore[misc]
+        finally:
+            self._background.wait(_close(items))
+
+
+async def _next(items: AsyncIterator[_Item]) -> _Item | object:
+    return await anext(items, _END)
+
+
+async def _close(items: AsyncIterator[object]) -> None:
+    close = getattr(items, "aclose", None)
+    if close is not None:
+        await close()
+
+
+@contextmanager
+def open_sync_market(connection: Connection, *, patience: Patience | None = None) -> Iterator[SyncMarket]:
+    """A market for the length of a block. Nothing is sent before the first call."""
+    background = _background()
+    whole = open_market(connection, patience=patience)
+    market = background.wait(_enter(whole.__aenter__()))
+    try:
+        yield SyncMarket(market, background)
+    finally:
+        background.wait(_enter(whole.__aexit__(None, None, None)))
+
+
+async def _enter(step: Any) -> Any:  # noqa: ANN401 - the context manager's own two steps
+    return await step
