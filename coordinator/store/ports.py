@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from coordinator.domain.account import Account, Balances, Token
-from coordinator.domain.cap import SpendingCap
+from coordinator.domain.account import Account, Balances
 from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
@@ -17,7 +16,8 @@ from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, 
 from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
 from coordinator.domain.states import JobState
-from ledger.entries import Outcome, Statement, Transfer
+from coordinator.store.ports_books import Books, Tokens
+from ledger.entries import Outcome, Transfer
 
 NUMBER_MAX = 2**63 - 1
 T = TypeVar("T")
@@ -333,63 +333,6 @@ class Money(Protocol):
 class Checks(Protocol):
     def market_violations(self) -> list[str]:
         """A sentence for each promise of the market that what is stored breaks."""
-        ...
-
-
-class Tokens(Protocol):
-    """An account's tokens, each known by its name."""
-
-    def token_expires_ms(self, digest: bytes) -> int: ...
-
-    def tokens_before(
-        self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
-    ) -> Sequence[Token]:
-        """Newest first, after the one made then with this name; `good_at_ms` leaves out those not good."""
-        ...
-
-    def revoke_token(self, account_id: str, token_id: str, now_ms: int) -> Token | None:
-        """As it is now, revoked; None: the account has none of this name."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vitals:
-    """Of the store: how much of what there is. Jobs are those that have not ended."""
-
-    database: str
-    jobs: Mapping[JobState, int]
-    queued_since_ms: int
-    transfers: int
-    transfers_sealed: int
-
-
-class Books(Protocol):
-    """What was paid and earned, read page by page. From `since_ms` on and before `until_ms`."""
-
-    def statement(self, code: str, after_seq: int, limit: int, since_ms: int, until_ms: int) -> Statement: ...
-
-    def jobs_taken_in(
-        self, account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
-    ) -> Sequence[Job]:
-        """Newest first."""
-        ...
-
-    def caps(self, account_ids: Sequence[str]) -> Mapping[str, SpendingCap]:
-        """Of those who have set one."""
-        ...
-
-    def save_cap(self, account_id: str, cap: SpendingCap | None) -> None: ...
-
-    def spent(self, account_ids: Sequence[str], since_ms: int, until_ms: int) -> Mapping[str, int]:
-        """What the jobs taken in then have cost, or may still cost where they have not ended."""
-        ...
-
-    def vitals(self) -> Vitals: ...
-
-    def attempts_sold(
-        self, seller_account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
-    ) -> Sequence[Attempt]:
-        """Newest first."""
         ...
 
 

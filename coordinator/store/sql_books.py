@@ -8,7 +8,7 @@ from coordinator.domain.cap import SpendingCap
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JobState
 from coordinator.store.codec import attempt_from_row, job_from_row
-from coordinator.store.ports import Vitals
+from coordinator.store.ports_books import Vitals
 from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import account, attempt, credit, job, spending_cap

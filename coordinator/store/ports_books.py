@@ -1,0 +1,68 @@
+"""What the services may ask of the store about tokens and books: the rest of `coordinator.store.ports`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from coordinator.domain.account import Token
+from coordinator.domain.cap import SpendingCap
+from coordinator.domain.job import Attempt, Job
+from coordinator.domain.states import JobState
+from ledger.entries import Statement
+
+
+class Tokens(Protocol):
+    """An account's tokens, each known by its name."""
+
+    def token_expires_ms(self, digest: bytes) -> int: ...
+
+    def tokens_before(
+        self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[Token]:
+        """Newest first, after the one made then with this name; `good_at_ms` leaves out those not good."""
+        ...
+
+    def revoke_token(self, account_id: str, token_id: str, now_ms: int) -> Token | None:
+        """As it is now, revoked; None: the account has none of this name."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """Of the store: how much of what there is. Jobs are those that have not ended."""
+
+    database: str
+    jobs: Mapping[JobState, int]
+    queued_since_ms: int
+    transfers: int
+    transfers_sealed: int
+
+
+class Books(Protocol):
+    """What was paid and earned, read page by page. From `since_ms` on and before `until_ms`."""
+
+    def statement(self, code: str, after_seq: int, limit: int, since_ms: int, until_ms: int) -> Statement: ...
+
+    def jobs_taken_in(
+        self, account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
+    ) -> Sequence[Job]:
+        """Newest first."""
+        ...
+
+    def caps(self, account_ids: Sequence[str]) -> Mapping[str, SpendingCap]:
+        """Of those who have set one."""
+        ...
+
+    def save_cap(self, account_id: str, cap: SpendingCap | None) -> None: ...
+
+    def spent(self, account_ids: Sequence[str], since_ms: int, until_ms: int) -> Mapping[str, int]:
+        """What the jobs taken in then have cost, or may still cost where they have not ended."""
+        ...
+
+    def vitals(self) -> Vitals: ...
+
+    def attempts_sold(
+        self, seller_account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
+    ) -> Sequence[Attempt]:
+        """Newest first."""
+        ...
