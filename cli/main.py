@@ -15,6 +15,7 @@ from cli.commands.market import offers, quote
 from cli.commands.run import run
 from cli.commands.seller import enroll_token, hosts, pause, reclaim, resume
 from cli.commands.tokens import token
+from cli.commands.top import top
 from cli.errors import UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
@@ -46,6 +47,7 @@ for _command in (
     wait,
     cancel,
     extend,
+    top,
     bill,
     wallet,
     statement,

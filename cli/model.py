@@ -6,6 +6,7 @@ Names, units and bounds are those of proto/usance/v1; a test holds the enumerati
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cli.figures import JobFigures
 from cli.wishes import ANY_HOST, GpuRequest, HostRequest, Network, OfferOrder, OnHostLoss, Policy
 from runtime.evidence import UsageRecord
 
@@ -253,6 +254,9 @@ class Attempt:
     charged_micro: int
     detail: str
     isolation: Isolation
+    # Only of a job that was asked for by itself, while it runs.
+    figures: JobFigures | None = None
+    figures_at_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

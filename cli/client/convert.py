@@ -5,6 +5,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
+from cli.client.convert_figures import figures_of
 from cli.model import (
     Attempt,
     AttemptState,
@@ -234,6 +235,8 @@ def attempt_of(message: market_pb2.Attempt) -> Attempt:
         charged_micro=message.charged_micro,
         detail=message.detail,
         isolation=choice(Isolation, _ISOLATIONS, message.isolation),
+        figures=figures_of(message.figures) if message.HasField("figures") else None,
+        figures_at_ms=message.figures_at_ms,
     )
 
 

@@ -28,6 +28,8 @@ class Script:
     ends: bool = True
     # It waits in the queue until it is cancelled.
     waits: bool = False
+    # How it goes while it runs.
+    figures: types_pb2.JobFigures | None = None
     # All that it cost was given back.
     credited: bool = False
 
@@ -73,6 +75,7 @@ class FakeJob:
             billed_ms=script.billed_ms[-1],
             charged_micro=self.bill().charged_micro,
             detail=script.detail,
+            figures=None if self.ended else script.figures,
         )
         return pb.Job(
             job_id=self.id,

@@ -196,7 +196,7 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
     def ListJobs(self, request, context):
         self._market.enter("ListJobs", request, context)
         begin = int(request.page_token or 0)
-        newest = self._market.jobs[::-1]
+        newest = [job for job in self._market.jobs[::-1] if not (request.live_only and job.ended)]
         page = newest[begin : begin + request.page_size]
         more = begin + request.page_size < len(newest)
         return pb.ListJobsResponse(
