@@ -19,6 +19,7 @@ from agent.domain.figures import View, families
 from agent.domain.gpu import Inventory
 from agent.domain.host import Hello, HostFacts, Terms, prices_of
 from agent.domain.hours import in_utc
+from agent.domain.images import GB, ImagePolicy
 from agent.domain.network import NetworkPolicy
 from agent.domain.plan import HostPolicy
 from agent.executor.ports import Executor
@@ -221,6 +222,11 @@ def _executor(settings: Settings, identity: Identity, clock: Clock, inventory: I
                 tmp_bytes=settings.tmp_mib << 20,
                 pids_max=settings.pids_max,
                 nofile_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+                images=ImagePolicy(
+                    reserve_bytes=settings.disk_reserve_gb * GB,
+                    image_bytes_max=settings.image_gb_max * GB,
+                    local_images=settings.local_images,
+                ),
                 network=NetworkPolicy(
                     network_max=settings.network,
                     destinations=settings.network_destinations,

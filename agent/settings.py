@@ -79,6 +79,14 @@ output_waiting_mib = 64
 workspace_mib = 1024
 tmp_mib = 256
 
+# Of the disk where the engine keeps its images, what always stays free; and the largest image, unpacked, that
+# you take. Images that were fetched for jobs and are used least go first when there is no room.
+disk_reserve_gb = 10
+image_gb_max = 100
+
+# May a job name an image that only this machine has? Those may be yours, and not meant for strangers.
+local_images = false
+
 # Processes and threads of one job.
 pids_max = 4096
 
@@ -156,6 +164,9 @@ class Settings:
     workspace_mib: int = 1024
     tmp_mib: int = 256
     pids_max: int = 4096
+    disk_reserve_gb: int = 10
+    image_gb_max: int = 100
+    local_images: bool = False
     network: Network = Network.NONE
     network_destinations: tuple[str, ...] = ()
     network_pool: IPv4Network = POOL
@@ -197,6 +208,9 @@ def parse(text: str) -> Settings:
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
         tmp_mib=top.number("tmp_mib", default.tmp_mib, 1, 1 << 24),
         pids_max=top.number("pids_max", default.pids_max, 16, 1 << 22),
+        disk_reserve_gb=top.number("disk_reserve_gb", default.disk_reserve_gb, 0, 1_000_000),
+        image_gb_max=top.number("image_gb_max", default.image_gb_max, 1, 1_000_000),
+        local_images=top.flag("local_images", default=False),
         network=Network(
             top.text("network", default.network, "|".join(Network), f"one of {', '.join(Network)}")
         ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from agent.domain.attempt import AttemptKey, JobOrder
 from agent.domain.gpu import is_simulated
+from agent.domain.images import ImagePolicy
 from agent.domain.network import NetworkPlan, NetworkPolicy
 
 JOB_UID = 10_001
@@ -59,6 +60,7 @@ class HostPolicy:
     # What the host's own limits leave to give.
     nofile_max: int
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
+    images: ImagePolicy = field(default_factory=ImagePolicy)
 
 
 @dataclass(frozen=True, kw_only=True)

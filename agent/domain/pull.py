@@ -30,6 +30,10 @@ def split_reference(image: str) -> tuple[str, str]:
     return name, tag
 
 
+def with_digest(image: str, digest: str) -> str:
+    return f"{split_reference(image)[0]}@{digest}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PullEvent:
     """One line of the engine's report."""
@@ -55,22 +59,45 @@ def event_of(line: Mapping[str, object]) -> PullEvent:
 
 @dataclass(kw_only=True)
 class PullProgress:
-    """Adds up the layers."""
+    """Adds up the layers, and tells how fast they come."""
 
     _loaded: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _layers: set[str] = field(default_factory=set)
+    _done: set[str] = field(default_factory=set)
+    _began_ms: int | None = None
 
-    def add(self, event: PullEvent) -> str:
+    def add(self, event: PullEvent, now_ms: int) -> str:
         """What to tell a person now."""
-        if event.status == "Downloading" and event.total_bytes:
+        if event.status in _LAYER_WAITS:
+            self._layers.add(event.layer)
+        elif event.status == "Downloading" and event.total_bytes:
+            self._began_ms = now_ms if self._began_ms is None else self._began_ms
             self._loaded[event.layer] = (event.current_bytes, event.total_bytes)
         elif event.status == "Download complete" and event.layer in self._loaded:
             total = self._loaded[event.layer][1]
             self._loaded[event.layer] = (total, total)
-        if not self._loaded:
-            return "pulling image"
+        elif event.status in _LAYER_DONE:
+            self._layers.add(event.layer)
+            self._done.add(event.layer)
+        return ", ".join(["pulling image", *self._bytes(now_ms), *self._count()])
+
+    def _bytes(self, now_ms: int) -> list[str]:
+        if not self._loaded or self._began_ms is None:
+            return []
         current = sum(pair[0] for pair in self._loaded.values())
         total = sum(pair[1] for pair in self._loaded.values())
-        return f"pulling image, {current // MB} of {-(-total // MB)} MB"
+        told = [f"{current // MB} of {-(-total // MB)} MB"]
+        if now_ms > self._began_ms:
+            told.append(f"{current * 1_000 // (now_ms - self._began_ms) // MB} MB/s")
+        return told
+
+    def _count(self) -> list[str]:
+        return [f"{len(self._done)} of {len(self._layers)} layers"] if self._layers else []
+
+
+# In the engine's words.
+_LAYER_WAITS = ("Pulling fs layer", "Waiting")
+_LAYER_DONE = ("Pull complete", "Already exists")
 
 
 def why_no_image(message: str) -> EndReason:

@@ -6,8 +6,10 @@ time. Here it is fetched, made, compared with its plan, found again and removed.
 
 import asyncio
 import contextlib
+import http
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,19 +31,17 @@ from agent.domain.plan import (
     labels_of,
     plan,
 )
-from agent.domain.pull import PullProgress
 from agent.executor import devices
 from agent.executor.firewall import Firewall
+from agent.executor.images import Image, Images
 from agent.executor.inspection import differences
 from agent.executor.networks import JobNetworks
 from agent.executor.ports import ExecutorError, Progress, RunEnd, StartError
-from agent.executor.pull import pull
 from agent.executor.runs import SupervisedRuns
 from runtime.clock import Clock
 
 _ANSWER_S = 60
 _AGAIN_MS = 1_000
-_TELL_MS = 1_000
 _LOOKS_A_PROOF = 12
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 
@@ -72,6 +72,9 @@ class DockerExecutor:
         self._socket_path = docker_host.removeprefix("unix://")
         # Says nothing to the engine yet: it may come up later than we.
         self._client = docker.DockerClient(base_url=docker_host, timeout=_ANSWER_S)
+        self._images = Images(
+            _Store(self._client), self._socket_path, policy.images, folder.parent / "images.json", clock
+        )
         self._networks = JobNetworks(
             self._client.api, policy.network, firewall or Firewall(), f"{LABEL_HOST}={policy.host_id}"
         )
@@ -92,7 +95,7 @@ class DockerExecutor:
             raise StartError(EndReason.IMAGE_UNAVAILABLE, "the job names no image")
         if self._runs.is_supervised(order.key):
             return  # an agent before us was killed right after it had asked for the start
-        await self._have_image(order, progress)
+        image = await self._have_image(order, progress)
         self._runs.make_folder(order.key)
         # A half-made one of an agent that was killed is not to be trusted.
         await self._start_step(lambda: self._remove_containers(order.key))
@@ -101,7 +104,7 @@ class DockerExecutor:
             progress("making its network")
             network = await self._start_step(lambda: self._networks.make(order, self._labels(order.key)))
         progress("making the container")
-        await self._start_step(lambda: self._create(order, network))
+        await self._start_step(lambda: self._create(order, image, network))
 
     async def start(self, order: JobOrder, paid_through_ms: int) -> Run:
         found = await self.find(order)
@@ -182,34 +185,16 @@ class DockerExecutor:
         self._runs.let_go()
         await asyncio.to_thread(self._client.close)
 
-    async def _have_image(self, order: JobOrder, progress: Progress) -> None:
-        """An image that is here is taken as it is."""
-        if await self._start_step(lambda: self._is_image_here(order.image)):
-            return
-        told_ms = 0
-        added = PullProgress()
-        async with contextlib.aclosing(pull(self._socket_path, order.image)) as events:
-            async for event in events:
-                detail = added.add(event)
-                now_ms = self._clock.boot_ms()
-                if now_ms - told_ms >= _TELL_MS:
-                    told_ms = now_ms
-                    progress(detail)
-
-    def _is_image_here(self, image: str) -> bool:
+    async def _have_image(self, order: JobOrder, progress: Progress) -> Image:
         try:
-            self._client.images.get(image)
-        except docker.errors.APIError as error:
-            if error.is_client_error():
-                return False  # not here, or no name of an image; the pull will say which
-            raise
-        return True
+            return await self._images.have(order.image, progress)
+        except _ENGINE_ERRORS as error:
+            raise _refused(error) from error
 
-    def _create(self, order: JobOrder, network: NetworkPlan | None) -> str:
+    def _create(self, order: JobOrder, image: Image, network: NetworkPlan | None) -> str:
         api = self._client.api
-        image = self._client.images.get(order.image).attrs
-        volumes = (image.get("Config") or {}).get("Volumes") or {}
-        wanted = plan(order, self._policy, tuple(volumes), network, self._cdi_devices(order))
+        order = replace(order, image=image.image_id)
+        wanted = plan(order, self._policy, image.volumes, network, self._cdi_devices(order))
         made: str = api.create_container(**_create_arguments(api, wanted))["Id"]
         found = differences(wanted, api.inspect_container(made))
         if found:
@@ -267,7 +252,7 @@ class DockerExecutor:
         try:
             return await asyncio.to_thread(step)
         except _ENGINE_ERRORS as error:
-            raise StartError(EndReason.START_FAILED, f"the engine refuses: {_message(error)}") from error
+            raise _refused(error) from error
 
     async def _patiently(self, step: Callable[[], _T]) -> _T:
         """A call of the engine that must succeed some time: while the engine is away we wait for it."""
@@ -328,6 +313,41 @@ def _create_arguments(api: docker.APIClient, wanted: ContainerPlan) -> dict[str,
         "healthcheck": {"test": list(wanted.healthcheck)},
         "host_config": host_config,
     }
+
+
+class _Store:
+    """An ImageStore over the engine's client."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self._client = client
+
+    def find(self, reference: str) -> Image | None:
+        try:
+            found = self._client.images.get(reference).attrs
+        except docker.errors.APIError as error:
+            if error.is_client_error():
+                return None  # not here, or no name of an image; the pull will say which
+            raise
+        volumes = (found.get("Config") or {}).get("Volumes") or {}
+        return Image(image_id=found["Id"], volumes=tuple(volumes), size_bytes=found["Size"])
+
+    def remove(self, image_id: str) -> bool:
+        try:
+            self._client.api.remove_image(image_id)
+        except docker.errors.APIError as error:
+            if error.status_code == http.HTTPStatus.NOT_FOUND:
+                return True
+            if error.is_client_error():
+                return False  # a container has it, or it has a second name
+            raise
+        return True
+
+    def root(self) -> Path:
+        return Path(self._client.api.info()["DockerRootDir"])
+
+
+def _refused(error: Exception) -> StartError:
+    return StartError(EndReason.START_FAILED, f"the engine refuses: {_message(error)}")
 
 
 def _message(error: Exception) -> str:

@@ -32,6 +32,7 @@ def differences(plan: ContainerPlan, inspected: Mapping[str, Any]) -> list[str]:
     """In words, what is other than planned; empty where all is right."""
     config, host = inspected["Config"], inspected["HostConfig"]
     wanted: dict[str, tuple[object, object]] = {
+        "image": (plan.image, inspected["Image"]),
         "user": (plan.user, config["User"]),
         "working directory": (plan.working_dir, config["WorkingDir"]),
         "command": (list(plan.command), [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]),

@@ -1,49 +1,84 @@
-"""Has the engine pull an image, over its socket: the client can neither be cut off nor grow impatient."""
+"""Speaks with the engine about images in registries, over its socket: its client can't be cut off.
+
+Neither does it go without credentials: it would use those of whoever runs the agent, for strangers.
+"""
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from agent.domain.attempt import EndReason
 from agent.domain.pull import PullEvent, event_of, split_reference, why_no_image
 from agent.executor.ports import StartError
 
 # A pull that says nothing for so long has stalled. Unpacking a large layer is told of all the while.
-SILENCE_S = 120
+SILENCE_S = 60
 _LINE_BYTES_MAX = 1 << 20
+
+
+class StalledError(StartError):
+    """Nothing came for too long. It may well go on when it is asked again."""
+
+    def __init__(self, image: str) -> None:
+        super().__init__(EndReason.START_FAILED, f"{image}: the pull stalled for {SILENCE_S} s")
+
+
+async def digest_of(socket_path: str, image: str) -> str:
+    """What the image's registry says its tag means. Raises StartError."""
+    lines = [line async for line in _lines(socket_path, "GET", f"/distribution/{quote(image)}/json", image)]
+    try:
+        return str(json.loads(b"".join(lines))["Descriptor"]["digest"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StartError(EndReason.START_FAILED, f"{image}: the engine can't name its digest") from error
 
 
 async def pull(socket_path: str, image: str) -> AsyncGenerator[PullEvent, None]:
     """The engine's report, line by line. Leaving it cancels the pull. Raises StartError."""
     repository, tag = split_reference(image)
+    query = urlencode({"fromImage": repository, "tag": tag})
+    async for line in _lines(socket_path, "POST", f"/images/create?{query}", image):
+        try:
+            event = event_of(json.loads(line))
+        except ValueError as error:
+            raise _broken_off(image, error) from error
+        if event.error:
+            raise StartError(why_no_image(event.error), f"{image}: {event.error}")
+        yield event
+
+
+async def _lines(socket_path: str, method: str, path: str, image: str) -> AsyncGenerator[bytes, None]:
     try:
         reader, writer = await asyncio.open_unix_connection(socket_path, limit=_LINE_BYTES_MAX)
     except OSError as error:
         raise StartError(EndReason.START_FAILED, f"the engine does not answer: {error}") from error
     try:
-        query = urlencode({"fromImage": repository, "tag": tag})
-        writer.write(f"POST /images/create?{query} HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.write(f"{method} {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
         status = int((await _line(reader)).split(b" ", 2)[1])
         while await _line(reader) not in (b"\r\n", b""):
             pass
+        if 300 <= status < 400:  # the engine tidies up a path that is none
+            raise StartError(EndReason.IMAGE_UNAVAILABLE, f"{image} is no name of an image")
         while line := await _line(reader):
-            fields = json.loads(line)
             if status != 200:
-                message = str(fields.get("message", fields))
+                message = _message(line)
                 raise StartError(why_no_image(message), f"{image}: {message}")
-            event = event_of(fields)
-            if event.error:
-                raise StartError(why_no_image(event.error), f"{image}: {event.error}")
-            yield event
+            yield line
     except TimeoutError as error:
-        raise StartError(EndReason.START_FAILED, f"{image}: the pull stalled for {SILENCE_S} s") from error
+        raise StalledError(image) from error
     except (OSError, ValueError, IndexError) as error:
-        raise StartError(
-            EndReason.START_FAILED, f"{image}: the engine broke off the pull: {error}"
-        ) from error
+        raise _broken_off(image, error) from error
     finally:
         writer.close()
+
+
+def _broken_off(image: str, error: Exception) -> StartError:
+    return StartError(EndReason.START_FAILED, f"{image}: the engine broke off the pull: {error}")
+
+
+def _message(line: bytes) -> str:
+    fields = json.loads(line)
+    return str(fields.get("message", fields)) if isinstance(fields, dict) else str(fields)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

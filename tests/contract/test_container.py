@@ -260,6 +260,7 @@ async def test_the_image_has_no_say(executor, docker_client):
 
 
 ALTERATIONS: dict[str, Callable[[ContainerPlan], ContainerPlan]] = {
+    "image": lambda p: replace(p, image="sha256:other"),
     "command": lambda p: replace(p, command=("false",)),
     "environment": lambda p: replace(p, environment={**p.environment, "NVIDIA_VISIBLE_DEVICES": "all"}),
     "labels": lambda p: replace(p, labels={**p.labels, "usance.epoch": "2"}),
@@ -309,7 +310,7 @@ async def test_a_container_that_is_not_as_planned_is_not_started(executor, docke
     job = order(image=TINY, gpu_uuids=(FIRST,))
     await executor.prepare(job, lambda _: None)
     inspected = docker_client.api.inspect_container(f"usance-{job.key}")
-    wanted = plan(job, executor._policy)
+    wanted = replace(plan(job, executor._policy), image=docker_client.images.get(TINY).id)
     assert differences(wanted, inspected) == []
     for name, alter in ALTERATIONS.items():
         assert any(found.startswith(f"{name}:") for found in differences(alter(wanted), inspected)), name

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputStream
+from agent.domain.images import ImagePolicy
 from agent.domain.plan import HostPolicy
 from agent.executor.docker import DockerExecutor
 from agent.executor.fake import FakeExecutor, FakeWorld, Script
@@ -99,6 +100,7 @@ def docker_executor(
         tmp_bytes=64 << 20,
         pids_max=256,
         nofile_max=1_024,
+        images=ImagePolicy(reserve_bytes=0, local_images=True),
     )
     return DockerExecutor(
         folder=folder / "runs",

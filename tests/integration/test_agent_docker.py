@@ -29,7 +29,10 @@ def tell(tmp_path: Path, docker_engine: Engine, docker_client, nvml_stub: NvmlSt
     tiny_image(docker_client)
     nvml_stub.state.add_gpu(FOUR_GPUS[0])
     nvml_stub.state.add_gpu(FOUR_GPUS[1])
-    flags = ("--executor", "docker", "--docker-host", docker_engine.base_url, "--price", "0.5")
+    config = tmp_path / "agent.toml"
+    config.write_text("local_images = true\ndisk_reserve_gb = 0\n")
+    engine = ("--executor", "docker", "--docker-host", docker_engine.base_url)
+    flags = ("--config", str(config), *engine, "--price", "0.5")
 
     def run(story) -> None:
         async def whole() -> None:

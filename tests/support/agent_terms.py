@@ -27,6 +27,8 @@ class AgentTerms:
             f"trusted_accounts = {json.dumps(self.trusted_accounts)}",
             f"record_seconds = {self.record_seconds}",
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
+            # Those of the tests are in no registry, and the machines that run them are not always roomy.
+            "local_images = true\ndisk_reserve_gb = 0",
             "[labels]",
             *(f"{name} = {json.dumps(value)}" for name, value in self.labels.items()),
             f'[prices]\n"*" = "{self.price}"',

@@ -69,6 +69,7 @@ class TestSettings:
             'trusted_accounts = ["ann"]\nregion = "eu-1"\nrun_seconds_max = 60\nrecord_seconds = 5\n'
             'reclaim_notice_seconds = 300\nhours = ["sun 23:00-01:00"]\nimages_allowed = ["team/*"]\n'
             'images_denied = ["team/bad"]\ndownload_mbps = 900\nupload_mbps = 40\n'
+            "disk_reserve_gb = 3\nimage_gb_max = 7\nlocal_images = true\n"
             'network = "allow_list"\nnetwork_destinations = ["example.org:443"]\n'
             'network_pool = "10.9.0.0/20"\ndns_servers = ["8.8.8.8"]\n'
             '[labels]\nrack = "b7"\n"net.gbit" = "10"\n'
@@ -82,6 +83,7 @@ class TestSettings:
         assert (found.download_mbps, found.upload_mbps) == (900, 40)
         assert found.labels == {"rack": "b7", "net.gbit": "10"}
         assert (found.network, found.network_destinations) == (Network.ALLOW_LIST, ("example.org:443",))
+        assert (found.disk_reserve_gb, found.image_gb_max, found.local_images) == (3, 7, True)
         assert (str(found.network_pool), found.dns_servers) == ("10.9.0.0/20", ("8.8.8.8",))
         assert found.prices_micro == {"RTX": 500_000, "*": 2_000_000}
         assert (found.simulated_gpus.count, found.simulated_gpus.model) == (2, "SIMULATED X")
@@ -174,18 +176,24 @@ def test_progress_adds_up_layers():
     progress = pull.PullProgress()
     lines: list[dict[str, object]] = [
         {"status": "Pulling from a", "id": "1"},
+        {"status": "Pulling fs layer", "id": "x", "progressDetail": {}},
+        {"status": "Already exists", "id": "z", "progressDetail": {}},
         {"status": "Downloading", "id": "x", "progressDetail": {"current": 2_000_000, "total": 10_000_000}},
         {"status": "Downloading", "id": "y", "progressDetail": {"current": 1_000_000, "total": 5_000_000}},
         {"status": "Download complete", "id": "x", "progressDetail": {}},
         {"status": "Extracting", "id": "x", "progressDetail": {"current": 1, "total": 10_000_000}},
+        {"status": "Pull complete", "id": "x", "progressDetail": {}},
     ]
-    told = [progress.add(pull.event_of(line)) for line in lines]
+    told = [progress.add(pull.event_of(line), 500 * number) for number, line in enumerate(lines)]
     assert told == [
         "pulling image",
-        "pulling image, 2 of 10 MB",
-        "pulling image, 3 of 15 MB",
-        "pulling image, 11 of 15 MB",
-        "pulling image, 11 of 15 MB",
+        "pulling image, 0 of 1 layers",
+        "pulling image, 1 of 2 layers",
+        "pulling image, 2 of 10 MB, 1 of 2 layers",
+        "pulling image, 3 of 15 MB, 6 MB/s, 1 of 2 layers",
+        "pulling image, 11 of 15 MB, 11 MB/s, 1 of 2 layers",
+        "pulling image, 11 of 15 MB, 7 MB/s, 1 of 2 layers",
+        "pulling image, 11 of 15 MB, 5 MB/s, 2 of 2 layers",
     ]
 
 
