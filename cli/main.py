@@ -10,6 +10,7 @@ from cli.commands.account import login, logout, wallet, whoami
 from cli.commands.admin import admin
 from cli.commands.apply import apply
 from cli.commands.books import budget, costs, earnings, price, statement
+from cli.commands.complete import completion
 from cli.commands.jobs import bill, cancel, extend, jobs, logs, show, wait, why
 from cli.commands.market import offers, quote
 from cli.commands.run import run
@@ -27,7 +28,7 @@ def usance() -> None:
     """Usance: a market for GPU time between peers.
 
     Buyers run, sellers host, the operator keeps the books. Start with: usance login --server HOST:PORT
-    --ca FILE. A JOB is an id, a unique beginning of one, or @last.
+    --ca FILE. A JOB is an id, a unique beginning of one, a name that one job has, or @last.
     """
 
 
@@ -61,6 +62,7 @@ for _command in (
     reclaim,
     enroll_token,
     admin,
+    completion,
 ):
     usance.add_command(_command)
 

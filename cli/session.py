@@ -18,6 +18,7 @@ from cli.profile import Options, load
 
 if TYPE_CHECKING:
     from cli.client.market import Market
+    from cli.model import Job
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -136,23 +137,34 @@ class Typed(click.ParamType[object]):
 
 
 async def resolve_job(market: "Market", text: str) -> str:
-    """A job's id from the id, a unique beginning of it (with or without its prefix), or @last."""
+    """A job's id from the id, a unique beginning of it (with or without its prefix), its name, or @last.
+
+    A name that several jobs have means the one of them that has not ended.
+    """
     if text == "@last":
         async for job in market.list_jobs(page_size=1):
             return job.job_id
         raise WrongUse("you have no jobs yet, so there is no @last")
-    if len(text) >= JOB_ID_LENGTH:
+    if len(text) >= JOB_ID_LENGTH and text.startswith(_JOB_PREFIX):
         return text
-    found = [
-        job.job_id
-        async for job in market.list_jobs(page_size=500)
-        if job.job_id.startswith(text) or job.job_id.partition("_")[2].startswith(text)
-    ]
-    if len(found) == 1:
-        return found[0]
+    found = [job async for job in market.list_jobs(page_size=500) if _is_meant(job, text)]
     if not found:
-        raise WrongUse(f"no job of yours begins with {text!r}; see: usance jobs")
-    raise WrongUse(f"{len(found)} jobs of yours begin with {text!r}, like {found[0]} and {found[1]}")
+        raise WrongUse(f"no job of yours is named or begins with {text!r}; see: usance jobs")
+    live = [job for job in found if not job.ended]
+    if len(found) > 1 and len(live) == 1 and all(job.spec.name == text for job in found):
+        return live[0].job_id
+    if len(found) > 1:
+        raise WrongUse(
+            f"{len(found)} jobs of yours are named or begin with {text!r}, like {found[0].job_id} and "
+            f"{found[1].job_id}"
+        )
+    return found[0].job_id
 
 
-JOB_ID_LENGTH = len("job_") + 26
+def _is_meant(job: "Job", text: str) -> bool:
+    bare = job.job_id.removeprefix(_JOB_PREFIX)
+    return text == job.spec.name or job.job_id.startswith(text) or bare.startswith(text)
+
+
+_JOB_PREFIX = "job_"
+JOB_ID_LENGTH = len(_JOB_PREFIX) + 26

@@ -5,6 +5,7 @@ import sys
 import click
 
 from cli.commands.asked import TEXT
+from cli.commands.complete import ACCOUNTS, ALL_HOSTS
 from cli.commands.tokens import revoke_token, show_tokens
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
@@ -67,7 +68,7 @@ def _accounts_screen(found: list[Account]) -> list[str]:
 
 
 @admin.command()
-@click.argument("name")
+@click.argument("name", shell_complete=ACCOUNTS)
 @click.option("--lifetime", type=DURATION, default=0, help="How long it is good for, like 90d [30d].")
 @market_command
 def token(session: Session, name: str, lifetime: int) -> None:
@@ -83,7 +84,7 @@ def token(session: Session, name: str, lifetime: int) -> None:
 
 
 @admin.command()
-@click.argument("name")
+@click.argument("name", shell_complete=ACCOUNTS)
 @click.option("--all", "also_bad", is_flag=True, help="Also those that have expired or were revoked.")
 @market_command
 def tokens(session: Session, name: str, also_bad: bool) -> None:
@@ -92,7 +93,7 @@ def tokens(session: Session, name: str, also_bad: bool) -> None:
 
 
 @admin.command("token-revoke")
-@click.argument("name")
+@click.argument("name", shell_complete=ACCOUNTS)
 @click.argument("token_id", metavar="TOKEN")
 @market_command
 def token_revoke(session: Session, name: str, token_id: str) -> None:
@@ -101,7 +102,7 @@ def token_revoke(session: Session, name: str, token_id: str) -> None:
 
 
 @admin.command()
-@click.argument("name")
+@click.argument("name", shell_complete=ACCOUNTS)
 @click.argument("amount", type=CREDITS)
 @click.option("--reason", type=TEXT, required=True, help="For the books: what the credits were given for.")
 @market_command
@@ -116,7 +117,7 @@ def deposit(session: Session, name: str, amount: int, reason: str) -> None:
 
 
 @admin.command()
-@click.argument("name")
+@click.argument("name", shell_complete=ACCOUNTS)
 @click.argument("amount", type=CREDITS)
 @click.option("--reason", type=TEXT, required=True, help="For the books: how it was paid out.")
 @click.option("--wallet", "from_wallet", is_flag=True, help="From the wallet, not from the earnings.")
@@ -197,7 +198,7 @@ def audit(session: Session) -> None:
 
 
 @admin.command()
-@click.argument("host")
+@click.argument("host", shell_complete=ALL_HOSTS)
 @click.option("--reason", type=TEXT, required=True, help="For the seller and the books: why.")
 @market_command
 def quarantine(session: Session, host: str, reason: str) -> None:
@@ -211,7 +212,7 @@ def quarantine(session: Session, host: str, reason: str) -> None:
 
 
 @admin.command()
-@click.argument("host")
+@click.argument("host", shell_complete=ALL_HOSTS)
 @market_command
 def unquarantine(session: Session, host: str) -> None:
     """Give a host jobs again."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.commands.complete import JOBS
 from cli.commands.run import tell_end
 from cli.commands.wanted import CREDITS, DURATION, SIZE
 from cli.errors import WrongUse
@@ -15,7 +16,7 @@ from cli.session import Session, market_command, resolve_job
 if TYPE_CHECKING:
     from cli.client.market import Market
 
-job_argument = click.argument("job", metavar="JOB")
+job_argument = click.argument("job", metavar="JOB", shell_complete=JOBS)
 
 
 @click.command()

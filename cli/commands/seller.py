@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.commands.complete import HOSTS
 from cli.people import Host
 from cli.session import Session, market_command
 
@@ -40,7 +41,7 @@ def enroll_token(session: Session) -> None:
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOSTS)
 @market_command
 def pause(session: Session, host: str) -> None:
     """Take no new jobs on a host; what runs goes on."""
@@ -48,7 +49,7 @@ def pause(session: Session, host: str) -> None:
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOSTS)
 @market_command
 def resume(session: Session, host: str) -> None:
     """Take jobs on a host again."""
@@ -56,7 +57,7 @@ def resume(session: Session, host: str) -> None:
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOSTS)
 @market_command
 def reclaim(session: Session, host: str) -> None:
     """Take a host back: no new jobs, and what runs is ended when the promised notice is over.

@@ -3,6 +3,7 @@
 import click
 
 from cli.commands.asked import TEXT
+from cli.commands.complete import TOKENS
 from cli.commands.wanted import DURATION
 from cli.session import Session, market_command
 
@@ -42,7 +43,7 @@ def list_(session: Session, also_bad: bool) -> None:
 
 
 @token.command()
-@click.argument("token_id", metavar="TOKEN")
+@click.argument("token_id", metavar="TOKEN", shell_complete=TOKENS)
 @market_command
 def revoke(session: Session, token_id: str) -> None:
     """Have a token refused from now on; TOKEN is a name that `usance token list` shows."""

@@ -164,7 +164,7 @@ def test_incomplete_output_is_told(market, capfd):
         ([*RUN, "--name", "too-dear", "a"], Exit.INSUFFICIENT_FUNDS, "the wallet holds 1.00"),
         ([*RUN, "--name", "bad", "a"], Exit.REFUSED, "spec.name: 1 to 64 characters"),
         (["show", "job_" + "9" * 26], Exit.NOT_FOUND, "no job"),
-        (["show", "job_zz"], 2, "no job of yours begins with"),
+        (["show", "job_zz"], 2, "no job of yours is named or begins with"),
         (["show", "@last"], 2, "no jobs yet"),
         (["show"], 2, "Missing argument 'JOB'"),
         (["frobnicate"], 2, "No such command"),
@@ -227,7 +227,7 @@ def test_detach_prints_the_id_alone_and_the_job_can_be_found_again(market, capfd
         assert job_id in capfd.readouterr().out
     assert execute(["run", "-y", "--detach", "--image", "i", "--budget", "5", "--", "a"]) == 0
     assert execute(["show", "job_000"]) == 2
-    assert "2 jobs of yours begin with" in capfd.readouterr().err
+    assert "2 jobs of yours are named or begin with" in capfd.readouterr().err
     assert execute(["cancel", "@last"]) == 0
     assert execute(["wait", "@last"]) == Exit.CANCELLED
 
