@@ -4,10 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from agent import memory as remembered
 from agent.domain.attempt import (
     AttemptKey,
     AttemptReport,
@@ -19,7 +17,7 @@ from agent.domain.attempt import (
 from agent.domain.gpu import GpuSample
 from agent.domain.reducer import Held
 from agent.executor.ports import Executor, RunEnd, StartError
-from agent.memory import Memory
+from agent.memory import Memory, MemoryFile
 from agent.meter import MARGIN_MS, Meter
 from agent.signal import Signal
 from agent.spool import OutputSpool, UsageJournal
@@ -53,8 +51,9 @@ class Surroundings:
 class Attempt:
     """Holds one attempt. `run` is its whole life; everything else may be called beside it, at any time."""
 
-    def __init__(self, folder: Path, memory: Memory, around: Surroundings) -> None:
-        self.folder = folder
+    def __init__(self, file: MemoryFile, memory: Memory, around: Surroundings) -> None:
+        self.folder = folder = file.folder
+        self._file = file
         self.order = memory.order
         self.journal = UsageJournal(folder / "usage.journal", memory.order.key)
         self.spool = OutputSpool(folder / "output.spool", memory.order.key, around.output_waiting_bytes_max)
@@ -160,6 +159,7 @@ class Attempt:
     async def close(self) -> None:
         await self.journal.close()
         await self.spool.close()
+        self._file.close()
 
     async def run(self) -> None:
         """Live through what is left of the attempt. Cancelling it leaves what runs alone."""
@@ -184,7 +184,6 @@ class Attempt:
         if run is None:
             if not await self._unless_stopped(self._make_ready()):
                 return None
-            await self._remember(replace(self._memory, start_asked_boot_ms=self._clock.boot_ms()))
             run = await self._executor.start(self.order, self._memory.paid_through_ms)
         await self._remember(replace(self._memory, run=run))
         return run
@@ -363,14 +362,14 @@ class Attempt:
         self._memory = memory
         async with self._saving:
             # Whatever is newest by now: a later change may have come while we waited.
-            await asyncio.to_thread(remembered.save, self.folder, self._memory)
+            await asyncio.to_thread(self._file.save, self._memory)
 
     async def _remember_end(self, ending: Ending) -> None:
         """An end is told only when it is on the disk: whoever has heard of it may settle it."""
         while True:
             memory = self._memory
             async with self._saving:
-                await asyncio.to_thread(remembered.save, self.folder, replace(memory, ending=ending))
+                await asyncio.to_thread(self._file.save, replace(memory, ending=ending))
             if self._memory is memory:  # else a reason to stop came meanwhile
                 self._memory = replace(memory, ending=ending)
                 return

@@ -20,11 +20,11 @@ from agent.domain.attempt import (
     OutputChunk,
 )
 from agent.domain.gpu import GpuSample
-from agent.domain.reducer import Abandon, Acknowledge, Action, Extend, Forget, Start, Stop
+from agent.domain.reducer import Abandon, Acknowledge, Extend, Forget, Start, Stop
 from agent.domain.use import JobFigures
 from agent.executor.ports import Executor, StartError
 from agent.gpu.watch import GpuWatch, UnfitError
-from agent.memory import Memory
+from agent.memory import Memory, MemoryFile
 from agent.pipeline import Attempt, Surroundings
 from runtime.clock import Clock
 from runtime.evidence import UsageRecord
@@ -95,7 +95,7 @@ class Runner:
             if memory is None:
                 await asyncio.to_thread(shutil.rmtree, folder)
             else:
-                self._hold(folder, memory)
+                self._hold(MemoryFile(folder), memory)
         for key in await self._executor.held() - self._attempts.keys():
             log.warning("destroying the rest of %s, of which this agent knows nothing", key)
             await self._executor.destroy(key)
@@ -187,13 +187,16 @@ class Runner:
             if self._desired is None:
                 return
             held = [a.held() for key, a in self._attempts.items() if key not in self._forgetting]
+            starts: list[Start] = []
             for action in reducer.reduce(held, self._desired):
-                await self._carry_out(action)
+                if isinstance(action, Start):
+                    starts.append(action)
+                else:
+                    await self._carry_out(action)
+            await self._start(starts)
 
-    async def _carry_out(self, action: Action) -> None:
+    async def _carry_out(self, action: Stop | Abandon | Extend | Acknowledge | Forget) -> None:
         match action:
-            case Start():
-                await self._start(action)
             case Stop():
                 await self._attempts[action.key].stop(action.reason)
             case Abandon():
@@ -208,25 +211,24 @@ class Runner:
             case _:
                 assert_never(action)
 
-    async def _start(self, action: Start) -> None:
-        key = action.order.key
-        if key in self._attempts:
-            return  # it is being forgotten; when that is done we are asked again
-        log.info("attempt %s begins", key)
-        folder = self._folder / str(key)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        memory = Memory(order=action.order, paid_through_ms=action.paid_through_ms)
-        try:
-            await asyncio.to_thread(remembered.save, folder, memory)
-        except OSError:
-            # The disk is full, say. Nobody holds the attempt, so nobody would remove what there is of it.
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            raise
-        self._hold(folder, memory)
-        self._changed()
+    async def _start(self, actions: Sequence[Start]) -> None:
+        """Hold new attempts: noted side by side, as a disk flushes many at once, but begun in order."""
+        # What is being forgotten can't begin; when that is done we are asked again.
+        starts = [action for action in actions if action.order.key not in self._attempts]
+        notes = [asyncio.to_thread(_note, self._folder, action) for action in starts]
+        failed: BaseException | None = None
+        for action, file in zip(starts, await asyncio.gather(*notes, return_exceptions=True), strict=True):
+            if isinstance(file, BaseException):
+                failed = file
+            else:
+                log.info("attempt %s begins", action.order.key)
+                self._hold(file, _first_memory(action))
+                self._changed()
+        if failed is not None:
+            raise failed
 
-    def _hold(self, folder: Path, memory: Memory) -> None:
-        attempt = Attempt(folder, memory, self._around)
+    def _hold(self, file: MemoryFile, memory: Memory) -> None:
+        attempt = Attempt(file, memory, self._around)
         self._attempts[attempt.key] = attempt
         self._tasks[attempt.key] = asyncio.create_task(self._live(attempt), name=f"attempt {attempt.key}")
 
@@ -278,6 +280,24 @@ class Runner:
             if shared and other.state is not AttemptState.ENDED:
                 return True
         return False
+
+
+def _note(parent: Path, action: Start) -> MemoryFile:
+    folder = parent / str(action.order.key)
+    file = MemoryFile(folder)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        file.save(_first_memory(action))
+    except OSError:
+        # The disk is full, say. Nobody holds the attempt, so nobody would remove what there is of it.
+        file.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return file
+
+
+def _first_memory(action: Start) -> Memory:
+    return Memory(order=action.order, paid_through_ms=action.paid_through_ms)
 
 
 def _remembered(folder: Path) -> Memory | None:

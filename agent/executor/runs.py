@@ -193,8 +193,8 @@ class SupervisedRuns:
                 await self._clock.sleep_ms(_POLL_MS)
 
     def is_cleared(self, key: AttemptKey) -> bool:
-        """Did its supervisor see to it that nothing of the run is left?"""
-        return (self.of(key) / "cleared").exists()
+        """Is nothing of the run left, as its supervisor has seen to, or was there never any?"""
+        return not (self.of(key) / "spec.json").exists()
 
     async def remove(self, key: AttemptKey) -> None:
         news = self._news.pop(key, None)

@@ -89,17 +89,35 @@ def supervisors(state_dir: Path) -> list[int]:
     return [pid for pid in found if pid is not None]
 
 
+def descendants(root: int) -> list[int]:
+    """A process and all below it that live."""
+    stats = _stats()
+    found = [root]
+    for pid in found:
+        found += [child for child, (_, state, parent) in stats.items() if parent == pid and state != "Z"]
+    return found
+
+
 def spawner(agent_pid: int) -> int | None:
     """The agent's living child that forks supervisors for it."""
+    for pid, (name, state, parent) in _stats().items():
+        if name == "usance-spawner" and parent == agent_pid and state != "Z":
+            return pid
+    return None
+
+
+def _stats() -> dict[int, tuple[str, str, int]]:
+    """Name, state and parent of every process."""
+    found = {}
     for entry in Path("/proc").iterdir():
         try:
-            fields = (entry / "stat").read_text().partition(" (")[2].rpartition(") ")
+            name, _, rest = (entry / "stat").read_text().partition(" (")[2].rpartition(") ")
         except OSError:  # no process, or it has just ended
             continue
-        state, parent, *_ = fields[2].split()
-        if fields[0] == "usance-spawner" and int(parent) == agent_pid and state != "Z":
-            return int(entry.name)
-    return None
+        if entry.name.isdigit():
+            state, parent, *_ = rest.split()
+            found[int(entry.name)] = (name, state, int(parent))
+    return found
 
 
 def job_processes(attempt: str) -> list[int]:

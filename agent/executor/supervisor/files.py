@@ -2,7 +2,8 @@
 
 A folder per run holds
 
-  spec.json      from the agent, once: what to run
+  spec.json      from the agent, once: what to run; removed by the supervisor with its last breath, when
+                 nothing of the command is left
   control.json   from the agent, replaced as a whole: paid_through_ms, grace_ms, stop
   wake           a FIFO; a byte in it says that control.json or the backlog of output changed
   lock           held for as long as the supervisor lives
@@ -11,7 +12,6 @@ A folder per run holds
                  agent removes those it has stored; when too many lie there, reading stops and the command
                  blocks
   exit.json      from the supervisor: how and when the command ended
-  cleared        from the supervisor, with its last breath: nothing of the command is left
 
 The agent that started a supervisor also holds the other end of a pipe, its news: a byte says that something
 here has changed, and its end that the supervisor is gone. All that is told so can be read here, too.

@@ -158,7 +158,7 @@ class Supervisor:
 
     def _finish(self, *, cleared: bool) -> None:
         if cleared:
-            os.close(os.open(f"{self._folder}/cleared", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.unlink(f"{self._folder}/spec.json")
         self._output.write(STREAM_END, b"")
         self._news.tell()
 

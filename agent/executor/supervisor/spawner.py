@@ -52,24 +52,21 @@ def _become_supervisor(folder: str, news: int) -> None:
     try:
         os.setsid()
         _name("usance-run")
-        _stand_alone(f"{folder}/supervisor.log")
+        # Not the socket to the agent: nothing that the spawner stands on is ours.
+        os.dup2(1, 0)
         supervise(folder, news)
         code = 0
     except BaseException:  # noqa: BLE001  the top of a process
-        sys.excepthook(*sys.exc_info())
+        _complain(f"{folder}/supervisor.log")
     finally:
-        sys.stderr.flush()
         os._exit(code)
 
 
-def _stand_alone(log: str) -> None:
-    """Nothing that the spawner stands on is ours: not its standard input, not its messages."""
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    messages = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    for source, target in ((null, 0), (messages, 1), (messages, 2)):
-        os.dup2(source, target)
-    os.close(null)
-    os.close(messages)
+def _complain(log: str) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(file, 2)
+    sys.excepthook(*sys.exc_info())
+    sys.stderr.flush()
 
 
 def _name(name: str) -> None:
