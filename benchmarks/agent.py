@@ -215,7 +215,7 @@ class MeterError:
 
 
 async def _meter_error(host: Host, api: docker.APIClient, duration_s: float) -> MeterError:
-    attempt_id = f"metered-{duration_s:g}"
+    attempt_id = f"metered-{int(duration_s * 1_000)}"
     taken: Taken = host.coordinator.want(_in_container(f"sleep {duration_s:g}", attempt_id))
     await host.coordinator.until(lambda: taken.complete, "it ended", deadline_s=duration_s + 30)
     inspected = await asyncio.to_thread(api.inspect_container, taken.last.container_id)
