@@ -88,6 +88,8 @@ class NvmlGpus:
         self._kernel_log = kernel_log
         self._patience = patience or Patience()
         self._asking = asyncio.Lock()
+        self._looks: set[asyncio.Future[Look]] = set()
+        self._closed = False
         self._process: Process | None = None
         self._undead: list[Process] = []
         self._restart_pause_ms = _RESTART_MS
@@ -116,7 +118,16 @@ class NvmlGpus:
         return _inventory(parts)
 
     async def look(self, wanted: Mapping[str, Collection[Depth]]) -> Look:
+        # Whoever asks may be cancelled; half an answer left in the pipe would be taken for the next one's.
+        asking = asyncio.ensure_future(self._look(wanted))
+        self._looks.add(asking)
+        asking.add_done_callback(self._looks.discard)
+        return await asyncio.shield(asking)
+
+    async def _look(self, wanted: Mapping[str, Collection[Depth]]) -> Look:
         async with self._asking:
+            if self._closed:
+                return Look()
             now_ms = self._clock.boot_ms()
             if self._process is None and not await self._come_back(now_ms):
                 return Look(readings=tuple(_silent(uuid) for uuid in wanted if uuid in self._aside))
@@ -138,7 +149,10 @@ class NvmlGpus:
             return Look(readings=(*readings, *silent), xids=_xids(parts))
 
     async def close(self) -> None:
+        self._closed = True
         await self._end()
+        # Without the process none of them waits any longer.
+        await asyncio.gather(*self._looks)
 
     def _blame(self, culprits: Collection[str], error: _HungError) -> None:
         for uuid in culprits:

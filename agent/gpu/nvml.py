@@ -24,12 +24,9 @@ import pynvml
 
 from agent.domain.xid import from_kernel_log, place
 
-# Codes that say what is wrong with a GPU, and the names that the agent has for it.
-_FAULTS = {
-    pynvml.NVML_ERROR_GPU_IS_LOST: "LOST",
-    pynvml.NVML_ERROR_RESET_REQUIRED: "RESET_REQUIRED",
-    pynvml.NVML_ERROR_NOT_FOUND: "GONE",
-}
+# Codes that say what is wrong with a GPU, whatever was asked of it, and the names that the agent has for it.
+_FATAL = {pynvml.NVML_ERROR_GPU_IS_LOST: "LOST", pynvml.NVML_ERROR_RESET_REQUIRED: "RESET_REQUIRED"}
+_FAULTS = {**_FATAL, pynvml.NVML_ERROR_NOT_FOUND: "GONE"}
 _NOT_TOLD = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 _EVENT_WAIT_MS = 1_000
 _PAUSE_S = 1.0
@@ -170,7 +167,7 @@ class Asker:
             try:
                 value = _if_told(partial(ask, handle))
             except pynvml.NVMLError as error:
-                if error.value in _FAULTS:
+                if error.value in _FATAL:
                     raise
                 failed = error
                 continue

@@ -95,6 +95,7 @@ class GpuWatch:
         unknown = Chart(answered_ms=now_ms)
         self._charts = {uuid: replace(kept.get(uuid, unknown), answered_ms=now_ms) for uuid in self._infos}
         await self._look(dict.fromkeys(self._infos, tuple(Depth)), now_ms)
+        self._tell()
         return self._inventory
 
     async def close(self) -> None:

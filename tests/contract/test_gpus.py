@@ -1,53 +1,18 @@
 """What every source of GPUs must do, whether the driver tells of them, a script, or nobody has any."""
 
-import asyncio
-import os
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from agent.domain.gpu import Depth, GpuFault, GpuReading, XidSeen
-from agent.gpu.driver import NvmlGpus, Patience
+from agent.domain.gpu import Depth, GpuFault
+from agent.gpu.driver import NvmlGpus
 from agent.gpu.fake import FakeGpus
 from agent.gpu.ports import GpuError, Gpus
 from agent.gpu.simulated import SimulatedGpus
-from runtime.clock import SystemClock
 from tests.rig.gpus import FOUR_GPUS
 from tests.rig.nvml.build import NvmlStub
-from tests.rig.nvml.state import DATACENTRE_CARD, Fault
-
-CLOCK = SystemClock()
-ALL = tuple(Depth)
-# A log that nobody writes to.
-NOTHING = Path("/dev/null")
-
-Story = Callable[[Gpus], Awaitable[None]]
-
-
-def play(gpus: Gpus, story: Story) -> None:
-    async def whole() -> None:
-        try:
-            await story(gpus)
-        finally:
-            await gpus.close()
-
-    asyncio.run(whole())
-
-
-async def read(gpus: Gpus, uuid: str, *depth: Depth) -> GpuReading:
-    (reading,) = (await gpus.look({uuid: depth or ALL})).readings
-    return reading
-
-
-@pytest.fixture
-def stub(nvml_stub: NvmlStub, monkeypatch: pytest.MonkeyPatch) -> NvmlStub:
-    """A consumer card and a data centre's; the process that asks finds them by its environment."""
-    for name, value in nvml_stub.env().items():
-        monkeypatch.setenv(name, value)
-    nvml_stub.state.add_gpu(FOUR_GPUS[0])
-    nvml_stub.state.add_gpu(FOUR_GPUS[1], DATACENTRE_CARD)
-    return nvml_stub
+from tests.rig.nvml.state import Fault
+from tests.support.gpus import ALL, CLOCK, NOTHING, Story, news, play, read
 
 
 @pytest.fixture(params=["simulated", "fake", pytest.param("nvml", marks=pytest.mark.nvml)])
@@ -55,7 +20,7 @@ def tell(request: pytest.FixtureRequest) -> Callable[[Story], None]:
     """Runs a story with two GPUs of one source."""
     gpus: Gpus
     if request.param == "nvml":
-        request.getfixturevalue("stub")
+        request.getfixturevalue("two_cards")
         gpus = NvmlGpus(CLOCK, kernel_log=NOTHING)
     elif request.param == "fake":
         gpus = FakeGpus("GPU-a", "GPU-b")
@@ -137,10 +102,10 @@ class TestNvml:
     """What only a driver can do: the real binding in its own process, on the stand-in for the library."""
 
     @pytest.fixture
-    def gpus(self, stub: NvmlStub) -> NvmlGpus:
+    def gpus(self, two_cards: NvmlStub) -> NvmlGpus:
         return NvmlGpus(CLOCK, kernel_log=NOTHING)
 
-    def test_it_tells_what_the_driver_tells(self, stub, gpus):
+    def test_it_tells_what_the_driver_tells(self, two_cards, gpus):
         async def story(gpus: Gpus) -> None:
             found = await gpus.open()
             assert (found.driver_version, found.cuda_version, found.boards) == ("550.54.15", "12.4", ())
@@ -152,7 +117,7 @@ class TestNvml:
             )
             assert (first.compute_capability, second.compute_capability) == ("8.9", "8.0")
             assert (second.bus_id, second.minor) == ("00000000:02:00.0", 1)
-            stub.state.set_gpu(
+            two_cards.state.set_gpu(
                 0,
                 utilization_percent=97,
                 energy_mj=2**40,
@@ -173,7 +138,7 @@ class TestNvml:
 
         play(gpus, story)
 
-    def test_what_is_not_supported_is_absent_never_zero(self, stub, gpus):
+    def test_what_is_not_supported_is_absent_never_zero(self, two_cards, gpus):
         async def story(gpus: Gpus) -> None:
             consumer, datacentre = (gpu.uuid for gpu in (await gpus.open()).gpus)
             vitals = (await read(gpus, consumer)).vitals
@@ -184,7 +149,7 @@ class TestNvml:
             assert vitals is not None
             assert (vitals.ecc_uncorrected, vitals.rows_remapped, vitals.remap_failed) == (0, 0, False)
             assert vitals.fan_percent is None
-            stub.state.set_gpu(0, utilization_percent=None, energy_mj=None)
+            two_cards.state.set_gpu(0, utilization_percent=None, energy_mj=None)
             sample = (await read(gpus, consumer)).sample
             assert sample is not None
             assert (sample.utilization_percent, sample.energy_mj_total) == (None, None)
@@ -192,14 +157,14 @@ class TestNvml:
 
         play(gpus, story)
 
-    def test_one_sensor_that_fails_is_absent_and_the_gpu_goes_on(self, stub, gpus):
+    def test_one_sensor_that_fails_is_absent_and_the_gpu_goes_on(self, two_cards, gpus):
         async def story(gpus: Gpus) -> None:
             uuid = (await gpus.open()).gpus[0].uuid
-            stub.state.fail("nvmlDeviceGetPowerUsage", Fault.UNKNOWN)
+            two_cards.state.fail("nvmlDeviceGetPowerUsage", Fault.UNKNOWN)
             sample = (await read(gpus, uuid)).sample
             assert sample is not None
             assert (sample.power_mw, sample.temperature_c) == (None, 40)
-            stub.state.heal("nvmlDeviceGetPowerUsage")
+            two_cards.state.heal("nvmlDeviceGetPowerUsage")
             sample = (await read(gpus, uuid)).sample
             assert sample is not None
             assert sample.power_mw == 20_000
@@ -214,24 +179,24 @@ class TestNvml:
             (Fault.UNKNOWN, GpuFault.FAILING),
         ],
     )
-    def test_a_lost_gpu_says_so_and_its_neighbour_goes_on(self, stub, gpus, code, fault):
+    def test_a_lost_gpu_says_so_and_its_neighbour_goes_on(self, two_cards, gpus, code, fault):
         async def story(gpus: Gpus) -> None:
             lost, well = (gpu.uuid for gpu in (await gpus.open()).gpus)
-            stub.state.fail_gpu(0, code)
+            two_cards.state.fail_gpu(0, code)
             look = await gpus.look({lost: ALL, well: ALL})
             assert [(reading.uuid, reading.fault) for reading in look.readings] == [
                 (lost, fault),
                 (well, None),
             ]
-            stub.state.heal_gpu(0)
+            two_cards.state.heal_gpu(0)
             assert (await read(gpus, lost)).fault is None
 
         play(gpus, story)
 
-    def test_what_the_driver_advises(self, stub, gpus):
+    def test_what_the_driver_advises(self, two_cards, gpus):
         async def story(gpus: Gpus) -> None:
             old, new = (gpu.uuid for gpu in (await gpus.open()).gpus)
-            stub.state.set_gpu(1, recovery_action=1)
+            two_cards.state.set_gpu(1, recovery_action=1)
             for uuid, advice in ((old, None), (new, 1)):
                 vitals = (await read(gpus, uuid)).vitals
                 assert vitals is not None
@@ -239,9 +204,9 @@ class TestNvml:
 
         play(gpus, story)
 
-    def test_slices_are_offered_in_the_place_of_their_gpu(self, stub, gpus):
-        stub.state.add_slice(1, 0, "MIG-a", name="A100 MIG 1g.10gb", memory_bytes=10 << 30)
-        stub.state.add_slice(1, 2, "MIG-c", name="A100 MIG 2g.20gb", memory_bytes=20 << 30)
+    def test_slices_are_offered_in_the_place_of_their_gpu(self, two_cards, gpus):
+        two_cards.state.add_slice(1, 0, "MIG-a", name="A100 MIG 1g.10gb", memory_bytes=10 << 30)
+        two_cards.state.add_slice(1, 2, "MIG-c", name="A100 MIG 2g.20gb", memory_bytes=20 << 30)
 
         async def story(gpus: Gpus) -> None:
             found = await gpus.open()
@@ -251,7 +216,7 @@ class TestNvml:
                 ("MIG-a", "A100 MIG 1g.10gb", 10 << 30, board),
                 ("MIG-c", "A100 MIG 2g.20gb", 20 << 30, board),
             ]
-            stub.state.set_gpu(1, utilization_percent=50)
+            two_cards.state.set_gpu(1, utilization_percent=50)
             reading = await read(gpus, "MIG-a")
             assert reading.sample is not None
             assert reading.sample.memory_used_bytes == 0
@@ -259,15 +224,15 @@ class TestNvml:
             assert (reading.sample.utilization_percent, reading.sample.power_mw) == (None, None)
             assert (reading.processes, reading.vitals) == ((), None)
             # An error says which slice it struck; one that does not struck them all.
-            stub.state.xid(1, 94, gpu_instance=3)
-            stub.state.xid(1, 95)
+            two_cards.state.xid(1, 94, gpu_instance=3)
+            two_cards.state.xid(1, 95)
             seen = await news(gpus, 2)
             assert {(xid.uuid, xid.number) for xid in seen} == {("MIG-c", 94), (board, 95)}
 
         play(gpus, story)
 
-    def test_a_gpu_that_is_to_be_divided_but_is_not_is_not_offered(self, stub, gpus):
-        stub.state.set_gpu(1, mig_mode=1)
+    def test_a_gpu_that_is_to_be_divided_but_is_not_is_not_offered(self, two_cards, gpus):
+        two_cards.state.set_gpu(1, mig_mode=1)
 
         async def story(gpus: Gpus) -> None:
             assert [gpu.uuid for gpu in (await gpus.open()).gpus] == [FOUR_GPUS[0].uuid]
@@ -282,8 +247,8 @@ class TestNvml:
             (Fault.UNKNOWN, "Unknown"),
         ],
     )
-    def test_a_driver_in_trouble_is_named(self, stub, gpus, fault, word):
-        stub.state.fail("nvmlInitWithFlags", fault)
+    def test_a_driver_in_trouble_is_named(self, two_cards, gpus, fault, word):
+        two_cards.state.fail("nvmlInitWithFlags", fault)
 
         async def story(gpus: Gpus) -> None:
             with pytest.raises(GpuError, match=word):
@@ -299,98 +264,3 @@ class TestNvml:
                 await gpus.open()
 
         play(gpus, story)
-
-
-async def news(gpus: Gpus, count: int) -> list[XidSeen]:
-    """Errors as they come, until there are so many."""
-    seen: list[XidSeen] = []
-    async with asyncio.timeout(20):
-        while len(seen) < count:
-            seen += (await gpus.look({})).xids
-    return seen
-
-
-@pytest.mark.nvml
-class TestTrouble:
-    """Calls that hang, a process that dies, errors that come unasked."""
-
-    def test_errors_come_from_the_library_and_from_the_kernel_and_count_once(self, stub, tmp_path):
-        log = tmp_path / "kmsg"
-        os.mkfifo(log)
-        # Both ways: a pipe that nobody writes to would make the reader wait before it can be opened.
-        held = os.open(log, os.O_RDWR)
-
-        async def story(gpus: Gpus) -> None:
-            first, second = (gpu.uuid for gpu in (await gpus.open()).gpus)
-            with log.open("w") as kernel:
-                stub.state.xid(0, 31)
-                stub.state.xid(0, 31)
-                seen = await news(gpus, 1)
-                while sum(xid.count for xid in seen) < 2:
-                    seen += await news(gpus, 1)
-                assert {(xid.uuid, xid.number) for xid in seen} == {(first, 31)}
-                kernel.write("6,1,1,-;usb 1-1: new device\n")
-                kernel.write("4,2,2,-;NVRM: Xid (PCI:0000:02:00): 79, GPU has fallen off the bus.\n")
-                kernel.write("4,3,3,-;NVRM: Xid (PCI:0000:77:00): 13, of a GPU that is not ours\n")
-                kernel.flush()
-                assert await news(gpus, 1) == [XidSeen(uuid=second, number=79)]
-
-        play(NvmlGpus(CLOCK, kernel_log=log), story)
-        os.close(held)
-
-    def test_a_call_that_hangs_ends_its_process_and_names_the_gpu(self, stub):
-        async def story(gpus: Gpus) -> None:
-            assert isinstance(gpus, NvmlGpus)
-            stuck, well = (gpu.uuid for gpu in (await gpus.open()).gpus)
-            stub.state.delay_gpu(0, 3_600_000)
-            look = await gpus.look({well: ALL, stuck: ALL})
-            assert {reading.uuid: reading.fault for reading in look.readings} == {
-                well: None,
-                stuck: GpuFault.SILENT,
-            }
-            # The others are asked again as soon as the process is back; the one that hung is left alone.
-            async with asyncio.timeout(20):
-                while not any(r.uuid == well for r in (await gpus.look({stuck: ALL, well: ALL})).readings):
-                    await CLOCK.sleep_ms(50)
-            look = await gpus.look({stuck: ALL, well: ALL})
-            assert [(r.uuid, r.fault) for r in look.readings] == [(well, None), (stuck, GpuFault.SILENT)]
-            assert gpus.restarts == 1
-
-        play(NvmlGpus(CLOCK, kernel_log=NOTHING, patience=Patience(part_ms=300)), story)
-
-    def test_an_opening_that_hangs_is_no_wait_for_ever(self, stub):
-        stub.state.delay("nvmlInitWithFlags", 3_600_000)
-
-        async def story(gpus: Gpus) -> None:
-            with pytest.raises(GpuError, match="hangs"):
-                await gpus.open()
-
-        play(NvmlGpus(CLOCK, kernel_log=NOTHING, patience=Patience(open_ms=300)), story)
-
-    def test_a_process_that_was_killed_comes_back(self, stub):
-        async def story(gpus: Gpus) -> None:
-            assert isinstance(gpus, NvmlGpus)
-            uuid = (await gpus.open()).gpus[0].uuid
-            pid = gpus.pid
-            assert pid is not None
-            os.kill(pid, 9)
-            look = await gpus.look({uuid: ALL})
-            async with asyncio.timeout(20):
-                while not look.readings or look.readings[0].fault is not None:
-                    await CLOCK.sleep_ms(50)
-                    look = await gpus.look({uuid: ALL})
-            assert gpus.pid != pid
-
-        play(NvmlGpus(CLOCK, kernel_log=NOTHING), story)
-
-    def test_it_ends_with_the_agent(self, stub):
-        async def story(gpus: Gpus) -> None:
-            assert isinstance(gpus, NvmlGpus)
-            await gpus.open()
-            pid = gpus.pid
-            await gpus.close()
-            assert gpus.pid is None
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid or 0, 0)
-
-        play(NvmlGpus(CLOCK, kernel_log=NOTHING), story)

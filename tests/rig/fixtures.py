@@ -12,7 +12,7 @@ from tests.rig.dockerd import Engine, running_engine
 from tests.rig.gpus import FOUR_GPUS
 from tests.rig.nvidia_hook import HookSettings
 from tests.rig.nvml.build import NvmlStub, build_library
-from tests.rig.nvml.state import NvmlState
+from tests.rig.nvml.state import DATACENTRE_CARD, NvmlState
 from tests.rig.parts import MissingError
 from tests.rig.postgres import Postgres, running_postgres
 from tests.rig.registry import Registry, running_registry
@@ -91,3 +91,13 @@ def nvml_stub(_nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with suppress(pynvml.NVMLError):
         while True:
             pynvml.nvmlShutdown()
+
+
+@pytest.fixture
+def two_cards(nvml_stub: NvmlStub, monkeypatch: pytest.MonkeyPatch) -> NvmlStub:
+    """A consumer card and a data centre's, found by every process that this one starts."""
+    for name, value in nvml_stub.env().items():
+        monkeypatch.setenv(name, value)
+    nvml_stub.state.add_gpu(FOUR_GPUS[0])
+    nvml_stub.state.add_gpu(FOUR_GPUS[1], DATACENTRE_CARD)
+    return nvml_stub
