@@ -28,7 +28,7 @@ from coordinator.api.people import AccountServicer, AdminServicer, SellerService
 from coordinator.domain.account import Account, Role
 from coordinator.doors import Door
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, gpus, reap, synchronize
+from coordinator.services import accounts, audit, gpus, reap, synchronize, upkeep
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
@@ -48,6 +48,8 @@ OPERATOR_NAME = "operator"
 OPERATOR_TOKEN_MS = 365 * 86_400_000
 PASS_EVERY_MS = 1_000
 SEAL_EVERY_MS = 60_000
+UPKEEP_EVERY_MS = 30_000
+AUDIT_EVERY_MS = 30_000
 SEAT_WAIT_MS = 10_000
 # In what time agents come back: for each of them, and at most. Those who are to move have a stream meanwhile
 # and need not hurry, but must do it in less time than they wait for a welcome.
@@ -173,6 +175,8 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             asyncio.create_task(_schedule(edge, dispatcher)),
             asyncio.create_task(_reap(edge)),
             asyncio.create_task(_seal(edge)),
+            asyncio.create_task(_keep_up(edge, metrics)),
+            asyncio.create_task(_audit(edge, metrics)),
             asyncio.create_task(shift.keep()),
         ]
         if not await _until_relieved(shift, host_servicer, hosts, register):
@@ -265,6 +269,39 @@ async def _reap(edge: Edge) -> None:
             raise
 
     await repeat("reaping", one_pass, partial(edge.clock.sleep_ms, PASS_EVERY_MS))
+
+
+async def _keep_up(edge: Edge, metrics: Metrics) -> None:
+    rules, started, at = edge.rules, edge.now(), {"attempt": "", "job": ""}
+
+    async def one_pass() -> None:
+        now = edge.now()
+        orphans = await edge.write(lambda tx: upkeep.orphans_once(tx, now))
+        at["attempt"] = await edge.write(
+            lambda tx: upkeep.overdue_once(tx, started, rules.reconnect_window_ms, at["attempt"], now)
+        )
+        leftovers, at["job"] = await edge.write(lambda tx: upkeep.leftovers_once(tx, at["job"], now))
+        for kind, count in (("orphan", orphans), ("leftover", leftovers)):
+            metrics.mended.labels(kind).inc(count)
+            if count:
+                _LOG.warning("upkeep had to mend: %d x %s", count, kind)
+
+    await repeat("upkeep", one_pass, partial(edge.clock.sleep_ms, UPKEEP_EVERY_MS))
+
+
+async def _audit(edge: Edge, metrics: Metrics) -> None:
+    """A sample, again and again, beside everything else: what breaks a promise is seen within minutes."""
+    at = {"job": ""}
+
+    async def one_pass() -> None:
+        found = await edge.read(lambda tx: audit.sample(tx, at["job"]))
+        at["job"] = found.after_job_id
+        metrics.audited.inc(found.jobs)
+        metrics.violations.inc(len(found.violations))
+        for violation in found.violations:
+            _LOG.error("VIOLATED: %s", violation)
+
+    await repeat("auditing", one_pass, partial(edge.clock.sleep_ms, AUDIT_EVERY_MS))
 
 
 async def _seal(edge: Edge) -> None:

@@ -59,6 +59,14 @@ def audit(conn: Connection, *, since_seq: int = 0, kept: tuple[Seal, ...] = ()) 
             yield Violation(check=name, subject=str(subject), detail=detail)
 
 
+def recent(conn: Connection, since_seq: int) -> Iterator[Violation]:
+    """The checks that cost no more than the transfers after `since_seq`: to be run all the time."""
+    scope = Scope(since_seq=since_seq)
+    for check in (numbering, chains, parties, holds, windows, corrections):
+        for subject, detail in check(conn, scope):
+            yield Violation(check=check.__name__, subject=str(subject), detail=detail)
+
+
 def conservation(conn: Connection, _scope: Scope) -> Found:
     """The balances of each asset sum to zero."""
     sums = (

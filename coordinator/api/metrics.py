@@ -23,6 +23,22 @@ class Metrics:
             buckets=_FAST,
             registry=self.registry,
         )
+        self.audited = Counter(
+            "usance_audited_jobs_total",
+            "Jobs that the running audit has looked at.",
+            registry=self.registry,
+        )
+        self.violations = Counter(
+            "usance_audit_violations_total",
+            "Promises that the running audit found broken: anything but 0 is for a person to look at, now.",
+            registry=self.registry,
+        )
+        self.mended = Counter(
+            "usance_mended_total",
+            "What upkeep had to put right, by kind: attempts of lost hosts, money held by ended jobs.",
+            ("kind",),
+            registry=self.registry,
+        )
         self.streams = Gauge(
             "usance_rpc_streams",
             "Streams that are open now, by method.",

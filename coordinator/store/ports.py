@@ -247,6 +247,14 @@ class Jobs(Protocol):
         """Like `save_attempt` for each pair, where nothing changed but metering."""
         ...
 
+    def live_attempts(self, after_id: str, limit: int) -> Sequence[Attempt]:
+        """By id, from one on."""
+        ...
+
+    def attempts_of_lost_hosts(self) -> Sequence[Attempt]:
+        """Those that live on although their host was given up."""
+        ...
+
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         """Those not ENDED of which the host has said that they are over."""
         ...
@@ -333,6 +341,15 @@ class Money(Protocol):
 class Checks(Protocol):
     def market_violations(self) -> list[str]:
         """A sentence for each promise of the market that what is stored breaks."""
+        ...
+
+    def sample_violations(self, after_job_id: str, limit: int) -> tuple[list[str], Sequence[str]]:
+        """The same of the newest jobs, of as many from one on, and of the ledger's newest transfers; which
+        were looked at, those from that one on last."""
+        ...
+
+    def unreleased(self, after_job_id: str, limit: int) -> tuple[Sequence[tuple[Job, int]], str]:
+        """Of so many ended jobs from one on, those that hold money still, and how much; the last of all."""
         ...
 
 

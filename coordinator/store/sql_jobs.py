@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import func, select
 
 from coordinator.domain.event import Event, EventKind, NewEvent
+from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
 from coordinator.store.bulk import IDS_A_STATEMENT, add_to_rows, update_rows
@@ -17,9 +18,9 @@ from coordinator.store.codec import (
 )
 from coordinator.store.ports import Page
 from coordinator.store.sql_many import SqlMany
-from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, job
+from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, host, job
 
-_JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
+JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
 LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
 _LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 
@@ -29,19 +30,19 @@ class SqlJobs(SqlMany):
         self.insert_jobs([new])
 
     def job(self, job_id: str) -> Job | None:
-        row = self.beside.execute(_JOB.where(job.c.id == job_id)).mappings().one_or_none()
+        row = self.beside.execute(JOB.where(job.c.id == job_id)).mappings().one_or_none()
         return None if row is None else job_from_row(row)
 
     def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for start in range(0, len(job_ids), IDS_A_STATEMENT):
-            query = _JOB.where(job.c.id.in_(job_ids[start : start + IDS_A_STATEMENT]))
+            query = JOB.where(job.c.id.in_(job_ids[start : start + IDS_A_STATEMENT]))
             rows = self.beside.execute(query).mappings()
             found |= {row["id"]: job_from_row(row) for row in rows}
         return found
 
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
-        query = _JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
+        query = JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
         if live_only:
             query = query.where(job.c.state.in_(LIVE_JOBS))
         if before_id:
@@ -49,11 +50,11 @@ class SqlJobs(SqlMany):
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def queue(self, limit: int) -> Sequence[Job]:
-        query = _JOB.where(job.c.state == str(JobState.QUEUED)).order_by(job.c.id).limit(limit)
+        query = JOB.where(job.c.state == str(JobState.QUEUED)).order_by(job.c.id).limit(limit)
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def queue_after(self, job_id: str, limit: int) -> Page[Job]:
-        queued = _JOB.where(job.c.state == str(JobState.QUEUED))
+        queued = JOB.where(job.c.state == str(JobState.QUEUED))
         return self.page(queued, job.c.id, job_id, limit, job_from_row)
 
     def save_job(self, before: Job, after: Job) -> bool:
@@ -133,6 +134,23 @@ class SqlJobs(SqlMany):
             return True
         was = [{**attempt_guard(before), "id": before.id} for before, _ in pairs]
         return update_rows(self.connection, attempt, was, [meter_changes(after) for _, after in pairs])
+
+    def live_attempts(self, after_id: str, limit: int) -> Sequence[Attempt]:
+        query = (
+            select(attempt)
+            .where(attempt.c.state.in_(_LIVE_ATTEMPTS), attempt.c.id > after_id)
+            .order_by(attempt.c.id)
+            .limit(limit)
+        )
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+
+    def attempts_of_lost_hosts(self) -> Sequence[Attempt]:
+        query = (
+            select(attempt)
+            .join(host, host.c.id == attempt.c.host_id)
+            .where(attempt.c.state.in_(_LIVE_ATTEMPTS), host.c.state == str(HostState.LOST))
+        )
+        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def attempts_reported_ended(self) -> Sequence[Attempt]:
         query = select(attempt).where(

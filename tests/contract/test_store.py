@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import Engine
 
 from coordinator.domain.account import Account, Role
-from coordinator.domain.host import Isolation
+from coordinator.domain.host import HostState, Isolation
 from coordinator.domain.job import GpuRequest, LogState, LogTotals, ReportedEnd
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.store import ports
 from coordinator.store.transaction import SqlTransaction
+from ledger.entries import hold
+from runtime.ids import new_uuid
 from tests.support import store_fixtures
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
 from tests.support.values import BOOT, HOST_BOOT, at, attempt, job, meter, spec
@@ -222,6 +224,25 @@ def test_jobs_are_fetched_together_and_gpus_counted_by_buyer(market: SqlTransact
     assert market.held_by_buyers() == {}
     market.insert_attempt(attempt())
     assert market.held_by_buyers() == {BUYER: 1}
+
+
+def test_what_upkeep_asks_for(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    assert market.live_attempts("", 9) == market.live_attempts("att_0", 1) == [attempt()]
+    assert market.live_attempts("att_1", 9) == []
+    assert market.attempts_of_lost_hosts() == [attempt()], "it has not connected yet"
+    market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    assert market.attempts_of_lost_hosts() == []
+    assert market.unreleased("", 9) == ([], ""), "no job has ended"
+    held = hold(transfer_id=new_uuid(), account_id=BUYER, job_id="job_1", amount_micro=7, event_ms=1)
+    market.post([held], 1)
+    over = job(state=JobState.CANCELLED, cause=Cause.BUYER, ended_ms=5)
+    market.save_job(job(), over)
+    assert market.unreleased("", 9) == ([(over, 7)], "job_1")
+    assert market.unreleased("job_1", 9) == ([], "")
+    violations, looked_at = market.sample_violations("", 5)
+    assert list(looked_at) == ["job_1", "job_1"], "as one of the newest, and in its turn"
+    assert violations == ["job_1 should hold 0 but holds 7", "job_1 is cancelled and has 1 live attempts"]
 
 
 def test_every_verb_is_tried_here() -> None:

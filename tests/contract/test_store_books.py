@@ -156,7 +156,7 @@ def sound(market: SqlTransaction) -> SqlTransaction:
     market.post([pay], 5)
     market.insert_lines("att_1", [(first, str(pay.id))])
     market.save_attempt(attempt(), attempt(meter=meter(usage_number=1, witnessed_ms=1_000, billed_ms=1_000)))
-    market.save_job(job(), job(charged_micro=1_000))
+    market.save_job(job(), job(charged_micro=1_000, state=JobState.STARTING))
     market.append_events([event("a")], 5)
     return market
 
@@ -175,6 +175,11 @@ def test_what_is_in_order_is_found_in_order(market: SqlTransaction) -> None:
         (
             "UPDATE attempt SET state = 'ended', end_reason = 'exited', cause = 'buyer'",
             "GPU GPU-1 is still taken by att_1, which has ended",
+        ),
+        ("UPDATE job SET state = 'queued'", "job_1 is queued and has 1 live attempts"),
+        (
+            "UPDATE attempt SET state = 'ended', end_reason = 'exited', cause = 'buyer'",
+            "job_1 is starting and has 0 live attempts",
         ),
         ("UPDATE counter SET value = value + 1", "events are numbered up to"),
     ],

@@ -16,7 +16,7 @@ from agent.domain.attempt import EndReason, OutputStream
 from tests.sim.coordinator import RULES, SimCoordinator
 from tests.sim.engine import Container
 from tests.sim.faults import Story
-from tests.sim.host import SimHost
+from tests.sim.host import RECORD_MS, SimHost
 from usance.v1 import host_pb2
 
 HOUR_MS = 3_600_000
@@ -255,9 +255,7 @@ class Auditor:
         self.look()
         self._bills()
         for row in self.rows("SELECT host_id, kind, subject FROM strike"):
-            self.require(
-                bool(self.hosts[row["host_id"]].lie), f"an honest host is held to have lied: {row.values()}"
-            )
+            self.require(bool(self.hosts[row["host_id"]].lie), f"honest, and held to lie: {row.values()}")
         for row in self.rows("SELECT * FROM attempt"):
             host = self.hosts[row["host_id"]]
             if not host.lie:
@@ -286,6 +284,8 @@ class Auditor:
         until_s = min(run.end_s, self.stops.get(name, run.end_s))
         due_ms = self.sightings[name].covered_ms(until_s)
         due_ms = min(due_ms * (1 - DRIFT) - 20, row["run_ms_affordable"], row["run_ms_max"])
+        if any(t >= run.end_s for t in self.hosts[row["host_id"]].power_losses_s):
+            due_ms -= RECORD_MS  # it may have been lost with the power, before it could be told
         self.require(
             row["billed_ms"] >= due_ms,
             f"{name} ({row['end_reason']}) was paid {row['billed_ms']} ms of {due_ms:.0f}",

@@ -18,6 +18,7 @@ from coordinator.api.bell import Bell, Listener
 from coordinator.api.edge import Edge, Rules
 from coordinator.api.host import HostServicer
 from coordinator.api.market import MarketServicer
+from coordinator.api.metrics import Metrics
 from coordinator.domain.account import Account
 from coordinator.domain.refusal import Refusal
 from coordinator.services.mint import Mint
@@ -208,6 +209,8 @@ class SimCoordinator:
         self._after = after
         self._streams: list[Stream] = []
         self.restart_after_s: Callable[[], float] = lambda: self.dice.log_ms(300, 20_000)
+        # Of each life.
+        self.metrics: list[Metrics] = []
         self.process: Process
         self.hosts: HostServicer
         self.market: MarketServicer
@@ -224,11 +227,15 @@ class SimCoordinator:
             rules=RULES,
         )
         edge.store.keeper = dispatcher = app.dispatcher_of(edge, lambda _: None)  # type: ignore[attr-defined]
+        metrics = Metrics()
+        self.metrics.append(metrics)
         self.hosts = HostServicer(edge)
         self.market = MarketServicer(edge)
         process.on_death.append(self._died)
         process.spawn(app._schedule(edge, dispatcher), "schedule")
         process.spawn(app._reap(edge), "reap")
+        process.spawn(app._keep_up(edge, metrics), "upkeep")
+        process.spawn(app._audit(edge, metrics), "audit")
         self.story.tell("coordinator: starts")
 
     def _died(self) -> None:

@@ -58,6 +58,7 @@ class SimHost:
         self.runner: Runner | None = None
         self.process: Process | None = None
         self._reboots = False
+        self.power_losses_s: list[float] = []
         self.outages: list[tuple[float, float]] = []
         self.start()
 
@@ -75,6 +76,7 @@ class SimHost:
     def reboot(self) -> None:
         """The machine loses its power."""
         self._reboots = True
+        self.power_losses_s.append(self.loop.time())
         if self.agent_alive:
             assert self.process is not None
             self.process.kill()

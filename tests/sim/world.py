@@ -173,6 +173,14 @@ class World:
             await asyncio.sleep(LOOK_S)
         self.auditor.require(not left, f"faults stopped {CALM_S:.0f} s ago, and still: {left}")
         self.auditor.judge()
+        for metrics in self.coordinator.metrics:
+            figure = metrics.registry.get_sample_value
+            broken, mended = (
+                figure("usance_audit_violations_total"),
+                figure("usance_mended_total", {"kind": "leftover"}),
+            )
+            self.auditor.require(not broken, f"the running audit found {broken} violations")
+            self.auditor.require(not mended, f"{mended} ended jobs held money")
         for wish in (wish for buyer in self.buyers for wish in buyer.wishes):
             if wish.cancelled_s is not None:
                 (job_id,) = wish.job_ids
