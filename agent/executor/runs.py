@@ -312,7 +312,11 @@ def _run_end(exit_: dict[str, object]) -> RunEnd:
     elif exit_["stopped"] == "paid_through":
         reason, detail = EndReason.PAID_THROUGH, "the paid time was used up"
     elif exit_["out_of_memory"]:
-        reason, detail = EndReason.OUT_OF_MEMORY, "it used more memory than it had asked for"
+        if exit_["exit_code"] == 0:
+            # It has come to terms with it.
+            detail = "; ".join(filter(None, [detail, "a process of it was killed for want of memory"]))
+        else:
+            reason, detail = EndReason.OUT_OF_MEMORY, "it used more memory than it had asked for"
     code = exit_["exit_code"]
     return RunEnd(
         reason=reason,

@@ -18,10 +18,12 @@ from agent.domain.attempt import EndReason, JobOrder, OutputStream
 from agent.domain.plan import ContainerPlan, plan
 from agent.executor import docker as executing
 from agent.executor.ports import RunEnd
+from agent.executor.supervisor.counters import Counters
 from tests.contract.attacks import GUARDED, UNREACHABLE
 from tests.contract.test_executor import collect, docker_executor, end_of
 from tests.rig.dockerd import Engine
 from tests.rig.images import TINY, python_image, tiny_image
+from tests.rig.parts import wait_until
 from tests.support.orders import order
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -112,6 +114,50 @@ def test_an_attack_gets_through_without_its_line_of_the_plan(name, hostile_image
     with changed_plan(monkeypatch, attack.without):
         output, _ = run(attacking((name, attack.script)))
     assert output == f"{name}\ntried all\n"
+
+
+def test_the_end_says_what_a_job_ran_into(hostile_image, run):
+    """Each is contained, and whoever wrote the job learns why it went wrong."""
+
+    def end_of_script(script: str) -> RunEnd:
+        job = order(image=HOSTILE, command=("sh", "-c", script), memory_bytes=64 * MIB)
+        end: RunEnd = run(job)[1]
+        return end
+
+    child = end_of_script("(tail /dev/zero); exit 3")
+    assert (child.reason, child.exit_code) == (EndReason.OUT_OF_MEMORY, 3)
+    resigned = end_of_script("(tail /dev/zero); exit 0")
+    assert (resigned.reason, resigned.exit_code) == (EndReason.EXITED, 0)
+    assert "killed for want of memory" in resigned.detail
+    processes = end_of_script("n=0; while [ $n -lt 300 ]; do sleep 20 & n=$((n+1)); done")
+    assert processes.reason is EndReason.EXITED
+    assert processes.exit_code != 0
+    assert "it had all the processes and threads it may have" in processes.detail
+
+
+def test_the_kernels_own_count_of_kills_is_seen_while_the_container_runs(docker_engine, docker_client):
+    tiny_image(docker_client)
+    made = docker_client.containers.run(
+        TINY,
+        ["sh", "-c", "sleep 1; tail /dev/zero; sleep 60"],
+        detach=True,
+        network_mode="none",
+        mem_limit="64m",
+        memswap_limit="64m",
+    )
+    counters = Counters(docker_client.api.inspect_container(made.id)["State"]["Pid"])
+    assert (counters.oom_kills, counters.forks_refused) == (0, 0)
+
+    def is_killed() -> bool:
+        counters.look()
+        return counters.oom_kills > 0
+
+    wait_until(is_killed, "the kernel has killed for memory")
+    assert counters.oom_kills == 1
+    made.remove(force=True)
+    counters.look()
+    assert counters.alarms() == []
+    assert counters.oom_kills == 1
 
 
 def test_who_kills_everything_kills_only_itself(docker_engine, hostile_image, run):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.executor.supervisor.clock import boot_ms
+from agent.executor.supervisor.counters import Counters
 from agent.executor.supervisor.files import READ_BYTES
 from agent.executor.supervisor.target import Ended, NeverStartedError, Started
 
@@ -59,6 +60,7 @@ class ContainerTarget:
         # How its output begins, of both streams; None where a supervisor before us has read it.
         self._first_words: bytes | None = b""
         self._end: Ended | None = None
+        self._counters: Counters | None = None
 
     def start(self) -> Started:
         try:
@@ -81,9 +83,15 @@ class ContainerTarget:
     def descriptors(self, *, with_output: bool) -> list[int]:
         return [self._attached.fileno()] if self._attached and with_output else []
 
+    def alarms(self) -> list[int]:
+        if self._counters is None:
+            self._counters = self._open_counters()
+        return self._counters.alarms()
+
     def read(self, ready: Iterable[int]) -> list[tuple[int, bytes]]:
-        for _ in ready:
-            assert self._attached is not None
+        if self._counters is not None:
+            self._counters.look()
+        if self._attached is not None and self._attached.fileno() in ready:
             try:
                 data = self._attached.recv(4 * READ_BYTES)
             except OSError:
@@ -93,6 +101,17 @@ class ContainerTarget:
             else:
                 self._detach()
         return self._frames()
+
+    def _open_counters(self) -> Counters:
+        """After the start, so that nobody waits for it."""
+        try:
+            return Counters(int(self._state().get("Pid", 0)))
+        except (OSError, EngineError):
+            return Counters(0)
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self._call("GET", f"{self._path}/json"))["State"]
+        return state
 
     def ended(self) -> Ended | None:
         """The engine is asked when the output has ended: nearly always that is the end."""
@@ -149,7 +168,7 @@ class ContainerTarget:
     def _look(self) -> None:
         """What does the engine say, now that the output has ended?"""
         try:
-            state = json.loads(self._call("GET", f"{self._path}/json"))["State"]
+            state = self._state()
         except EngineError as error:
             if error.status == 404:
                 self._end = Ended(exit_code=None, run_ms=0, lost="the container was removed")
@@ -170,14 +189,19 @@ class ContainerTarget:
             lost = "the container engine was restarted and ended it"
         run_ms = self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"]))
         unstartable = self._why_unstartable(exit_code, run_ms)
+        counters = self._counters
+        notes = [_GAP] if self._engine_was_away else []
+        if counters is not None and counters.forks_refused:
+            refused = counters.forks_refused
+            notes.append(f"it had all the processes and threads it may have, and was refused {refused} more")
         self._end = Ended(
             exit_code=None if lost or unstartable else exit_code,
             # What never started has no run time, though its container had some.
             run_ms=0 if unstartable else run_ms,
-            out_of_memory=bool(state["OOMKilled"]),
+            out_of_memory=bool(state["OOMKilled"]) or (counters is not None and counters.oom_kills > 0),
             lost=lost,
             unstartable=unstartable,
-            note=_GAP if self._engine_was_away else "",
+            note="; ".join(notes),
         )
 
     def _why_unstartable(self, exit_code: int, run_ms: int) -> str:

@@ -95,6 +95,8 @@ class Supervisor:
         poll = select.poll()
         for descriptor in (self._wake, self._signals, *self._target.descriptors(with_output=with_output)):
             poll.register(descriptor, select.POLLIN)
+        for alarm in self._target.alarms():
+            poll.register(alarm, select.POLLPRI)
         ready = {descriptor for descriptor, _ in poll.poll(timeout_ms)}
         for own in ready & {self._wake, self._signals}:
             os.read(own, READ_BYTES)

@@ -69,6 +69,9 @@ class ProcessTarget:
     def descriptors(self, *, with_output: bool) -> list[int]:
         return list(self._pipes) if with_output else []
 
+    def alarms(self) -> list[int]:
+        return []
+
     def read(self, ready: Iterable[int]) -> list[tuple[int, bytes]]:
         pieces: list[tuple[int, bytes]] = []
         for pipe in ready:

@@ -47,6 +47,10 @@ class Target(Protocol):
         """What to wait for."""
         ...
 
+    def alarms(self) -> list[int]:
+        """What else to wait for: something urgent on them makes `read` be called."""
+        ...
+
     def read(self, ready: Iterable[int]) -> list[tuple[int, bytes]]:
         """Output (stream, bytes) that is there."""
         ...
