@@ -81,6 +81,12 @@ class JobCost:
     credited_micro: int
     billed_ms: int
     held_micro: int
+    refunded_micro: int = 0
+
+    @property
+    def back_micro(self) -> int:
+        """What came of it again, by the rule or by the operator."""
+        return self.credited_micro + self.refunded_micro
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -321,6 +321,16 @@ class BillAttempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BillRefund:
+    """What the operator gave back of the job, beside the published rule."""
+
+    transfer_id: str
+    amount_micro: int
+    reason: str
+    refunded_at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bill:
     job_id: str
     final: bool
@@ -329,6 +339,8 @@ class Bill:
     released_micro: int
     attempts: tuple[BillAttempt, ...]
     credited_micro: int = 0
+    refunded_micro: int = 0
+    refunds: tuple[BillRefund, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ class CostRow:
     jobs: int = 0
     billed_ms: int = 0
     charged_micro: int = 0
-    credited_micro: int = 0
+    back_micro: int = 0
     cost_micro: int = 0
     held_micro: int = 0
 
@@ -115,8 +115,8 @@ class CostRow:
             jobs=self.jobs + 1,
             billed_ms=self.billed_ms + job.billed_ms,
             charged_micro=self.charged_micro + job.charged_micro,
-            credited_micro=self.credited_micro + job.credited_micro,
-            cost_micro=self.cost_micro + job.charged_micro - job.credited_micro,
+            back_micro=self.back_micro + job.back_micro,
+            cost_micro=self.cost_micro + job.charged_micro - job.back_micro,
             held_micro=self.held_micro + job.held_micro,
         )
 
@@ -178,7 +178,7 @@ def costs_csv(costs: Costs, heading: str) -> list[str]:
 
 
 def _cost_cells(row: CostRow, time: Callable[[int], str]) -> tuple[str, ...]:
-    credits_ = (row.charged_micro, row.credited_micro, row.cost_micro, row.held_micro)
+    credits_ = (row.charged_micro, row.back_micro, row.cost_micro, row.held_micro)
     return (safe(row.key), str(row.jobs), time(row.billed_ms), *map(amount, credits_))
 
 

@@ -275,6 +275,10 @@ def bill_screen(bill: Bill, verdict: Verdict | None) -> list[str]:
                 if bill.credited_micro
                 else []
             ),
+            *(
+                ("refunded", f"{in_credits(each.amount_micro)} by the operator: {safe(each.reason)}")
+                for each in bill.refunds
+            ),
         ]
     )
     for attempt in bill.attempts:

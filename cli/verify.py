@@ -59,6 +59,12 @@ def verify_bill(bill: Bill) -> Verdict:
         problems.append(
             f"the credits add up to {credited_micro} micro-credits, the bill says {bill.credited_micro}"
         )
+    refunded_micro = sum(refund.amount_micro for refund in bill.refunds)
+    if refunded_micro != bill.refunded_micro or refunded_micro > charged_micro - credited_micro:
+        problems.append(
+            f"the refunds add up to {refunded_micro} micro-credits, the bill says {bill.refunded_micro}, of "
+            f"{charged_micro - credited_micro} that the job has cost"
+        )
     if bill.final and bill.released_micro != bill.held_micro - charged_micro:
         problems.append(
             f"{bill.held_micro - charged_micro} micro-credits were to be given back, the bill says "

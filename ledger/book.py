@@ -20,9 +20,9 @@ from ledger.records import chunks, posted_of, transfers_query, uuid_from_db
 from ledger.tables import ACCOUNT, TRANSFER
 
 __all__ = [
-    "BATCH_TRANSFERS_MAX", "AccountNotFoundError", "BatchError", "account_balances", "balance", "balances",
-    "bill", "close_account", "lock", "open_accounts", "post", "seq_at", "statement", "transfer_count",
-    "trial_balance",
+    "BATCH_TRANSFERS_MAX", "AccountNotFoundError", "BatchError", "account_balances", "adjustments", "balance",
+    "balances", "bill", "close_account", "lock", "open_accounts", "post", "seq_at", "statement",
+    "transfer_count", "trial_balance",
 ]  # fmt: skip
 
 PAGE_ROWS_MAX = 1_000
@@ -208,6 +208,17 @@ def bill(conn: Connection, ref: str, *, after_seq: int = 0, limit: int = PAGE_RO
         transfers=tuple(transfers),
         next_after_seq=transfers[-1].outcome.seq if more else None,
     )
+
+
+def adjustments(conn: Connection, refs: Sequence[str]) -> list[Posted]:
+    """The adjustments that name one of these jobs, oldest first."""
+    t = TRANSFER.c
+    kind = TRANSFERS[TransferKind.ADJUSTMENT].number
+    found: list[Posted] = []
+    for part in chunks(list(refs)):
+        query = transfers_query().where(_NO_CAPTURE, t.ref.in_(part), t.kind == kind)
+        found.extend(posted_of(row) for row in conn.execute(query))
+    return sorted(found, key=lambda posted: posted.outcome.seq)
 
 
 def trial_balance(conn: Connection) -> list[TrialBalance]:

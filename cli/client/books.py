@@ -148,6 +148,14 @@ class Operations:
         )
         return (await self._caller.call(self._stub.Withdraw, request)).balance_micro
 
+    async def refund(self, job_id: str, amount_micro: int, reason: str, request_id: str) -> tuple[int, int]:
+        """What was given back of the job in all, and what it has cost still."""
+        request = pb.RefundJobRequest(
+            request_id=request_id, job_id=job_id, amount_micro=amount_micro, reason=reason
+        )
+        answer = await self._caller.call(self._stub.RefundJob, request)
+        return answer.refunded_micro, answer.cost_micro
+
     async def list_hosts(self, state: HostState | None = None) -> list[OwnedHost]:
         hosts: list[OwnedHost] = []
         request = pb.ListAllHostsRequest(state=convert.host_state_to(state), page_size=PAGE_SIZE)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
-from cli.client.convert_figures import figures_of
+from cli.client.convert_figures import figures_of, refund_of
 from cli.model import (
     Attempt,
     AttemptState,
@@ -316,6 +316,8 @@ def bill_of(message: market_pb2.Bill) -> Bill:
             for attempt in message.attempts
         ),
         credited_micro=message.credited_micro,
+        refunded_micro=message.refunded_micro,
+        refunds=tuple(map(refund_of, message.refunds)),
     )
 
 

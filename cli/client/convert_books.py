@@ -57,6 +57,7 @@ def cost_of(message: books_pb2.JobCost) -> JobCost:
         credited_micro=message.credited_micro,
         billed_ms=message.billed_ms,
         held_micro=message.held_micro,
+        refunded_micro=message.refunded_micro,
     )
 
 

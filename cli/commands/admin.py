@@ -135,6 +135,28 @@ def withdraw(session: Session, name: str, amount: int, reason: str, from_wallet:
 
 
 @admin.command()
+@click.argument("job_id", metavar="JOB")
+@click.argument("amount", type=CREDITS)
+@click.option("--reason", type=TEXT, required=True, help="For the buyer and the books: why.")
+@market_command
+def refund(session: Session, job_id: str, amount: int, reason: str) -> None:
+    """Give a buyer back some of what a job has cost, at the platform's expense; JOB is its whole id.
+
+    What a host's fault made worthless comes back by itself; this is for everything else.
+    """
+    from cli.render import in_credits
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    refunded, cost = session.ask(lambda market: market.operations.refund(job_id, amount, reason, request_id))
+    session.answer(
+        lambda: [f"{job_id}: {in_credits(refunded)} given back in all, {in_credits(cost)} its cost now"],
+        refunded_micro=refunded,
+        cost_micro=cost,
+    )
+
+
+@admin.command()
 @click.option(
     "--state",
     type=click.Choice([state.lower() for state in HostState if state is not HostState.UNSPECIFIED]),

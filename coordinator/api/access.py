@@ -39,6 +39,7 @@ ACCESS: dict[str, Access] = {
     "/usance.v1.BooksService/SetSpendingCap": Access.ACCOUNT,
     "/usance.v1.BooksService/ListPrices": Access.ACCOUNT,
     "/usance.v1.OperationsService/Withdraw": Access.OPERATOR,
+    "/usance.v1.OperationsService/RefundJob": Access.OPERATOR,
     "/usance.v1.OperationsService/ListAllHosts": Access.OPERATOR,
     "/usance.v1.OperationsService/GetHealth": Access.OPERATOR,
     "/usance.v1.SellerService/CreateEnrolmentToken": Access.SELLER,

@@ -15,6 +15,16 @@ def bill_to(view: BillView) -> tuple[m.Bill, BillPlace | None]:
         charged_micro=view.job.charged_micro,
         released_micro=view.released_micro,
         credited_micro=view.credited_micro,
+        refunded_micro=sum(refund.amount_micro for refund in view.refunds),
+        refunds=[
+            m.BillRefund(
+                transfer_id=refund.transfer_id,
+                amount_micro=refund.amount_micro,
+                reason=refund.reason,
+                refunded_at_ms=refund.given_ms,
+            )
+            for refund in view.refunds
+        ],
         attempts=[_attempt_to(part) for part in view.attempts],
     )
     last, room_bytes = BillPlace(), PAGE_BYTES_MAX - bill.ByteSize()

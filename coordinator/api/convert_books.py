@@ -56,6 +56,7 @@ def cost_to(cost: JobCost) -> b.JobCost:
         credited_micro=cost.credited_micro,
         billed_ms=cost.billed_ms,
         held_micro=cost.held_micro,
+        refunded_micro=cost.refunded_micro,
     )
 
 

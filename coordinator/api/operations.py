@@ -41,6 +41,17 @@ class OperationsServicer(books_pb2_grpc.OperationsServiceServicer):
         )
         return b.WithdrawResponse(balance_micro=balance_micro)
 
+    async def RefundJob(self, request: b.RefundJobRequest, context: Context) -> b.RefundJobResponse:
+        operator, request_id = caller(), validate.request_id(request.request_id)
+        job_id = validate.name("job_id", request.job_id)
+        amount = validate.amount("amount_micro", request.amount_micro)
+        reason = validate.line("reason", request.reason, 256, empty=False)
+        now_ms = self._edge.clock.wall_ms()
+        refunded_micro, cost_micro = await self._edge.write(
+            lambda tx: operations.refund(tx, operator.id, request_id, job_id, amount, reason, now_ms)
+        )
+        return b.RefundJobResponse(refunded_micro=refunded_micro, cost_micro=cost_micro)
+
     async def ListAllHosts(self, request: b.ListAllHostsRequest, context: Context) -> b.ListAllHostsResponse:
         if request.state not in _HOST_STATES:
             raise invalid("state", "one of the states of types.proto")

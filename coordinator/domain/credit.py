@@ -26,6 +26,16 @@ class Credit:
         return self.earning_micro + self.fee_micro
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refund:
+    """What the operator gave back of a job, by its own judgement."""
+
+    transfer_id: str
+    amount_micro: int
+    reason: str
+    given_ms: int
+
+
 def credit_back(
     hour_price_micro: int, fee_ppm: int, lines: Sequence[tuple[Line, str]]
 ) -> list[tuple[Credit, str]]:

@@ -35,6 +35,7 @@ class Period:
 class JobCost:
     job: Job
     credited_micro: int
+    refunded_micro: int
     billed_ms: int
 
     @property
@@ -62,9 +63,11 @@ def costs(tx: Transaction, account: Account, period: Period, before_id: str, lim
     jobs = tx.jobs_taken_in(account.id, period.since_ms, period.until_ms, before_id, limit)
     attempts = tx.attempts_of_jobs([job.id for job in jobs])
     credits_ = tx.credits_of([attempt.id for of in attempts.values() for attempt in of])
+    refunds = tx.refunds_of([job.id for job in jobs])
     return [
         JobCost(
             job=job,
+            refunded_micro=sum(refund.amount_micro for refund in refunds[job.id]),
             credited_micro=sum(
                 credit.amount_micro for attempt in attempts[job.id] for credit, _, _ in credits_[attempt.id]
             ),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.account import Account
-from coordinator.domain.credit import Credit
+from coordinator.domain.credit import Credit, Refund
 from coordinator.domain.event import Event
 from coordinator.domain.job import (
     Attempt,
@@ -48,6 +48,7 @@ class BillView:
     credited_micro: int
     # There are more lines, after the last of these.
     more: bool
+    refunds: Sequence[Refund] = ()
 
     @property
     def final(self) -> bool:
@@ -87,6 +88,7 @@ def bill(tx: Transaction, buyer: Account, job_id: str, after: BillPlace, limit: 
             for attempt in attempts
         ],
         credited_micro=sum(credit.amount_micro for of in credits_.values() for credit, _, _ in of),
+        refunds=tx.refunds_of([job_id])[job_id],
         more=len(found) > limit,
     )
 

@@ -13,8 +13,9 @@ from coordinator.services.caps import notice, over, used_micro
 from coordinator.services.jobs import JobView, owned_job, too_little
 from coordinator.services.requests import fingerprint, reused
 from coordinator.store.ports import Transaction
+from coordinator.store.ports_books import hold_id
 from ledger.entries import hold
-from runtime.ids import derived_uuid, new_id
+from runtime.ids import new_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ def _take_in(tx: Transaction, fresh: Sequence[tuple[Order, bytes, Job]]) -> None
     now_ms = max(order.now_ms for order, _, _ in fresh)
     holds = [
         hold(
-            transfer_id=derived_uuid("hold", job.id),
+            transfer_id=hold_id(job.id),
             account_id=job.account_id,
             job_id=job.id,
             amount_micro=job.spec.budget_micro,

@@ -3,12 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from coordinator.domain.account import Token
 from coordinator.domain.cap import SpendingCap
+from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JobState
 from ledger.entries import Statement
+from runtime.ids import derived_uuid
+
+
+def hold_id(job_id: str) -> UUID:
+    """The transfer by which a job's budget was set aside at submit."""
+    return derived_uuid("hold", job_id)
 
 
 class Tokens(Protocol):
@@ -57,6 +65,10 @@ class Books(Protocol):
 
     def spent(self, account_ids: Sequence[str], since_ms: int, until_ms: int) -> Mapping[str, int]:
         """What the jobs taken in then have cost, or may still cost where they have not ended."""
+        ...
+
+    def refunds_of(self, job_ids: Sequence[str]) -> Mapping[str, Sequence[Refund]]:
+        """What the operator gave back of each, oldest first; of all of them, also those without."""
         ...
 
     def vitals(self) -> Vitals: ...

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, delete, func, insert, select
 
 from coordinator.domain.cap import SpendingCap
+from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JobState
 from coordinator.store.codec import attempt_from_row, job_from_row
-from coordinator.store.ports_books import Vitals
+from coordinator.store.ports_books import Vitals, hold_id
 from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import account, attempt, credit, job, spending_cap
@@ -107,6 +108,22 @@ class SqlBooks(SqlPart):
         for row in self.connection.execute(back):
             spent[row.account_id] -= int(row.micro)
         return spent
+
+    def refunds_of(self, job_ids: Sequence[str]) -> dict[str, list[Refund]]:
+        found: dict[str, list[Refund]] = {job_id: [] for job_id in job_ids}
+        for posted in book.adjustments(self.connection, job_ids):
+            transfer = posted.transfer
+            # What the rule gives back corrects the charges, not the hold.
+            if transfer.corrects == hold_id(transfer.ref):
+                found[transfer.ref].append(
+                    Refund(
+                        transfer_id=str(transfer.id),
+                        amount_micro=transfer.amount_micro,
+                        reason=transfer.reason,
+                        given_ms=posted.outcome.posted_ms,
+                    )
+                )
+        return found
 
     def vitals(self) -> Vitals:
         live = job.c.state.in_(LIVE_JOBS)

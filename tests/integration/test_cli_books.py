@@ -110,13 +110,13 @@ def test_costs_are_added_up(market, capfd):
         "jobs": 3,
         "billed_ms": 180_000,
         "charged_micro": 3_300_000,
-        "credited_micro": 500_000,
-        "cost_micro": 2_800_000,
+        "back_micro": 600_000,
+        "cost_micro": 2_700_000,
         "held_micro": 700_000,
     }
     assert [(row["day"], row["cost"]) for row in rows(capfd, "costs", "--by", "day")] == [
         ("2026-11-02", "1.00"),
-        ("2026-11-03", "1.50"),
+        ("2026-11-03", "1.40"),
         ("2026-11-04", "0.30"),
     ]
     assert [(row["month"], row["jobs"]) for row in rows(capfd, "costs", "--by", "month")] == [
@@ -130,13 +130,13 @@ def test_costs_are_added_up(market, capfd):
     ]
     by_team = rows(capfd, "costs", "--by", "label", "--label", "team")
     assert [(row["team"], row["cost"]) for row in by_team] == [
-        ("speech", "1.50"),
+        ("speech", "1.40"),
         ("-", "1.00"),
         ("vision", "0.30"),
     ]
     assert execute(["costs"]) == 0
     assert capfd.readouterr().out.splitlines()[-1].split() == [
-        "total", "3", "3", "min", "3.30", "0.50", "2.80", "0.70",
+        "total", "3", "3", "min", "3.30", "0.60", "2.70", "0.70",
     ]  # fmt: skip
 
 

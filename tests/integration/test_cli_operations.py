@@ -56,6 +56,13 @@ def test_what_was_paid_out_is_taken_from_the_purse_named(market, capfd):
         assert (request.purse, request.amount_micro, request.reason) == (purse, 1_500_000, "bank")
 
 
+def test_a_refund_tells_what_is_left_of_the_cost(market, capfd):
+    assert execute(["admin", "refund", "job_1", "0.5", "--reason", "we slept"]) == 0
+    assert capfd.readouterr().out == "job_1: 1.50 credits given back in all, 0.25 credits its cost now\n"
+    request = market.requests[-1][1]
+    assert (request.job_id, request.amount_micro, request.reason) == ("job_1", 500_000, "we slept")
+
+
 def test_all_hosts_are_listed_page_by_page(market, capfd):
     assert execute(["admin", "hosts", "--state", "online"]) == 0
     out = capfd.readouterr().out

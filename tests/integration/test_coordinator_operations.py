@@ -181,3 +181,51 @@ def test_the_operator_sees_all_hosts_and_how_the_market_is_doing(play_on_both: P
         assert health.database in {"sqlite", "postgresql"}
 
     play_on_both(script)
+
+
+def test_the_operator_gives_back_no_more_than_a_job_has_cost(play_on_both: Play) -> None:
+    async def script(market: Running) -> None:
+        operator, buyer = market.operator, market.buyer
+        agent = await market.agent()
+        job, run = await started(market, agent, budget_micro=30_000)
+        await goes_on(market, agent, run, 10_000, by_ms=10_000)
+        await agent.usage(run, run.record(10_000))
+        await agent.beat(run.ended())
+        await buyer.ended(job.job_id)
+
+        def refund(amount_micro: int, request_id: str = "", **wanted: Any) -> Any:
+            request = b.RefundJobRequest(
+                **{
+                    "request_id": request_id or str(new_uuid()),
+                    "job_id": job.job_id,
+                    "amount_micro": amount_micro,
+                    "reason": "we slept",
+                    **wanted,
+                }
+            )
+            return operator.ask(operator.operations.RefundJob, request)
+
+        request_id = str(new_uuid())
+        for _ in range(2):
+            answer = await refund(6_000, request_id)
+            assert (answer.refunded_micro, answer.cost_micro) == (6_000, 4_000)
+        assert await refused(refund(1, request_id)) == "REQUEST_ID_REUSED"
+        assert await refused(refund(4_001)) == "INVALID_FIELD"
+        assert await refused(refund(1, job_id="job_never_was")) == "NOT_FOUND"
+        assert (await refund(4_000, reason="and again")).cost_micro == 0
+        bill = await buyer.bill(job.job_id)
+        assert (bill.charged_micro, bill.refunded_micro, bill.credited_micro) == (10_000, 10_000, 0)
+        assert [(each.amount_micro, each.reason) for each in bill.refunds] == [
+            (6_000, "we slept"),
+            (4_000, "and again"),
+        ]
+        (cost,) = (await buyer.ask(buyer.books.ListCosts, b.ListCostsRequest())).jobs
+        assert (cost.charged_micro, cost.refunded_micro) == (10_000, 10_000)
+        assert (await buyer.wallet()).wallet_micro == 10_000_000
+        # The seller keeps what it earned: the platform pays.
+        assert (await market.seller.wallet()).earnings_micro == 9_500
+        last = (await statement(buyer)).movements[-1]
+        assert (last.kind, last.delta_micro, last.job_id) == ("adjustment", 4_000, job.job_id)
+        await market.audit()
+
+    play_on_both(script)

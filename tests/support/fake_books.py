@@ -45,6 +45,7 @@ COSTS = [
         submitted_at_ms=NOV_2026_MS + number * DAY_MS,
         charged_micro=charged,
         credited_micro=credited,
+        refunded_micro=100_000 if credited else 0,
         billed_ms=60_000,
         held_micro=held,
     )
@@ -163,6 +164,11 @@ class FakeOperations(books_pb2_grpc.OperationsServiceServicer):
         uuid.UUID(request.request_id)
         self._market.enter("Withdraw", request, context)
         return pb.WithdrawResponse(balance_micro=250_000)
+
+    def RefundJob(self, request, context):
+        uuid.UUID(request.request_id)
+        self._market.enter("RefundJob", request, context)
+        return pb.RefundJobResponse(refunded_micro=request.amount_micro + 1_000_000, cost_micro=250_000)
 
     def ListAllHosts(self, request, context):
         self._market.enter("ListAllHosts", request, context)

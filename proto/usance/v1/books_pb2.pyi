@@ -486,6 +486,7 @@ class JobCost(_message.Message):
     CREDITED_MICRO_FIELD_NUMBER: _builtins.int
     BILLED_MS_FIELD_NUMBER: _builtins.int
     HELD_MICRO_FIELD_NUMBER: _builtins.int
+    REFUNDED_MICRO_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Names it in the whole market."""
     name: _builtins.str
@@ -497,11 +498,13 @@ class JobCost(_message.Message):
     charged_micro: _builtins.int
     """What its attempts were charged so far, >= 0."""
     credited_micro: _builtins.int
-    """What came back of that, 0 to charged_micro. What it cost is charged_micro less this."""
+    """What came back of that because a host was at fault, 0 to charged_micro."""
     billed_ms: _builtins.int
     """Run time charged so far, over all attempts, >= 0."""
     held_micro: _builtins.int
     """What it may still cost: of a job that has not ended, the budget that is not charged; else 0."""
+    refunded_micro: _builtins.int
+    """What the operator gave back beside, >= 0. What it cost is charged_micro less credited_micro and this."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """As in JobSpec."""
@@ -518,10 +521,11 @@ class JobCost(_message.Message):
         credited_micro: _builtins.int = ...,
         billed_ms: _builtins.int = ...,
         held_micro: _builtins.int = ...,
+        refunded_micro: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_ms", b"billed_ms", "charged_micro", b"charged_micro", "credited_micro", b"credited_micro", "held_micro", b"held_micro", "job_id", b"job_id", "labels", b"labels", "name", b"name", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_ms", b"billed_ms", "charged_micro", b"charged_micro", "credited_micro", b"credited_micro", "held_micro", b"held_micro", "job_id", b"job_id", "labels", b"labels", "name", b"name", "refunded_micro", b"refunded_micro", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,7 +718,9 @@ class SpendingCap(_message.Message):
     alert_percent: _builtins.int
     """From what part of it on a submit is answered with a notice, in percent, 1 to 100; 0 without a limit."""
     used_micro: _builtins.int
-    """What the jobs taken in this month have cost, or may still cost where they have not ended, >= 0."""
+    """What the jobs taken in this month have cost, or may still cost where they have not ended, >= 0. What the
+    operator gave back beside the rule does not count.
+    """
     month_began_at_ms: _builtins.int
     """When the month began: what was taken in from then on counts."""
     month_ends_at_ms: _builtins.int
@@ -940,6 +946,66 @@ class WithdrawResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawResponse: _TypeAlias = WithdrawResponse  # noqa: Y015
+
+@_typing.final
+class RefundJobRequest(_message.Message):
+    """What a buyer is to have back. Set by the operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_MICRO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
+    job_id: _builtins.str
+    """Any job of the market."""
+    amount_micro: _builtins.int
+    """How much, 1 to what the job was charged less all that came back of it."""
+    reason: _builtins.str
+    """For the buyer and the books, 1 to 256 bytes."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        amount_micro: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micro", b"amount_micro", "job_id", b"job_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundJobRequest: _TypeAlias = RefundJobRequest  # noqa: Y015
+
+@_typing.final
+class RefundJobResponse(_message.Message):
+    """What came of it. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUNDED_MICRO_FIELD_NUMBER: _builtins.int
+    COST_MICRO_FIELD_NUMBER: _builtins.int
+    refunded_micro: _builtins.int
+    """What the operator has given back of the job in all, >= 1."""
+    cost_micro: _builtins.int
+    """What the job has cost still, >= 0."""
+    def __init__(
+        self,
+        *,
+        refunded_micro: _builtins.int = ...,
+        cost_micro: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micro", b"cost_micro", "refunded_micro", b"refunded_micro"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundJobResponse: _TypeAlias = RefundJobResponse  # noqa: Y015
 
 @_typing.final
 class ListAllHostsRequest(_message.Message):

@@ -516,6 +516,11 @@ class OperationsServiceStub:
                 request_serializer=usance_dot_v1_dot_books__pb2.WithdrawRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_books__pb2.WithdrawResponse.FromString,
                 _registered_method=True)
+        self.RefundJob = channel.unary_unary(
+                '/usance.v1.OperationsService/RefundJob',
+                request_serializer=usance_dot_v1_dot_books__pb2.RefundJobRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.RefundJobResponse.FromString,
+                _registered_method=True)
         self.ListAllHosts = channel.unary_unary(
                 '/usance.v1.OperationsService/ListAllHosts',
                 request_serializer=usance_dot_v1_dot_books__pb2.ListAllHostsRequest.SerializeToString,
@@ -537,6 +542,15 @@ class OperationsServiceServicer:
         """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
         nobody.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundJob(self, request, context):
+        """Gives a buyer back some of what a job has cost, at the platform's own expense: adjustments to wallet. Beside
+        what the published rule gives back by itself, and never more than the job has cost in all.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -565,6 +579,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.Withdraw,
                     request_deserializer=usance_dot_v1_dot_books__pb2.WithdrawRequest.FromString,
                     response_serializer=usance_dot_v1_dot_books__pb2.WithdrawResponse.SerializeToString,
+            ),
+            'RefundJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundJob,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.RefundJobRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.RefundJobResponse.SerializeToString,
             ),
             'ListAllHosts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAllHosts,
@@ -606,6 +625,33 @@ class OperationsService:
             '/usance.v1.OperationsService/Withdraw',
             usance_dot_v1_dot_books__pb2.WithdrawRequest.SerializeToString,
             usance_dot_v1_dot_books__pb2.WithdrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/RefundJob',
+            usance_dot_v1_dot_books__pb2.RefundJobRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.RefundJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

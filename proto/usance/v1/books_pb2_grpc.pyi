@@ -264,6 +264,11 @@ class OperationsServiceStub:
     nobody.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
+    RefundJob: _grpc.UnaryUnaryMultiCallable[_books_pb2.RefundJobRequest, _books_pb2.RefundJobResponse]
+    """Gives a buyer back some of what a job has cost, at the platform's own expense: adjustments to wallet. Beside
+    what the published rule gives back by itself, and never more than the job has cost in all.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    """
     ListAllHosts: _grpc.UnaryUnaryMultiCallable[_books_pb2.ListAllHostsRequest, _books_pb2.ListAllHostsResponse]
     """All hosts of the market, whoever's, in the order of their ids.
     Caller: an operator. Repeating: reads only. Errors: none of its own.
@@ -284,6 +289,11 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
     nobody.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    """
+    RefundJob: _aio.UnaryUnaryMultiCallable[_books_pb2.RefundJobRequest, _books_pb2.RefundJobResponse]  # type: ignore[assignment]
+    """Gives a buyer back some of what a job has cost, at the platform's own expense: adjustments to wallet. Beside
+    what the published rule gives back by itself, and never more than the job has cost in all.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
     """
     ListAllHosts: _aio.UnaryUnaryMultiCallable[_books_pb2.ListAllHostsRequest, _books_pb2.ListAllHostsResponse]  # type: ignore[assignment]
     """All hosts of the market, whoever's, in the order of their ids.
@@ -308,6 +318,17 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Credits that went out to the world: wallet or earnings to payouts. It says that they were paid; it pays
         nobody.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def RefundJob(
+        self,
+        request: _books_pb2.RefundJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.RefundJobResponse, _abc.Awaitable[_books_pb2.RefundJobResponse]]:
+        """Gives a buyer back some of what a job has cost, at the platform's own expense: adjustments to wallet. Beside
+        what the published rule gives back by itself, and never more than the job has cost in all.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

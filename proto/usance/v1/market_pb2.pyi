@@ -1462,6 +1462,8 @@ class Bill(_message.Message):
     RELEASED_MICRO_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CREDITED_MICRO_FIELD_NUMBER: _builtins.int
+    REFUNDED_MICRO_FIELD_NUMBER: _builtins.int
+    REFUNDS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Whose bill it is."""
     final: _builtins.bool
@@ -1474,11 +1476,17 @@ class Bill(_message.Message):
     """Given back to the wallet because it was not used: held_micro less charged_micro when final, 0 before."""
     credited_micro: _builtins.int
     """Given back because a host was at fault: the sum of all credits, 0 to charged_micro. What the job cost in
-    the end is charged_micro less this.
+    the end is charged_micro less this and refunded_micro.
     """
+    refunded_micro: _builtins.int
+    """What the operator gave back beside: the sum of all refunds, 0 to charged_micro - credited_micro."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillAttempt]:
         """In the order they were made, at most 11."""
+
+    @_builtins.property
+    def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___BillRefund]:
+        """In the order they were given, at most 100."""
 
     def __init__(
         self,
@@ -1490,14 +1498,50 @@ class Bill(_message.Message):
         released_micro: _builtins.int = ...,
         attempts: _abc.Iterable[Global___BillAttempt] | None = ...,
         credited_micro: _builtins.int = ...,
+        refunded_micro: _builtins.int = ...,
+        refunds: _abc.Iterable[Global___BillRefund] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_micro", b"charged_micro", "credited_micro", b"credited_micro", "final", b"final", "held_micro", b"held_micro", "job_id", b"job_id", "released_micro", b"released_micro"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_micro", b"charged_micro", "credited_micro", b"credited_micro", "final", b"final", "held_micro", b"held_micro", "job_id", b"job_id", "refunded_micro", b"refunded_micro", "refunds", b"refunds", "released_micro", b"released_micro"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bill: _TypeAlias = Bill  # noqa: Y015
+
+@_typing.final
+class BillRefund(_message.Message):
+    """What the operator gave back of a job, by its own judgement. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_MICRO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFUNDED_AT_MS_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    """The ledger's transfer, a UUID."""
+    amount_micro: _builtins.int
+    """How much, >= 1."""
+    reason: _builtins.str
+    """Why, in the operator's words; at most 256 bytes."""
+    refunded_at_ms: _builtins.int
+    """When it was given."""
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.str = ...,
+        amount_micro: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        refunded_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micro", b"amount_micro", "reason", b"reason", "refunded_at_ms", b"refunded_at_ms", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BillRefund: _TypeAlias = BillRefund  # noqa: Y015
 
 @_typing.final
 class GetBillRequest(_message.Message):

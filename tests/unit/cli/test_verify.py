@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.model import Bill, BillAttempt, BillCredit, BillLine, EndReason
+from cli.model import Bill, BillAttempt, BillCredit, BillLine, BillRefund, EndReason
 from cli.verify import CREDITED, MS_PER_HOUR, verify_bill
 from coordinator.domain import states
 from runtime.evidence import GpuUse, chain_start, make_record
@@ -222,3 +222,16 @@ def test_the_last_ten_minutes_of_a_long_attempt_are_credited():
 )
 def test_a_wrong_credit_is_found(bill, said):
     assert any(said in problem for problem in verify_bill(bill).problems)
+
+
+def test_refunds_are_what_the_bill_says_and_no_more_than_the_job_cost():
+    bill = _credited([])
+    given = BillRefund(transfer_id="t", amount_micro=1, reason="kind", refunded_at_ms=1)
+    good = replace(bill, refunds=(given,), refunded_micro=1)
+    assert verify_bill(good).problems == verify_bill(bill).problems == ()
+    too_much = replace(given, amount_micro=bill.charged_micro + 1)
+    for wrong in (
+        replace(good, refunded_micro=2),
+        replace(bill, refunds=(too_much,), refunded_micro=too_much.amount_micro),
+    ):
+        assert any("the refunds add up to" in problem for problem in verify_bill(wrong).problems)
