@@ -144,7 +144,10 @@ def _note_time(path: Path) -> tuple[str, ...]:
 async def containers(folder: Path, sizes: Sizes) -> list[Figure]:
     with running_engine() as engine, engine.client() as client:
         tiny_image(client)
-        flags = ("--executor", "docker", "--docker-host", engine.base_url, *TERMS)
+        config = folder / "agent.toml"
+        config.write_text("local_images = true\ndisk_reserve_gb = 0\n")
+        engine_flags = ("--executor", "docker", "--docker-host", engine.base_url)
+        flags = ("--config", str(config), *engine_flags, *TERMS)
         async with running_agent(folder, flags) as host:
             ours_ms: list[float] = []
             floor_ms: list[float] = []
@@ -186,6 +189,8 @@ async def _container_turn(host: Host, api: docker.APIClient, attempt_id: str) ->
     asked_ns = time.time_ns()
     taken = host.coordinator.want(_in_container("true", attempt_id))
     await host.coordinator.until(lambda: taken.complete, "its container ran")
+    if not taken.last.container_id:
+        raise RuntimeError(f"the agent started no container: {taken.last.detail}")
     theirs = await asyncio.to_thread(api.inspect_container, taken.last.container_id)
     ours_ms = _moment_ns(theirs["State"]["StartedAt"]) - asked_ns
     floor_ms = await asyncio.to_thread(_engine_alone, api, theirs)
