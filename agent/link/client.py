@@ -27,6 +27,8 @@ WELCOME_WAIT_MS = 30_000
 # A wrong welcome must neither flood the coordinator nor make us seem dead.
 BEAT_MS_MIN = 100
 BEAT_MS_MAX = 60_000
+# Each beat tells of everything: where many attempts change at the same time, one beat tells of many changes.
+BEAT_GAP_MS = 5
 SILENCE_BEATS = 3
 SILENCE_MS_MIN = 5_000
 BACKOFF_MS_MIN = 1_000
@@ -71,6 +73,7 @@ class Stream:
         self._wake = asyncio.Event()
         self._hello_again = False
         self._beat_at_ms = 0
+        self._beaten_at_ms = 0
         self._beat_number = 0
         self._heard_at_ms = 0
         self._told = False
@@ -80,8 +83,8 @@ class Stream:
         self.drain_ms: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def changed(self) -> None:
-        """An attempt's state has changed: beat at once."""
-        self._beat_at_ms = 0
+        """An attempt's state has changed: beat at once, unless we just did."""
+        self._beat_at_ms = min(self._beat_at_ms, self._beaten_at_ms + BEAT_GAP_MS)
         self._wake.set()
 
     def evidence(self) -> None:
@@ -144,6 +147,7 @@ class Stream:
                 self._hello_again = False
                 await call.write(convert.hello_request(self._hello()))
             elif now_ms >= self._beat_at_ms:
+                self._beaten_at_ms = now_ms
                 self._beat_at_ms = now_ms + beat_interval_ms
                 self._beat_number += 1
                 await call.write(convert.beat_request(self._beat_number, self._holder.reports()))
