@@ -166,6 +166,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             await market.open(register)
         # Nothing is written before: who calls waits, and the one before us has left.
         database.keeper = dispatcher = dispatcher_of(edge, lambda kind: metrics.set_aside.labels(kind).inc())
+        edge.sight.index = lambda: dispatcher.market.index if dispatcher.is_ready else None
         opened.set()
         figures = _show(metrics, settings.metrics)
         _LOG.info("serves the market at %s and hosts at %s", market.address, hosts.address)

@@ -1,6 +1,7 @@
 """The buyer's RPCs: parse, call the service, render. Nothing is decided here."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 
 from coordinator.api import convert_market as render
 from coordinator.api import validate
@@ -11,9 +12,11 @@ from coordinator.api.gate import Context, caller
 from coordinator.api.pages import fill
 from coordinator.domain.account import Account
 from coordinator.domain.event import Event, EventKind
+from coordinator.domain.index import Index
 from coordinator.domain.job import BUDGET_MICRO_MAX, RUN_MS_MAX, LogChunk
 from coordinator.domain.metering import Line
 from coordinator.domain.refusal import Refusal, invalid
+from coordinator.domain.states import JobState
 from coordinator.services import jobs, offers, reading
 from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.services.submit import Order, submits
@@ -40,9 +43,14 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
         size, first = validate.page_size(request.page_size), validate.page_start(request.page_token)
         wanted, now_ms = validate.offer_filter(request), self._edge.clock.wall_ms()
         buyer = caller()
-        found = await self._edge.read(lambda tx: offers.offers(tx, buyer, wanted, now_ms))
-        page = fill(render.offer_to(shelf, now_ms) for shelf in found[first : first + size])
-        more = str(first + len(page)) if len(found) > first + len(page) else ""
+
+        def look(index: Index) -> tuple[list[m.Offer], bool]:
+            found = list(islice(offers.offers(index, buyer, wanted), first, first + size + 1))
+            page = fill(render.offer_to(shelf, now_ms) for shelf in found[:size])
+            return page, len(found) > len(page)
+
+        page, is_cut = await self._edge.look(look)
+        more = str(first + len(page)) if is_cut else ""
         return m.ListOffersResponse(offers=page, next_page_token=more)
 
     async def WatchOffers(  # noqa: N802
@@ -56,8 +64,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
             while True:
                 rung.clear()
                 now_ms = self._edge.clock.wall_ms()
-                seen = await self._edge.read(lambda tx: offers.offers(tx, buyer, wanted, now_ms))  # noqa: B023
-                found = fill(render.offer_to(shelf, now_ms) for shelf in seen[:OFFERS_WATCHED_MAX])
+                found = await self._edge.look(_offers(buyer, wanted, now_ms))
                 if found != told:
                     told = found
                     yield m.WatchOffersResponse(offers=found)
@@ -66,7 +73,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
     async def QuoteJob(self, request: m.QuoteJobRequest, context: Context) -> m.QuoteJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
         now_ms = self._edge.clock.wall_ms()
-        quote = await self._edge.read(lambda tx: offers.quote(tx, buyer, spec, now_ms))
+        quote = await self._edge.look(lambda index: offers.quote(index, buyer, spec))
         return render.quote_to(quote, spec, self._edge.rules.fee_ppm, now_ms)
 
     async def SubmitJob(self, request: m.SubmitJobRequest, context: Context) -> m.SubmitJobResponse:  # noqa: N802, ARG002
@@ -85,8 +92,10 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
     async def GetJob(self, request: m.GetJobRequest, context: Context) -> m.GetJobResponse:  # noqa: N802, ARG002
         buyer = caller()
         job_id = validate.name("job_id", request.job_id)
-        now_ms = self._edge.clock.wall_ms()
-        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, job_id, now_ms))
+        view = await self._edge.read(lambda tx: jobs.view(tx, buyer, job_id))
+        if view.job.state is JobState.QUEUED:
+            waiting = view
+            view = await self._edge.look(lambda index: jobs.with_reasons(waiting, index))
         job = render.job_to(view)
         for attempt in job.attempts:
             self._edge.figures.fill(attempt)
@@ -185,6 +194,14 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
                     return
                 else:
                     await wait(rung, LOOK_AGAIN_MS)
+
+
+def _offers(buyer: Account, wanted: offers.OfferFilter, now_ms: int) -> Callable[[Index], list[m.Offer]]:
+    """As many as may be watched, and as fit into a message."""
+    return lambda index: fill(
+        render.offer_to(shelf, now_ms)
+        for shelf in islice(offers.offers(index, buyer, wanted), OFFERS_WATCHED_MAX)
+    )
 
 
 def _events(

@@ -4,7 +4,7 @@ It holds nothing that the rooms it was built from do not say: a caller may keep 
 build it anew whenever in doubt. Every limit is decided by the one table in `limits`, here as everywhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from coordinator.domain.host import Gpu, HostRoom
 from coordinator.domain.job import Policy
@@ -205,6 +205,14 @@ class Index:
             else:
                 return shelf
         return None
+
+    def fitting(self, ask: Ask, policy: Policy) -> Iterator[Shelf]:
+        """All that the ask fits now, in the policy's order."""
+        order = self.order(policy)
+        mask = order.free(ask.gpu_count)
+        for row in rows_asked(ask, but=_IMPLIED):
+            mask = only_meeting(order, row, ask, mask)
+        return order.members(mask)
 
     def emptiest(self, ask: Ask, policy: Policy) -> Shelf | None:
         """Of the shelves that it would fit if nobody used them: where the most is free already."""

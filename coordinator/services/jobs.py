@@ -7,6 +7,7 @@ from uuid import UUID
 from coordinator.domain.account import Account
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.hours import open_ms_left
+from coordinator.domain.index import Index
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
     RUN_MS_MAX,
@@ -41,7 +42,7 @@ QUEUE_LOOK_MAX = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class JobView:
-    """A job with its attempts; in QUEUED also why no host has it, what would help, and its place."""
+    """A job with its attempts; in QUEUED also its place, and where it was asked for, why no host has it."""
 
     job: Job
     attempts: Sequence[Attempt]
@@ -60,19 +61,16 @@ def owned_job(tx: Transaction, buyer: Account, job_id: str) -> Job:
     return job
 
 
-def view(tx: Transaction, buyer: Account, job_id: str, now_ms: int) -> JobView:
+def view(tx: Transaction, buyer: Account, job_id: str) -> JobView:
     job = owned_job(tx, buyer, job_id)
-    attempts = tx.attempts_of_jobs([job.id])[job.id]
-    if job.state is not JobState.QUEUED:
-        return JobView(job=job, attempts=attempts)
-    why = explain(request_of(job, attempts), tx.rooms(), now_ms)
-    return JobView(
-        job=job,
-        attempts=attempts,
-        limits=why.limits,
-        cheapest_change=why.change.words if why.change else "",
-        queue_place=_queue_place(tx, job),
-    )
+    place = _queue_place(tx, job) if job.state is JobState.QUEUED else 0
+    return JobView(job=job, attempts=tx.attempts_of_jobs([job.id])[job.id], queue_place=place)
+
+
+def with_reasons(waiting: JobView, index: Index) -> JobView:
+    """Why no host has it, and what would help."""
+    why = explain(request_of(waiting.job, waiting.attempts), index)
+    return replace(waiting, limits=why.limits, cheapest_change=why.change.words if why.change else "")
 
 
 def _queue_place(tx: Transaction, job: Job) -> int:
@@ -124,7 +122,7 @@ def cancel(tx: Transaction, buyer: Account, request_id: str, job_id: str, now: S
         return job_id
 
     done = once(tx, buyer.id, request_id, fingerprint("cancel", job_id), make)
-    return view(tx, buyer, done, now.wall_ms)
+    return view(tx, buyer, done)
 
 
 def extend(
@@ -177,7 +175,7 @@ def extend(
         return job_id
 
     content = fingerprint("extend", job_id, budget_micro_more, run_ms_more)
-    return view(tx, buyer, once(tx, buyer.id, request_id, content, make), now_ms)
+    return view(tx, buyer, once(tx, buyer.id, request_id, content, make))
 
 
 def _check_terms(

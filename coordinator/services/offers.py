@@ -1,22 +1,22 @@
 """What is to be had, and what a job would cost there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from coordinator.domain.account import Account
 from coordinator.domain.host import Gpu, HostRoom, Isolation, Network
+from coordinator.domain.index import Index
 from coordinator.domain.job import (
     BUDGET_MICRO_MAX,
     GpuRequest,
     HostRequest,
     JobSpec,
+    Policy,
 )
-from coordinator.domain.limits import first_missed, rows_asked
 from coordinator.domain.matching import LimitCount, Request, best, explain
 from coordinator.domain.pricing import hour_price_micro, run_ms_affordable
-from coordinator.domain.shelf import Ask, Machine, Moment, Shelf
-from coordinator.store.ports import Transaction
+from coordinator.domain.shelf import Ask, Shelf
 
 
 class OfferOrder(StrEnum):
@@ -52,30 +52,20 @@ class OfferFilter:
     run_ms: int = 0
 
 
-def offers(tx: Transaction, buyer: Account, wanted: OfferFilter, now_ms: int) -> list[Shelf]:
-    """What could take such a job of this buyer now."""
-    ask, moment = _ask(buyer, wanted), Moment(now_ms)
-    rows = rows_asked(ask)
-    found = [
-        shelf
-        for room in tx.rooms()
-        for shelf in Machine(room, moment).shelves
-        if first_missed(rows, ask, shelf) is None
-    ]
-    return sorted(found, key=_ORDERS[wanted.order])
+def offers(index: Index, buyer: Account, wanted: OfferFilter) -> Iterable[Shelf]:
+    """What could take such a job of this buyer now, in the order wanted."""
+    # Which is by price, then by name.
+    found = index.fitting(_ask(buyer, wanted), Policy.CHEAPEST)
+    key = _KEYS[wanted.order]
+    return found if key is None else sorted(found, key=key)
 
 
-# Ties go to the cheaper, then by name, so that the order is the same each time.
-_ORDERS: dict[OfferOrder, Callable[[Shelf], tuple[int, int, str, str]]] = {
-    OfferOrder.PRICE: lambda shelf: (0, shelf.price, shelf.host_id, shelf.model),
-    OfferOrder.RELIABILITY: lambda shelf: (
-        -shelf.machine.reliability_ppm,
-        shelf.price,
-        shelf.host_id,
-        shelf.model,
-    ),
-    OfferOrder.VRAM: lambda shelf: (-shelf.vram_bytes_least, shelf.price, shelf.host_id, shelf.model),
-    OfferOrder.COUNT: lambda shelf: (-len(shelf.free), shelf.price, shelf.host_id, shelf.model),
+# Among equals the cheaper, then by name; None where that is all.
+_KEYS: dict[OfferOrder, Callable[[Shelf], int] | None] = {
+    OfferOrder.PRICE: None,
+    OfferOrder.RELIABILITY: lambda shelf: -shelf.machine.reliability_ppm,
+    OfferOrder.VRAM: lambda shelf: -shelf.vram_bytes_least,
+    OfferOrder.COUNT: lambda shelf: -len(shelf.free),
 }
 
 
@@ -99,20 +89,19 @@ def _ask(buyer: Account, wanted: OfferFilter) -> Ask:
     return request.ask._replace(has_image=True)
 
 
-def quote(tx: Transaction, buyer: Account, spec: JobSpec, now_ms: int) -> Quote:
+def quote(index: Index, buyer: Account, spec: JobSpec) -> Quote:
     request = Request(
         spec=spec, account_id=buyer.id, account_name=buyer.name, budget_left_micro=spec.budget_micro
     )
-    rooms = tx.rooms()
-    choice = best(request, rooms, now_ms)
+    choice = best(request, index)
     if choice is None:
-        why = explain(request, rooms, now_ms)
+        why = explain(request, index)
         return Quote(
             room=None,
             gpus=(),
             gpu_hour_price_micro=0,
             run_ms_affordable=0,
-            hosts_considered=len(rooms),
+            hosts_considered=len(index),
             limits=why.limits,
             cheapest_change=why.change.words if why.change else "",
         )
@@ -123,6 +112,6 @@ def quote(tx: Transaction, buyer: Account, spec: JobSpec, now_ms: int) -> Quote:
         gpus=fitting.gpus,
         gpu_hour_price_micro=fitting.gpu_hour_price_micro,
         run_ms_affordable=min(run_ms_affordable(whole, spec.budget_micro), spec.run_ms_max),
-        hosts_considered=len(rooms),
+        hosts_considered=len(index),
         limits=(),
     )

@@ -9,6 +9,7 @@ from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JobState
 from coordinator.store.codec import attempt_from_row, job_from_row
+from coordinator.store.live import ONLY_LIVE_JOBS
 from coordinator.store.ports_books import Vitals, hold_id
 from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
@@ -126,11 +127,11 @@ class SqlBooks(SqlPart):
         return found
 
     def vitals(self) -> Vitals:
-        live = job.c.state.in_(LIVE_JOBS)
+        live = ONLY_LIVE_JOBS
         counts = self.connection.execute(
             select(job.c.state, func.count().label("jobs")).where(live).group_by(job.c.state)
         )
-        queued = select(func.min(job.c.queued_ms)).where(job.c.state == str(JobState.QUEUED))
+        queued = select(func.min(job.c.queued_ms)).where(job.c.state == str(JobState.QUEUED), live)
         return Vitals(
             database=self.connection.dialect.name,
             jobs={JobState(row.state): row.jobs for row in counts},

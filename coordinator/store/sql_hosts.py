@@ -17,14 +17,13 @@ from coordinator.domain.host import (
 )
 from coordinator.domain.metering import Stamp
 from coordinator.domain.standing import host_state
-from coordinator.domain.states import ATTEMPT_LIVE
 from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
+from coordinator.store.live import ONLY_LIVE_ATTEMPTS
 from coordinator.store.ports import Page
 from coordinator.store.sql_claims import SqlClaims
 from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, gpu_owner, host, job
 
-LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 _NOT_SEEN_YET = HostFacts(
     hostname="",
     cpu_count=1,
@@ -155,7 +154,7 @@ class SqlHosts(SqlClaims):
         query = (
             select(attempt.c.host_id, job.c.spec)
             .join(job, job.c.id == attempt.c.job_id)
-            .where(attempt.c.state.in_(LIVE_ATTEMPTS), attempts)
+            .where(ONLY_LIVE_ATTEMPTS, attempts)
         )
         for row in self.connection.execute(query):
             memory[row.host_id] += row.spec["memory_bytes"]

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job
-from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, Cause, JobState
+from coordinator.domain.states import JOB_LIVE, AttemptState, Cause, JobState
 from coordinator.store.bulk import IDS_A_STATEMENT, add_to_rows, update_rows
 from coordinator.store.codec import (
     Row,
@@ -16,13 +16,13 @@ from coordinator.store.codec import (
     job_from_row,
     meter_changes,
 )
+from coordinator.store.live import ONLY_LIVE_ATTEMPTS, ONLY_LIVE_JOBS, ONLY_UNRELEASED
 from coordinator.store.ports import Page
 from coordinator.store.sql_many import SqlMany
 from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, host, job
 
 JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
 LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
-_LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 
 
 class SqlJobs(SqlMany):
@@ -44,17 +44,18 @@ class SqlJobs(SqlMany):
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
         query = JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
         if live_only:
-            query = query.where(job.c.state.in_(LIVE_JOBS))
+            query = query.where(ONLY_LIVE_JOBS)
         if before_id:
             query = query.where(job.c.id < before_id)
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def queue(self, limit: int) -> Sequence[Job]:
-        query = JOB.where(job.c.state == str(JobState.QUEUED)).order_by(job.c.id).limit(limit)
+        queued = JOB.where(job.c.state == str(JobState.QUEUED), ONLY_LIVE_JOBS)
+        query = queued.order_by(job.c.id).limit(limit)
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def queue_after(self, job_id: str, limit: int) -> Page[Job]:
-        queued = JOB.where(job.c.state == str(JobState.QUEUED))
+        queued = JOB.where(job.c.state == str(JobState.QUEUED), ONLY_LIVE_JOBS)
         return self.page(queued, job.c.id, job_id, limit, job_from_row)
 
     def save_job(self, before: Job, after: Job) -> bool:
@@ -98,7 +99,7 @@ class SqlJobs(SqlMany):
             select(attempt)
             .where(
                 attempt.c.host_id == host_id,
-                (attempt.c.state != str(AttemptState.ENDED)) | (attempt.c.log_state == "open"),
+                ONLY_UNRELEASED,
             )
             .order_by(attempt.c.id)
         )
@@ -110,6 +111,7 @@ class SqlJobs(SqlMany):
             .select_from(attempt_gpu)
             .join(attempt, attempt.c.id == attempt_gpu.c.attempt_id)
             .join(job, job.c.id == attempt.c.job_id)
+            .where(ONLY_LIVE_ATTEMPTS, ONLY_LIVE_JOBS)
             .group_by(job.c.account_id)
         )
         return {row.account_id: row.gpus for row in self.connection.execute(query)}
@@ -121,7 +123,7 @@ class SqlJobs(SqlMany):
                 select(attempt)
                 .where(
                     attempt.c.host_id.in_(host_ids[start : start + IDS_A_STATEMENT]),
-                    (attempt.c.state != str(AttemptState.ENDED)) | (attempt.c.log_state == "open"),
+                    ONLY_UNRELEASED,
                 )
                 .order_by(attempt.c.id)
             )
@@ -138,7 +140,7 @@ class SqlJobs(SqlMany):
     def live_attempts(self, after_id: str, limit: int) -> Sequence[Attempt]:
         query = (
             select(attempt)
-            .where(attempt.c.state.in_(_LIVE_ATTEMPTS), attempt.c.id > after_id)
+            .where(ONLY_LIVE_ATTEMPTS, attempt.c.id > after_id)
             .order_by(attempt.c.id)
             .limit(limit)
         )
@@ -148,29 +150,29 @@ class SqlJobs(SqlMany):
         query = (
             select(attempt)
             .join(host, host.c.id == attempt.c.host_id)
-            .where(attempt.c.state.in_(_LIVE_ATTEMPTS), host.c.state == str(HostState.LOST))
+            .where(ONLY_LIVE_ATTEMPTS, host.c.state == str(HostState.LOST))
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def attempts_reported_ended(self) -> Sequence[Attempt]:
-        query = select(attempt).where(
-            attempt.c.state.in_(_LIVE_ATTEMPTS), attempt.c.reported_end.is_not(None)
-        )
+        query = select(attempt).where(ONLY_LIVE_ATTEMPTS, attempt.c.reported_end.is_not(None))
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def attempts_untaken(self) -> Sequence[Attempt]:
-        query = select(attempt).where(attempt.c.state == str(AttemptState.ASSIGNED))
+        query = select(attempt).where(attempt.c.state == str(AttemptState.ASSIGNED), ONLY_LIVE_ATTEMPTS)
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def attempts_stopping(self) -> Sequence[Attempt]:
         query = select(attempt).where(
-            attempt.c.state == str(AttemptState.STOPPING), attempt.c.reported_end.is_(None)
+            attempt.c.state == str(AttemptState.STOPPING),
+            ONLY_LIVE_ATTEMPTS,
+            attempt.c.reported_end.is_(None),
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def attempts_awaiting_output(self) -> Sequence[Attempt]:
         query = select(attempt).where(
-            attempt.c.state == str(AttemptState.ENDED), attempt.c.log_state == "open"
+            attempt.c.state == str(AttemptState.ENDED), attempt.c.log_state == "open", ONLY_UNRELEASED
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 
 from coordinator.domain.account import Balances
-from coordinator.store.sql_jobs import LIVE_JOBS
+from coordinator.store.live import ONLY_LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import job
 from ledger import audit as ledger_audit
@@ -62,7 +62,7 @@ class SqlMoney(SqlPart):
         """What is in escrow: of every live job, the budget that is not charged yet."""
         rows = self.connection.execute(
             select(job.c.account_id, func.sum(job.c.budget_micro - job.c.charged_micro))
-            .where(job.c.account_id.in_(account_ids), job.c.state.in_(LIVE_JOBS))
+            .where(job.c.account_id.in_(account_ids), ONLY_LIVE_JOBS)
             .group_by(job.c.account_id)
         )
         return {account_id: int(micro) for account_id, micro in rows}

@@ -52,7 +52,7 @@ _CHANGES_OFTEN = {"fillfactor": 50}
 LINK_STATES = (HostState.ONLINE, HostState.SUSPECT, HostState.LOST)
 
 
-def _one_of(column: str, values: Iterable[str]) -> str:
+def one_of(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
 
 
@@ -72,7 +72,7 @@ account_role = Table(
     "account_role",
     metadata,
     Column("account_id", ForeignKey("account.id"), primary_key=True),
-    Column("role", String(16), CheckConstraint(_one_of("role", Role), name="role"), primary_key=True),
+    Column("role", String(16), CheckConstraint(one_of("role", Role), name="role"), primary_key=True),
 )
 
 # Only the digest of a token is kept: who reads the database can't use it.
@@ -129,13 +129,13 @@ host = Table(
     metadata,
     _id(),
     Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
-    Column("state", String(16), CheckConstraint(_one_of("state", LINK_STATES), name="state"), nullable=False),
+    Column("state", String(16), CheckConstraint(one_of("state", LINK_STATES), name="state"), nullable=False),
     Column("reason", Text, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
     Column("facts", JSON, nullable=False),
     Column("terms", JSON, nullable=False),
     # Who holds it back from new jobs, why and since when; `state` says only whether it is heard.
-    Column("hold", String(16), CheckConstraint(_one_of("hold", Hold), name="hold"), nullable=False),
+    Column("hold", String(16), CheckConstraint(one_of("hold", Hold), name="hold"), nullable=False),
     Column("hold_reason", Text, nullable=False),
     Column("hold_since_ms", BigInteger, nullable=False),
     Column(
@@ -151,21 +151,21 @@ host = Table(
     Column(
         "hold_under",
         String(16),
-        CheckConstraint(_one_of("hold_under", set(Hold) - {Hold.QUARANTINED}), name="hold_under"),
+        CheckConstraint(one_of("hold_under", set(Hold) - {Hold.QUARANTINED}), name="hold_under"),
     ),
     Column("hold_under_since_ms", BigInteger),
     postgresql_with=_CHANGES_OFTEN,
 )
 
-JOB_IS_LIVE = _one_of("state", set(JobState) - JOB_TERMINAL)
+JOB_IS_LIVE = one_of("state", set(JobState) - JOB_TERMINAL)
 
 job = Table(
     "job",
     metadata,
     _id(),
     Column("account_id", ForeignKey("account.id"), nullable=False),
-    Column("state", String(16), CheckConstraint(_one_of("state", JobState), name="state"), nullable=False),
-    Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
+    Column("state", String(16), CheckConstraint(one_of("state", JobState), name="state"), nullable=False),
+    Column("cause", String(16), CheckConstraint(one_of("cause", Cause), name="cause")),
     Column("detail", Text, nullable=False),
     Column("spec", JSON, nullable=False),
     Column("submitted_ms", BigInteger, nullable=False),
@@ -175,7 +175,7 @@ job = Table(
     Column("budget_micro", BigInteger, nullable=False),
     Column("retries_used", Integer, nullable=False),
     Column("exit_code", Integer),
-    CheckConstraint(f"({_one_of('state', JOB_TERMINAL)}) = (ended_ms IS NOT NULL)", name="ended"),
+    CheckConstraint(f"({one_of('state', JOB_TERMINAL)}) = (ended_ms IS NOT NULL)", name="ended"),
     CheckConstraint("charged_micro BETWEEN 0 AND budget_micro", name="budget"),
     postgresql_with=_CHANGES_OFTEN,
 )
@@ -184,7 +184,7 @@ Index(
     "job_live_ix", job.c.state, job.c.id, postgresql_where=text(JOB_IS_LIVE), sqlite_where=text(JOB_IS_LIVE)
 )
 
-_ATTEMPT_LIVE = _one_of("state", ATTEMPT_LIVE)
+_ATTEMPT_LIVE = one_of("state", ATTEMPT_LIVE)
 
 attempt = Table(
     "attempt",
@@ -196,18 +196,16 @@ attempt = Table(
     Column("seller_account_id", ForeignKey("account.id"), nullable=False),
     Column("isolation", Integer, nullable=False),
     Column("gpus", JSON, nullable=False),
-    Column(
-        "state", String(16), CheckConstraint(_one_of("state", AttemptState), name="state"), nullable=False
-    ),
+    Column("state", String(16), CheckConstraint(one_of("state", AttemptState), name="state"), nullable=False),
     Column("hour_price_micro", BigInteger, nullable=False),
     Column("fee_ppm", Integer, nullable=False),
     Column("run_ms_affordable", BigInteger, nullable=False),
     Column("run_ms_max", BigInteger, nullable=False),
     Column("paid_through_ms", BigInteger, nullable=False),
     Column("warned", Boolean, nullable=False),
-    Column("stop_reason", String(32), CheckConstraint(_one_of("stop_reason", EndReason), name="stop_reason")),
-    Column("end_reason", String(32), CheckConstraint(_one_of("end_reason", EndReason), name="end_reason")),
-    Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
+    Column("stop_reason", String(32), CheckConstraint(one_of("stop_reason", EndReason), name="stop_reason")),
+    Column("end_reason", String(32), CheckConstraint(one_of("end_reason", EndReason), name="end_reason")),
+    Column("cause", String(16), CheckConstraint(one_of("cause", Cause), name="cause")),
     Column("exit_code", Integer),
     Column("detail", Text, nullable=False),
     # Metering: see domain/metering.py.
@@ -248,12 +246,12 @@ Index("attempt_id_host_uq", attempt.c.id, attempt.c.host_id, unique=True)
 # Time-ordered within a seller: ids begin with their time.
 Index("attempt_seller_ix", attempt.c.seller_account_id, attempt.c.id)
 # What a host must still be told of: see `synchronize.desired`.
-_UNRELEASED = "state <> 'ended' OR log_state = 'open'"
+UNRELEASED = "state <> 'ended' OR log_state = 'open'"
 Index(
     "attempt_host_ix",
     attempt.c.host_id,
-    postgresql_where=text(_UNRELEASED),
-    sqlite_where=text(_UNRELEASED),
+    postgresql_where=text(UNRELEASED),
+    sqlite_where=text(UNRELEASED),
 )
 
 # Which host a GPU belongs to: the first that named it, until it is given to another (`services/gpus.py`).
@@ -295,7 +293,7 @@ strike = Table(
     metadata,
     Column("host_id", ForeignKey("host.id"), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", String(32), CheckConstraint(_one_of("kind", Strike), name="kind"), nullable=False),
+    Column("kind", String(32), CheckConstraint(one_of("kind", Strike), name="kind"), nullable=False),
     Column("subject", String(128), nullable=False),
     Column("detail", Text, nullable=False),
     Column("happened_ms", BigInteger, nullable=False),
@@ -358,11 +356,11 @@ event = Table(
     Column("host_id", ForeignKey("host.id")),
     Column("account_id", ForeignKey("account.id")),
     Column("attempt_id", String(64), nullable=False),
-    Column("kind", String(32), CheckConstraint(_one_of("kind", EventKind), name="kind"), nullable=False),
+    Column("kind", String(32), CheckConstraint(one_of("kind", EventKind), name="kind"), nullable=False),
     Column("happened_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
-    Column("job_state", String(16), CheckConstraint(_one_of("job_state", JobState), name="job_state")),
-    Column("cause", String(16), CheckConstraint(_one_of("cause", Cause), name="cause")),
+    Column("job_state", String(16), CheckConstraint(one_of("job_state", JobState), name="job_state")),
+    Column("cause", String(16), CheckConstraint(one_of("cause", Cause), name="cause")),
     Column("bill_line_number", BigInteger),
     CheckConstraint(
         "CASE WHEN job_id IS NULL THEN 0 ELSE 1 END + CASE WHEN host_id IS NULL THEN 0 ELSE 1 END"

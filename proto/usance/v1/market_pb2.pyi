@@ -671,7 +671,7 @@ class Job(_message.Message):
     queue_place: _builtins.int
     """In QUEUED, but not in ListJobs: its place in the queue, from 1; 0 when it is too far back to say."""
     cheapest_change: _builtins.str
-    """In QUEUED, but not in ListJobs, for people: the single change that would place it now at the least cost;
+    """In QUEUED, and only in GetJob, for people: the single change that would place it now at the least cost;
     empty when none would.
     """
     @_builtins.property
@@ -684,7 +684,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitCount]:
-        """In QUEUED, but not in ListJobs: why no host has it now, in the order in which limits are looked at."""
+        """In QUEUED, and only in GetJob: why no host has it now, in the order in which limits are looked at."""
 
     def __init__(
         self,

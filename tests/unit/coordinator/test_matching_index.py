@@ -9,8 +9,9 @@ import pytest
 from coordinator.domain.host import Gpu, HostRoom, HostState
 from coordinator.domain.index import Index
 from coordinator.domain.job import Policy
-from coordinator.domain.limits import Misfit, fit
+from coordinator.domain.limits import Misfit, first_missed, fit, rows_asked
 from coordinator.domain.matching import Request, best, explain, share_of
+from coordinator.domain.shelf import Machine, Moment
 from tests.support.values import GIB, gpu, job, request, room, spec
 from tests.unit.coordinator.markets import pass_over, random_market, random_request, random_room
 
@@ -126,3 +127,20 @@ def test_what_happens_on_a_host_that_left_is_no_matter():
     index.release(share_of(spec(), "host_1", (gpu(),)))
     assert len(index) == 0
     assert index.best(request().ask, Policy.CHEAPEST) is None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_that_fits_is_what_a_plain_scan_finds_in_the_policys_order(seed):
+    rng = Random(seed)
+    rooms = random_market(rng, 40)
+    index = Index(rooms)
+    for _ in range(30):
+        asked = random_request(rng)
+        found = [(shelf.host_id, shelf.model) for shelf in index.fitting(asked.ask, Policy.CHEAPEST)]
+        rows = rows_asked(asked.ask)
+        shelves = [shelf for each in rooms for shelf in Machine(each, Moment()).shelves]
+        fits = [shelf for shelf in shelves if first_missed(rows, asked.ask, shelf) is None]
+        assert found == [
+            (shelf.host_id, shelf.model)
+            for shelf in sorted(fits, key=lambda shelf: (shelf.price, shelf.host_id, shelf.model))
+        ]
