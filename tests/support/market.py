@@ -29,7 +29,7 @@ from tests.rig.parts import stop as stop_process
 from tests.support.agent_terms import AgentTerms
 
 if TYPE_CHECKING:
-    from cli.client.market import Market
+    from cli.client.market import Connection, Market
 
 _Result = TypeVar("_Result")
 
@@ -164,19 +164,23 @@ class WholeMarket:
 
     def ask(self, person: str, question: "Callable[[Market], Awaitable[_Result]]") -> _Result:
         """Put a question by the client itself: what a test asks often need not start a program."""
-        from cli.client.market import Connection, open_market
+        from cli.client.market import open_market
 
-        connection = Connection(
+        async def put() -> _Result:
+            async with open_market(self.connection(person)) as market:
+                return await question(market)
+
+        return asyncio.run(put())
+
+    def connection(self, person: str) -> "Connection":
+        """What a client of this person's needs."""
+        from cli.client.market import Connection
+
+        return Connection(
             target=self.market_address,
             authority_pem=(self._data / "ca.pem").read_bytes(),
             token=self._tokens[person],
         )
-
-        async def put() -> _Result:
-            async with open_market(connection) as market:
-                return await question(market)
-
-        return asyncio.run(put())
 
     # Agents
 
