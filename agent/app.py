@@ -39,6 +39,7 @@ from runtime.clock import Clock, SystemClock, utc_offset_minutes
 log = logging.getLogger(__name__)
 
 _LOOK_MS = 5_000
+_HOURS_MS = 60_000
 
 
 class AlreadyRunningError(Exception):
@@ -102,6 +103,7 @@ async def run(settings: Settings, identity: Identity) -> None:
             gpus.keep_watching(runner),
             observer.keep_observing(),
             _keep_looking(executor, clock),
+            _keep_hours_true(link, settings, clock),
         )
     finally:
         await metrics.close()
@@ -126,6 +128,17 @@ async def _until_told(*loops: Coroutine[None, None, None]) -> None:
         if isinstance(outcome, Exception):
             raise outcome
     log.info("going; running jobs go on")
+
+
+async def _keep_hours_true(link: Link, settings: Settings, clock: Clock) -> None:
+    """The seller's hours are told in UTC: anew, when the clocks change for summer or winter."""
+    told = utc_offset_minutes(clock.wall_ms())
+    while True:
+        await clock.sleep_ms(_HOURS_MS)
+        now = utc_offset_minutes(clock.wall_ms())
+        if settings.hours and now != told:
+            link.facts_changed()
+        told = now
 
 
 async def _keep_looking(executor: Executor, clock: Clock) -> None:
