@@ -3,26 +3,66 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 
-from cli.commands.account import login, logout, wallet, whoami
-from cli.commands.admin import admin
-from cli.commands.apply import apply
-from cli.commands.books import budget, costs, earnings, price, statement
-from cli.commands.complete import completion
-from cli.commands.jobs import bill, cancel, extend, jobs, logs, show, wait, why
-from cli.commands.market import offers, quote
-from cli.commands.run import run
-from cli.commands.seller import enroll_token, hosts, pause, reclaim, resume
-from cli.commands.tokens import token
-from cli.commands.top import top
 from cli.errors import UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
 
+# Name to module of `cli.commands`, in the order of the help. Only what is called is imported: a command must
+# not wait for what the others need.
+_COMMANDS = {
+    "login": "account",
+    "logout": "account",
+    "whoami": "account",
+    "token": "tokens",
+    "offers": "market",
+    "quote": "market",
+    "run": "run",
+    "apply": "apply",
+    "jobs": "jobs",
+    "show": "jobs",
+    "why": "jobs",
+    "logs": "jobs",
+    "wait": "jobs",
+    "cancel": "jobs",
+    "extend": "jobs",
+    "top": "top",
+    "bill": "jobs",
+    "wallet": "account",
+    "statement": "books",
+    "costs": "books",
+    "budget": "books",
+    "hosts": "seller",
+    "earnings": "books",
+    "price": "books",
+    "pause": "seller",
+    "resume": "seller",
+    "reclaim": "seller",
+    "enroll-token": "seller",
+    "admin": "admin",
+    "completion": "complete",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- they are always the same
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"cli.commands.{_COMMANDS[cmd_name]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command), cmd_name
+        return command
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="usance", prog_name="usance")
 def usance() -> None:
     """Usance: a market for GPU time between peers.
@@ -30,41 +70,6 @@ def usance() -> None:
     Buyers run, sellers host, the operator keeps the books. Start with: usance login --server HOST:PORT
     --ca FILE. A JOB is an id, a unique beginning of one, a name that one job has, or @last.
     """
-
-
-for _command in (
-    login,
-    logout,
-    whoami,
-    token,
-    offers,
-    quote,
-    run,
-    apply,
-    jobs,
-    show,
-    why,
-    logs,
-    wait,
-    cancel,
-    extend,
-    top,
-    bill,
-    wallet,
-    statement,
-    costs,
-    budget,
-    hosts,
-    earnings,
-    price,
-    pause,
-    resume,
-    reclaim,
-    enroll_token,
-    admin,
-    completion,
-):
-    usance.add_command(_command)
 
 
 def execute(arguments: Sequence[str]) -> int:

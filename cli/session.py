@@ -5,6 +5,7 @@ The client is imported when it is needed: `usance --help` must not wait for gRPC
 
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -99,6 +100,7 @@ def market_command(
     """Give a command the shared options, and a Session as its first argument."""
 
     @click.option("--json", "as_json", is_flag=True, help="Answer and fail in JSON, for programs.")
+    @click.option("--utc", is_flag=True, help="Show times in UTC, not in your own zone [USANCE_UTC=1].")
     @click.option("--server", metavar="HOST:PORT", help="The coordinator's market port [USANCE_SERVER].")
     @click.option(
         "--ca",
@@ -112,8 +114,16 @@ def market_command(
     )
     @wraps(command)
     def with_session(
-        as_json: bool, server: str | None, ca: Path | None, token_file: Path | None, **others: object
+        as_json: bool,
+        utc: bool,
+        server: str | None,
+        ca: Path | None,
+        token_file: Path | None,
+        **others: object,
     ) -> None:
+        if utc or os.environ.get("USANCE_UTC") == "1":
+            os.environ["TZ"] = "UTC"
+            time.tzset()
         options = Options(server=server, token_file=token_file, ca=ca)
         command(Session(options=options, as_json=as_json), **others)
 

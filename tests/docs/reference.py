@@ -50,6 +50,7 @@ def commands_page() -> str:
         "",
         "Every command takes `--json`: one object on stdout with `schema_version`, errors as JSON on stderr",
         "with a stable code (`run`, `wait` and `logs` leave stdout to the job: JSON lines on stderr).",
+        "Times are local and name their zone, or UTC with `--utc`.",
         "Each also takes `--server`, `--ca` and `--token-file` to say where the market is and who asks, else",
         "`USANCE_SERVER`, `USANCE_CA` and `USANCE_TOKEN` count, else the profile that `usance login` wrote",
         "(`~/.config/usance/profile.toml`, or the file named by `USANCE_PROFILE`).",
@@ -66,12 +67,15 @@ def commands_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-SHARED_OPTIONS = {"--json", "--server", "--ca", "--token-file"}
+SHARED_OPTIONS = {"--json", "--utc", "--server", "--ca", "--token-file"}
 
 
 def walk(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
     """Every command that does something, with its full name, in the order of the code."""
-    for part, command in group.commands.items():
+    context = click.Context(group)
+    for part in group.list_commands(context):
+        command = group.get_command(context, part)
+        assert command is not None, part
         if isinstance(command, click.Group):
             yield from walk(command, f"{name} {part}")
         else:

@@ -237,3 +237,31 @@ def test_a_wrong_credit_is_said_to_be_wrong(market, capfd, monkeypatch):
     monkeypatch.setattr(market.jobs[0], "bill", lambda: bill)
     assert execute(["bill", "@last", "--verify"]) == Exit.BROKEN
     assert "WRONG: " in capfd.readouterr().out
+
+
+def test_times_are_local_or_utc_and_name_their_zone(fake_market):
+    """In a process of its own: a zone is the whole process's."""
+    for flags, extra, told in (
+        ([], {}, "2026-11-01 01:00:00 XST"),
+        (["--utc"], {}, "2026-11-01 00:00:00 UTC"),
+        ([], {"USANCE_UTC": "1"}, "2026-11-01 00:00:00 UTC"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", "statement", "--all", *flags],
+            env={**os.environ, "TZ": "XST-1", **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told in done.stdout
+
+
+def test_only_what_is_called_is_imported():
+    """A command does not wait for gRPC before it is needed, nor for the other commands."""
+    program = "import sys; from cli.main import execute; execute(['jobs', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "cli.commands.jobs" in loaded
+    assert (
+        not {"grpc", "google", "asyncio", "cli.commands.admin", "cli.client.market", "cli.reports"} & loaded
+    )
