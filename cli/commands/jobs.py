@@ -1,6 +1,7 @@
 """What became of a job: jobs, show, why, logs, wait, cancel, extend, bill."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -151,19 +152,40 @@ def extend(session: Session, job: str, budget: int, more_time: int) -> None:
 
 
 @click.command()
-@job_argument
+@click.argument("job", metavar="[JOB]", default="", shell_complete=JOBS)
 @click.option("--verify", is_flag=True, help="Compute every line again from its evidence.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Of a bill that was saved with --json; asks nobody.",
+)
 @market_command
-def bill(session: Session, job: str, verify: bool) -> None:
-    """Show what a job has cost, record by record, with the evidence."""
+def bill(session: Session, job: str, verify: bool, file: Path | None) -> None:
+    """Show what a job has cost, record by record, with the evidence.
+
+    With --file no coordinator is asked: what was saved verifies by itself.
+    """
     from cli.screens import bill_screen
     from cli.verify import verify_bill
 
     async def get(market: "Market") -> Bill:
         return await market.get_bill(await resolve_job(market, job))
 
-    found = session.ask(get)
+    if bool(job) == (file is not None):
+        raise WrongUse("name a JOB, or a saved bill with --file; one of the two")
+    found = _saved_bill(file) if file is not None else session.ask(get)
     verdict = verify_bill(found) if verify else None
     session.answer(lambda: bill_screen(found, verdict), bill=found, verdict=verdict)
     if verdict is not None and verdict.problems:
         sys.exit(Exit.BROKEN)
+
+
+def _saved_bill(file: Path) -> Bill:
+    from cli.saved import read_bill
+
+    try:
+        return read_bill(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WrongUse(f"{file} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WrongUse(f"{file}: {error}") from error

@@ -252,6 +252,31 @@ def test_a_bill_is_shown_and_verified(market, capfd):
     assert told["verdict"]["problems"] == []
 
 
+def test_a_saved_bill_verifies_by_itself(market, capfd, monkeypatch, tmp_path):
+    saved = tmp_path / "bill.json"
+    assert execute([*RUN, "--", "a"]) == 0
+    capfd.readouterr()
+    assert execute(["bill", "@last", "--json"]) == 0
+    saved.write_text(capfd.readouterr().out)
+    asked = len(market.requests)
+    monkeypatch.delenv("USANCE_SERVER")
+    assert execute(["bill", "--file", str(saved), "--verify"]) == 0
+    assert "verified: 2 lines computed again" in capfd.readouterr().out
+    saved.write_text(saved.read_text().replace('"charged_micro": 1500000', '"charged_micro": 1400000'))
+    assert execute(["bill", "--file", str(saved), "--verify"]) == Exit.BROKEN
+    for text, sentence in (
+        ("{}", "holds no bill"),
+        ('{"bill": {}}', "bill.job_id is missing"),
+        ("x", "no JSON"),
+    ):
+        saved.write_text(text)
+        assert execute(["bill", "--file", str(saved)]) == Exit.WRONG_USE
+        assert sentence in capfd.readouterr().err
+    for arguments in (["bill"], ["bill", "@last", "--file", str(saved)], ["bill", "--file", "/nonexistent"]):
+        assert execute(arguments) == Exit.WRONG_USE
+    assert len(market.requests) == asked
+
+
 def test_no_match_is_told_by_quote_and_dry_run(market, capfd):
     for command in (["quote"], ["run", "--dry-run"]):
         assert execute([*command, "--image", "i", "--budget", "5", "--", "a"]) == 0
