@@ -102,7 +102,8 @@ class Demo:
         self._show("seller", "hosts")
 
     def _buyer(self) -> int:
-        wanted = ["--gpu", "any:1" if self._gpu_count else "rtx4090:1", "--budget", BUDGET]
+        wanted = ["--gpu", "any:1"] if self._gpu_count else ["--gpu", "rtx4090:1", "--simulated"]
+        wanted += ["--budget", BUDGET]
         wanted += ["--image", self._engine.image] if self._engine else ["--isolation", "process"]
         self._heading("The buyer looks at what is to be had, and asks for a price")
         self._show("buyer", "offers")
