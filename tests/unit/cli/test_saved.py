@@ -25,7 +25,7 @@ def test_a_bill_comes_back_as_it_was():
 def test_what_a_newer_version_adds_is_passed_over():
     content = json.loads(document(bill=bill()))
     content["bill"]["colour"] = "red"
-    for unknown in ("STRUCK_BY_LIGHTNING", {}):
+    for unknown in ("STRUCK_BY_LIGHTNING", 5):
         content["bill"]["attempts"][0]["end_reason"] = unknown
         assert read_bill(json.dumps(content)).attempts[0].end_reason is EndReason.UNSPECIFIED
 
