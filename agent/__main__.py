@@ -19,12 +19,21 @@ class Exit(IntEnum):
 
     OK = 0
     FAILED = 1
-    # Arguments or settings are wrong (argparse says 2, too).
     USAGE = 2
     NOT_ENROLLED = 3
-    # The coordinator can't be reached or refuses.
     REFUSED = 4
     ALREADY_RUNNING = 5
+
+
+MEANINGS: dict[Exit, str] = {
+    Exit.OK: "It went well; of `run`: somebody told it to go. Jobs that run go on.",
+    Exit.FAILED: "It can't work here: no GPU, no engine, or its files can't be read; the message says why.",
+    # argparse says 2, too.
+    Exit.USAGE: "Arguments, settings or the enrolment token are wrong; nothing was done.",
+    Exit.NOT_ENROLLED: "This machine is no host of a market yet: `usance-agent enroll TOKEN`.",
+    Exit.REFUSED: "The coordinator can't be reached, or refuses to enrol.",
+    Exit.ALREADY_RUNNING: "Another agent works with the same state folder.",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,19 +5,23 @@ The tests beside this file fail when what is committed is not what this would wr
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
+from agent.__main__ import MEANINGS as AGENT_MEANINGS
 from cli.exits import MEANINGS
 from cli.main import usance
 from tests.docs.states import states_page
 
 ROOT = Path(__file__).parents[2]
+Code = TypeVar("Code", bound=IntEnum)
 DOCS = ROOT / "docs"
 _PROTOS = ["usance/v1/types.proto", "usance/v1/market.proto", "usance/v1/books.proto", "usance/v1/host.proto"]
 _BEGIN, _END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
@@ -94,11 +98,20 @@ def exit_codes_page() -> str:
         "Made from the code by `make docs`. `usance run` and `usance wait` exit with the job's own code.",
         "These are for what is not the job's; they keep clear of the codes that programs commonly use.",
         "",
-        "| code | name | meaning |",
-        "| --- | --- | --- |",
-        *(f"| {code.value} | {code.name} | {meaning} |" for code, meaning in MEANINGS.items()),
+        *_codes(MEANINGS),
+        "",
+        "## Of `usance-agent`",
+        "",
+        *_codes(AGENT_MEANINGS),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _codes(meanings: Mapping[Code, str]) -> Iterator[str]:
+    yield "| code | name | meaning |"
+    yield "| --- | --- | --- |"
+    for code, meaning in meanings.items():
+        yield f"| {code.value} | {code.name} | {meaning} |"
 
 
 def protocol_page() -> str:

@@ -5,6 +5,7 @@ import re
 import click
 import pytest
 
+from agent.__main__ import Exit as AgentExit
 from cli.exits import Exit
 from cli.main import usance
 from cli.model import RefusalCode
@@ -41,8 +42,9 @@ def test_every_command_that_a_page_shows_exists(page):
 
 def test_every_exit_code_is_in_the_docs():
     text = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")][2:]
-    assert {(int(code), name.strip()) for code, name in rows} == {(code.value, code.name) for code in Exit}
+    for page, codes in zip(text.split("## Of `usance-agent`"), (Exit, AgentExit), strict=True):
+        rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ")][2:]
+        assert {(int(code), name.strip()) for code, name in rows} == {(c.value, c.name) for c in codes}
 
 
 def test_every_rpc_and_every_refusal_is_in_the_docs():

@@ -1,12 +1,15 @@
-"""Forks supervisors for one agent, each in a moment: Python and all that they need are loaded here already.
+"""Forks supervisors for one agent, ahead: Python and all that they need are loaded here already.
 
 What it is asked for comes through a socket that nobody but its agent holds the other end of: the folder of a
-run, and with it the pipe on which the supervisor tells its news. It keeps nothing, answers nothing, has one
-thread, and goes when its agent goes; its supervisors stay.
+run, and with it the pipe on which the supervisor tells its news. One spare supervisor always waits there and
+takes the next request itself. The spawner keeps nothing, answers nothing, has one thread, and goes when its
+agent goes; supervisors stay.
 """
 
 import gc
+import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -14,23 +17,25 @@ import sys
 import agent.executor.supervisor.container  # noqa: F401  loaded for the supervisors of containers
 from agent.executor.supervisor import process
 from agent.executor.supervisor.main import main as supervise
+from agent.executor.supervisor.target import Ended, Started
 
 REQUEST_BYTES_MAX = 8_192
 
 
 def main() -> None:
     """Serve the agent at the other end of our standard input."""
-    agent = socket.socket(fileno=os.dup(0))
+    requests = socket.socket(fileno=os.dup(0))
     _be_ready()
     while True:
-        request, news, _, _ = socket.recv_fds(agent, REQUEST_BYTES_MAX, 1)
-        if not request:
-            return
+        taken, its_taken = os.pipe()
         if os.fork() == 0:
-            os.close(agent.fileno())
-            _become_supervisor(os.fsdecode(request), news[0])
-        for descriptor in news:
-            os.close(descriptor)
+            os.close(taken)
+            _be_spare(requests, its_taken)
+        os.close(its_taken)
+        word = os.read(taken, 1)
+        os.close(taken)
+        if not word:
+            return  # the agent is gone; or the spare was killed, and the agent will find us gone
 
 
 def _be_ready() -> None:
@@ -46,20 +51,38 @@ def _be_ready() -> None:
     gc.freeze()
 
 
-def _become_supervisor(folder: str, news: int) -> None:
-    """Never returns."""
-    code = 1
+def _be_spare(requests: socket.socket, taken: int) -> None:
+    """Wait for a run and be its supervisor. Never returns."""
+    code, folder = 1, ""
     try:
         os.setsid()
-        _name("usance-run")
-        # Not the socket to the agent: nothing that the spawner stands on is ours.
+        _name("usance-spare")
+        # Not the socket to the agent.
         os.dup2(1, 0)
-        supervise(folder, news)
+        _rehearse()
+        request, news, _, _ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 1)
+        # Nothing that the spawner stands on is ours from here on.
+        os.close(requests.fileno())
+        if request:
+            folder = os.fsdecode(request)
+            os.write(taken, b"!")
+            os.close(taken)
+            _name("usance-run")
+            supervise(folder, news[0])
         code = 0
     except BaseException:  # noqa: BLE001  the top of a process
-        _complain(f"{folder}/supervisor.log")
+        if folder:
+            _complain(f"{folder}/supervisor.log")
     finally:
         os._exit(code)
+
+
+def _rehearse() -> None:
+    """Memory is copied when it is first touched after a fork: what every run touches, while nobody waits."""
+    json.loads(json.dumps({"text": ["a", 1], "none": None}))
+    select.poll().register(0)
+    Started("", 0)
+    Ended(0, 0)
 
 
 def _complain(log: str) -> None:
