@@ -5,6 +5,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+FIELDS = "usance_fields"
+
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -13,6 +15,8 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            # What the line says, for a machine: `extra={FIELDS: …}`.
+            **getattr(record, FIELDS, {}),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

@@ -20,6 +20,7 @@ from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.store.database import ClosedError
 from runtime.clock import Clock
 from runtime.ids import new_id
+from runtime.logs import FIELDS
 
 _LOG = logging.getLogger(__name__)
 _CALLER: ContextVar[Account] = ContextVar("caller")
@@ -158,7 +159,12 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             self._inside -= people
             self._metrics.rpcs.labels(method, note.status).inc()
             took_ms = self._clock.boot_ms() - began_ms
-            _LOG.info("%s %s %s by %s in %d ms", note.request_id, method, note.status, note.who, took_ms)
+            fields = {**vars(note), "took_ms": took_ms}
+            _LOG.info(
+                "%s %s %s by %s in %d ms",
+                *(note.request_id, method, note.status, note.who, took_ms),
+                extra={FIELDS: fields},
+            )
 
     async def _admit(self, note: _Note, context: Context) -> None:
         access = ACCESS[note.method]

@@ -1,0 +1,36 @@
+"""Log lines for people and for machines."""
+
+import json
+import logging
+
+import pytest
+
+from runtime import logs
+
+
+@pytest.fixture
+def root():
+    """Whatever stood there before stands there again."""
+    known = logging.getLogger()
+    handlers, level = known.handlers[:], known.level
+    yield known
+    known.handlers[:] = handlers
+    known.setLevel(level)
+
+
+def test_a_machine_gets_each_part_by_its_name(root, capsys):
+    logs.set_up(as_json=True)
+    fields = {"request_id": "rpc_1", "method": "/m", "status": "OK", "who": "acct_1", "took_ms": 3}
+    logging.getLogger("gate").info("%s went", "it", extra={logs.FIELDS: fields})
+    logging.getLogger("gate").warning("two\nlines")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert {**fields, "level": "info", "logger": "gate", "message": "it went"}.items() <= first.items()
+    assert second["message"] == "two\nlines"
+    assert "method" not in second
+
+
+def test_a_stranger_forges_no_second_line_for_people(root, capsys):
+    logs.set_up()
+    logging.getLogger("gate").info("told %s", "\x1b[31m\nINFO forged", extra={logs.FIELDS: {"who": "x"}})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("info    gate: told \\x1b[31m\\nINFO forged")
