@@ -142,17 +142,23 @@ class GpuWatch:
         while True:
             boards = {self._infos[uuid].board for uuid in uuids}
             wanted = dict.fromkeys({*uuids, *boards}, (Depth.SAMPLE, Depth.PROCESSES))
-            await self._look(wanted, self._clock.boot_ms())
+            look = await self._look(wanted, self._clock.boot_ms())
+            answered = {reading.uuid for reading in look.readings}
             for uuid in uuids:
                 self._refuse_unfit(uuid)
-            left = {uuid: what for uuid in uuids if (what := what_is_left(self._charts[uuid]))}
-            if not left:
+            doubts = [f"GPU {uuid}: {doubt}" for uuid in uuids if (doubt := self._doubt(uuid, answered))]
+            if not doubts:
                 return
-            uuid, what = next(iter(left.items()))
             if self._clock.boot_ms() >= give_up_ms:
-                raise UnfitError(f"GPU {uuid} is {what}")
-            progress(f"waiting until GPU {uuid} is clean: {what}")
+                raise UnfitError(doubts[0])
+            progress(f"waiting until the GPUs are proved to be clean; {doubts[0]}")
             await self._clock.sleep_ms(_SETTLE_LOOK_MS)
+
+    def _doubt(self, uuid: str, answered: Collection[str]) -> str:
+        """What speaks against a job on it, though it is well as far as we know; empty where nothing does."""
+        if not {uuid, self._infos[uuid].board}.issubset(answered):
+            return "it has not answered"
+        return what_is_left(self._charts[uuid])
 
     def _refuse_unfit(self, uuid: str) -> None:
         now_ms = self._clock.boot_ms()

@@ -43,7 +43,7 @@ def test_an_attempt_that_could_not_be_noted_leaves_no_folder(
         usage_number_acknowledged=0,
         log_offset_acknowledged=0,
     )
-    monkeypatch.setattr(memory, "save", full)
+    monkeypatch.setattr(memory.MemoryFile, "save", full)
 
     async def script() -> None:
         runner = Runner(

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import agent.files
+import agent.memory
 import agent.spool
 import runtime.ids
 from coordinator.domain.account import Account, Role
@@ -231,6 +232,7 @@ def play(seed: int) -> Outcome:
         ticks = SimpleNamespace(time_ns=lambda: EPOCH_MS * 1_000_000)
         stack.enter_context(patch.object(runtime.ids, "time", ticks))
         stack.enter_context(patch.object(agent.files, "os", disk_os))
+        stack.enter_context(patch.object(agent.memory, "os", disk_os))
         stack.enter_context(patch.object(agent.spool, "os", disk_os))
         world = World(seed, folder, disk_os)
         ticks.time_ns = lambda: world.coordinator.clock.wall_ms() * 1_000_000

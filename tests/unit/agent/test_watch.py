@@ -187,6 +187,21 @@ def test_a_job_waits_for_what_the_one_before_left_but_not_for_ever():
     asyncio.run(story())
 
 
+def test_a_gpu_of_which_nothing_is_heard_is_not_proved_fit():
+    async def story() -> None:
+        bench = Bench()
+        bench.gpus.mute = {"a"}
+        await bench.watch.open()
+        told: list[str] = []
+        with pytest.raises(UnfitError, match="GPU a: it has not answered"):
+            await bench.watch.make_ready(["b", "a"], told.append)
+        assert "not answered" in told[0]
+        bench.gpus.mute = set()
+        await bench.watch.make_ready(["b", "a"], told.append)
+
+    asyncio.run(story())
+
+
 def test_what_a_job_leaves_takes_the_gpu_out_of_the_market_until_it_is_clean():
     async def story() -> None:
         bench = Bench()
