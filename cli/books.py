@@ -139,6 +139,17 @@ class OwnedHost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuClaim:
+    """A host names a GPU that belongs to another."""
+
+    gpu_uuid: str
+    host_id: str
+    owner_host_id: str
+    since_at_ms: int
+    same_seller: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostCount:
     state: HostState
     count: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cli.books import Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
+from cli.books import GpuClaim, Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
 from cli.people import Host
 from cli.render import amount, duration, gpu_name, in_credits, plural, safe, table, words
 from cli.screens import facts, moment
@@ -89,7 +89,24 @@ def all_hosts_screen(hosts: Sequence[OwnedHost]) -> list[str]:
         )
         for owned in hosts
     ]
-    return table(("HOST", "SELLER", "NAME", "STATE", "SINCE", "GPUS FREE", "REASON"), rows)
+    notices = [f"{owned.host.host_id}: {safe(notice)}" for owned in hosts for notice in owned.host.notices]
+    return table(("HOST", "SELLER", "NAME", "STATE", "SINCE", "GPUS FREE", "REASON"), rows) + notices
+
+
+def gpu_claims_screen(claims: Sequence[GpuClaim]) -> list[str]:
+    if not claims:
+        return ["no GPU is claimed by two hosts"]
+    rows = [
+        (
+            safe(claim.gpu_uuid),
+            claim.owner_host_id,
+            claim.host_id,
+            "yes" if claim.same_seller else "no",
+            moment(claim.since_at_ms),
+        )
+        for claim in claims
+    ]
+    return table(("GPU", "BELONGS TO", "CLAIMED BY", "SAME SELLER", "SINCE"), rows)
 
 
 def health_screen(health: Health, now_ms: int) -> list[str]:

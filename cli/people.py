@@ -38,6 +38,8 @@ class Host:
     reason: str
     since_at_ms: int
     offers: tuple[Offer, ...]
+    # What somebody should look at.
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

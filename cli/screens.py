@@ -353,4 +353,5 @@ def hosts_screen(hosts: Sequence[Host]) -> list[str]:
         )
         for host in hosts
     ]
-    return table(("HOST", "NAME", "STATE", "SINCE", "FREE, CREDITS/GPU-HOUR", "REASON"), rows)
+    notices = [f"{host.host_id}: {safe(notice)}" for host in hosts for notice in host.notices]
+    return table(("HOST", "NAME", "STATE", "SINCE", "FREE, CREDITS/GPU-HOUR", "REASON"), rows) + notices

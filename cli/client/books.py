@@ -6,6 +6,7 @@ import grpc.aio
 
 from cli.books import (
     AttemptEarning,
+    GpuClaim,
     Health,
     JobCost,
     ModelPrice,
@@ -155,6 +156,15 @@ class Operations:
         )
         answer = await self._caller.call(self._stub.RefundJob, request)
         return answer.refunded_micro, answer.cost_micro
+
+    async def list_gpu_claims(self) -> list[GpuClaim]:
+        answer = await self._caller.call(self._stub.ListGpuClaims, pb.ListGpuClaimsRequest())
+        return list(map(convert.gpu_claim_of, answer.claims))
+
+    async def release_gpu(self, gpu_uuid: str, reason: str, request_id: str) -> str:
+        """The host that it belongs to now; "" while nobody names it."""
+        request = pb.ReleaseGpuRequest(request_id=request_id, gpu_uuid=gpu_uuid, reason=reason)
+        return (await self._caller.call(self._stub.ReleaseGpu, request)).host_id
 
     async def list_hosts(self, state: HostState | None = None) -> list[OwnedHost]:
         hosts: list[OwnedHost] = []

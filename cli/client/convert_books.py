@@ -2,6 +2,7 @@
 
 from cli.books import (
     AttemptEarning,
+    GpuClaim,
     Health,
     HostCount,
     JobCost,
@@ -103,6 +104,16 @@ def price_of(message: books_pb2.ModelPrice) -> ModelPrice:
 
 def host_state_to(state: HostState | None) -> types_pb2.HostState.ValueType:
     return types_pb2.HostState.Value(f"HOST_STATE_{state or HostState.UNSPECIFIED}")
+
+
+def gpu_claim_of(message: books_pb2.GpuClaim) -> GpuClaim:
+    return GpuClaim(
+        gpu_uuid=message.gpu_uuid,
+        host_id=message.host_id,
+        owner_host_id=message.owner_host_id,
+        since_at_ms=message.since_at_ms,
+        same_seller=message.same_seller,
+    )
 
 
 def owned_host_of(message: books_pb2.OwnedHost) -> OwnedHost:

@@ -32,6 +32,7 @@ def host_of(message: market_pb2.Host) -> Host:
         reason=message.reason,
         since_at_ms=message.since_at_ms,
         offers=tuple(map(offer_of, message.offers)),
+        notices=tuple(message.notices),
     )
 
 

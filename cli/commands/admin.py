@@ -156,6 +156,35 @@ def refund(session: Session, job_id: str, amount: int, reason: str) -> None:
     )
 
 
+@admin.command("gpu-claims")
+@market_command
+def gpu_claims(session: Session) -> None:
+    """Show GPUs that one host names and another has: they are sold from the other alone."""
+    from cli.overviews import gpu_claims_screen
+
+    found = session.ask(lambda market: market.operations.list_gpu_claims())
+    session.answer(lambda: gpu_claims_screen(found), claims=found)
+
+
+@admin.command("gpu-release")
+@click.argument("gpu")
+@click.option("--reason", type=TEXT, required=True, help="For both sellers: why.")
+@market_command
+def gpu_release(session: Session, gpu: str, reason: str) -> None:
+    """Take a GPU from its host, for the host that has claimed it for longest, or the next that names it.
+
+    Not while a job has it: quarantine the host first, and wait.
+    """
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    owner = session.ask(lambda market: market.operations.release_gpu(gpu, reason, request_id))
+    session.answer(
+        lambda: [f"it belongs to {owner}" if owner else "it belongs to the next host that names it"],
+        host_id=owner,
+    )
+
+
 @admin.command()
 @click.option(
     "--state",

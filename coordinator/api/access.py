@@ -41,6 +41,8 @@ ACCESS: dict[str, Access] = {
     "/usance.v1.OperationsService/Withdraw": Access.OPERATOR,
     "/usance.v1.OperationsService/RefundJob": Access.OPERATOR,
     "/usance.v1.OperationsService/ListAllHosts": Access.OPERATOR,
+    "/usance.v1.OperationsService/ListGpuClaims": Access.OPERATOR,
+    "/usance.v1.OperationsService/ReleaseGpu": Access.OPERATOR,
     "/usance.v1.OperationsService/GetHealth": Access.OPERATOR,
     "/usance.v1.SellerService/CreateEnrolmentToken": Access.SELLER,
     "/usance.v1.SellerService/ListHosts": Access.SELLER,

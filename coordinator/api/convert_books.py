@@ -3,6 +3,7 @@
 from coordinator.api.convert_market import attempt_state_to, cause_to, end_reason_to, host_to, job_state_to
 from coordinator.domain.account import Token
 from coordinator.domain.cap import Month, SpendingCap
+from coordinator.domain.claim import GpuClaim
 from coordinator.domain.host import HostRoom
 from coordinator.domain.prices import ModelPrice
 from coordinator.services.books import AttemptEarning, JobCost
@@ -98,6 +99,16 @@ def price_to(price: ModelPrice) -> b.ModelPrice:
         gpu_hour_price_micro_median=price.price_micro_median,
         gpu_hour_price_micro_max=price.price_micro_max,
         simulated=price.simulated,
+    )
+
+
+def claim_to(claim: GpuClaim) -> b.GpuClaim:
+    return b.GpuClaim(
+        gpu_uuid=claim.gpu_uuid,
+        host_id=claim.host_id,
+        owner_host_id=claim.owner_host_id,
+        since_at_ms=claim.first_ms,
+        same_seller=claim.account_id == claim.owner_account_id,
     )
 
 

@@ -1,6 +1,7 @@
 # ruff: noqa: N802, ARG002 -- gRPC names its methods so, and calls them so
 """The RPCs by which the operator pays out and looks after the whole."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from coordinator.api import convert_books as render
@@ -9,10 +10,11 @@ from coordinator.api.books import purse_from
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
 from coordinator.api.pages import fill
-from coordinator.domain.host import HostState
+from coordinator.domain.host import HostRoom, HostState
 from coordinator.domain.refusal import invalid
-from coordinator.services import operations
+from coordinator.services import gpus, operations
 from coordinator.services.books import Purse
+from coordinator.store.ports import Transaction
 from usance.v1 import books_pb2 as b
 from usance.v1 import books_pb2_grpc
 from usance.v1 import types_pb2 as t
@@ -57,10 +59,33 @@ class OperationsServicer(books_pb2_grpc.OperationsServiceServicer):
             raise invalid("state", "one of the states of types.proto")
         state, size = _HOST_STATES[request.state], validate.page_size(request.page_size)
         after, now_ms = validate.page_token(request.page_token), self._edge.clock.wall_ms()
-        found = await self._edge.read(lambda tx: operations.all_hosts(tx, state, after, size + 1))
+
+        def look(tx: Transaction) -> tuple[Sequence[HostRoom], dict[str, list[str]]]:
+            rooms = operations.all_hosts(tx, state, after, size + 1)
+            return rooms, gpus.notices(tx, [room.host.id for room in rooms], now_ms)
+
+        found, notices = await self._edge.read(look)
         hosts = fill(render.owned_host_to(room, now_ms) for room in found[:size])
+        for owned in hosts:
+            owned.host.notices.extend(notices[owned.host.host_id])
         more = hosts[-1].host.host_id if len(found) > len(hosts) else ""
         return b.ListAllHostsResponse(hosts=hosts, next_page_token=more)
+
+    async def ListGpuClaims(
+        self, request: b.ListGpuClaimsRequest, context: Context
+    ) -> b.ListGpuClaimsResponse:
+        found = await self._edge.read(gpus.claims)
+        return b.ListGpuClaimsResponse(claims=map(render.claim_to, found))
+
+    async def ReleaseGpu(self, request: b.ReleaseGpuRequest, context: Context) -> b.ReleaseGpuResponse:
+        operator, request_id = caller(), validate.request_id(request.request_id)
+        uuid = validate.line("gpu_uuid", request.gpu_uuid, 128, empty=False)
+        reason = validate.line("reason", request.reason, 256, empty=False)
+        now_ms = self._edge.clock.wall_ms()
+        host_id = await self._edge.write(
+            lambda tx: gpus.release(tx, operator, request_id, uuid, reason, now_ms)
+        )
+        return b.ReleaseGpuResponse(host_id=host_id)
 
     async def GetHealth(self, request: b.GetHealthRequest, context: Context) -> b.GetHealthResponse:
         health = await self._edge.read(operations.health)

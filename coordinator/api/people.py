@@ -9,9 +9,10 @@ from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
 from coordinator.api.pages import AROUND_BYTES, PAGE_BYTES_MAX, fill
-from coordinator.domain.host import Hold
+from coordinator.domain.host import Hold, HostRoom
 from coordinator.domain.refusal import invalid
-from coordinator.services import accounts, audit, enrolment, hosts
+from coordinator.services import accounts, audit, enrolment, gpus, hosts
+from coordinator.store.ports import Transaction
 from usance.v1 import market_pb2 as m
 from usance.v1 import market_pb2_grpc
 
@@ -69,8 +70,15 @@ class SellerServicer(market_pb2_grpc.SellerServiceServicer):
     async def ListHosts(self, request: m.ListHostsRequest, context: Context) -> m.ListHostsResponse:  # noqa: N802, ARG002
         seller, now_ms = caller(), self._edge.clock.wall_ms()
         size, after = validate.page_size(request.page_size), validate.page_token(request.page_token)
-        rooms = await self._edge.read(lambda tx: hosts.of_seller(tx, seller.id, after, size + 1))
+
+        def look(tx: Transaction) -> tuple[Sequence[HostRoom], dict[str, list[str]]]:
+            rooms = hosts.of_seller(tx, seller.id, after, size + 1)
+            return rooms, gpus.notices(tx, [room.host.id for room in rooms], now_ms)
+
+        rooms, notices = await self._edge.read(look)
         page = fill(render.host_to(room.host, room, now_ms) for room in rooms[:size])
+        for host in page:
+            host.notices.extend(notices[host.host_id])
         more = page[-1].host_id if len(rooms) > len(page) else ""
         return m.ListHostsResponse(hosts=page, next_page_token=more)
 

@@ -213,12 +213,13 @@ def _is_possible(meter: Meter, use: GpuUse, span_ms: int) -> bool:
     )
 
 
-def run_ms_at_least(meter: Meter, run_ms_reported: int) -> int:
-    """How long it has run: as its host says, or as we have seen, less what two honest clocks may differ.
+def run_ms_at_least(meter: Meter, run_ms_reported: int, window_ms: int) -> int:
+    """How long it has run: as its host says, or as we have seen, less what an honest host may be wrong.
 
-    A host that says that it runs and that no time has passed reaches the limits all the same.
+    A host that says that it runs and that no time has passed reaches the limits all the same. But an agent
+    that comes back may not know yet that the run has ended while nobody could see it, and how long it was.
     """
-    return max(run_ms_reported, meter.witnessed_ms - drift_ms(meter.witnessed_ms))
+    return max(run_ms_reported, meter.witnessed_ms - drift_ms(meter.witnessed_ms) - window_ms)
 
 
 def paid_through_ms(meter: Meter, run_ms_reported: int, window_ms: int) -> int:

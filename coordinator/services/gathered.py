@@ -83,7 +83,7 @@ def _steady(attempts: Sequence[Attempt], item: Beat) -> list[Attempt] | None:
         if report is None or not _goes_on(attempt, report):
             return None
         seen = seen_running(attempt, report, item.boot_id, item.window_ms, item.now)
-        if isinstance(seen, Lie) or _nears_end(seen):
+        if isinstance(seen, Lie) or _nears_end(seen, item.window_ms):
             return None
         after.append(seen)
     return after
@@ -100,10 +100,10 @@ def _goes_on(attempt: Attempt, report: Report) -> bool:
     )
 
 
-def _nears_end(attempt: Attempt) -> bool:
+def _nears_end(attempt: Attempt, window_ms: int) -> bool:
     """Four fifths of what time or money allow have run: limits and warnings are near."""
     meter = attempt.meter
-    run_ms = run_ms_at_least(meter, attempt.run_ms_reported)
+    run_ms = run_ms_at_least(meter, attempt.run_ms_reported, window_ms)
     return 5 * run_ms >= 4 * min(meter.run_ms_max, meter.run_ms_affordable)
 
 

@@ -10,10 +10,11 @@ from coordinator.domain.refusal import Refusal, RefusalCode, not_found
 from coordinator.domain.states import Cause
 from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.services.requests import fingerprint, once
-from coordinator.services.strikes import strike
+from coordinator.services.strikes import counted, strike
 from coordinator.store.ports import Transaction
 
 CLAIMS_LOOK_MAX = 200
+NOTICES_MAX = 100
 
 
 def named(tx: Transaction, host: Host, gpu_uuids: Sequence[str], foreign: Sequence[str], now_ms: int) -> None:
@@ -53,6 +54,22 @@ def pass_once(tx: Transaction, now_ms: int) -> None:
 def claims(tx: Transaction) -> Sequence[GpuClaim]:
     """For the operator: who names a GPU of whose."""
     return tx.claims(CLAIMS_LOOK_MAX)
+
+
+def notices(tx: Transaction, host_ids: Sequence[str], now_ms: int) -> dict[str, list[str]]:
+    """For people: what of each of these hosts somebody should look at."""
+    found: dict[str, list[str]] = {host_id: [] for host_id in host_ids}
+    if not host_ids:
+        return found
+    for host_id, count in counted(tx, host_ids, now_ms).items():
+        if count:
+            found[host_id].append(f"claims that were refused and count against it: {count}")
+    for claim in tx.claims_about(host_ids):
+        if claim.host_id in found:
+            found[claim.host_id].append(f"GPU {claim.gpu_uuid} belongs to another host; not sold from here")
+        if claim.owner_host_id in found:
+            found[claim.owner_host_id].append(f"another host claims GPU {claim.gpu_uuid}; refused")
+    return {host_id: of[:NOTICES_MAX] for host_id, of in found.items()}
 
 
 def release(

@@ -244,7 +244,7 @@ def _take_running(
         job = running
     after = _warn(tx, job, after, now)
     _save(tx, attempt, after)
-    meter, run_ms = after.meter, run_ms_at_least(after.meter, after.run_ms_reported)
+    meter, run_ms = after.meter, run_ms_at_least(after.meter, after.run_ms_reported, window_ms)
     if run_ms >= meter.run_ms_max:
         ask_stop(tx, job, after, EndReason.TIME_LIMIT, now)
     elif run_ms >= meter.run_ms_affordable:
@@ -254,7 +254,7 @@ def _take_running(
 def _warn(tx: Transaction, job: Job, attempt: Attempt, now: Stamp) -> Attempt:
     """Once, while there is still time to extend the job."""
     meter = attempt.meter
-    left_ms = meter.run_ms_affordable - run_ms_at_least(meter, attempt.run_ms_reported)
+    left_ms = meter.run_ms_affordable - attempt.run_ms_reported
     low_ms = min(BUDGET_LOW_MS, meter.run_ms_affordable // 10)
     if attempt.warned or meter.run_ms_affordable > meter.run_ms_max or left_ms > low_ms:
         return attempt

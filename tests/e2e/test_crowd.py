@@ -22,11 +22,18 @@ from cli.wishes import GpuRequest
 from runtime.ids import new_uuid
 from tests.rig.images import tiny_image
 from tests.support.agent_terms import AgentTerms
+from tests.support.line import Line
 from tests.support.market import OPERATOR, WholeMarket
+from tests.support.witness import Witness
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
 JOBS, SEED = 200, 7
+MACHINES = ("cheap", "big", "docker")
+# An agent leaves a coordinator that says nothing for five seconds.
+CUT_S = 7.0
+# What may be billed beyond what ran.
+BEYOND_MS_MAX = 50
 END_WITHIN_S = 240
 DEPOSIT_MICRO = 5_000_000_000
 # What a busy machine may miss of the time that commands slept: a start is noted after it happened, and the
@@ -39,10 +46,19 @@ def database(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
+class CutMarket(WholeMarket):
+    """Its agents reach the coordinator over a line that can be cut."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.line = Line(self.hosts_address)
+        self.hosts_public = self.line.address
+
+
 @contextmanager
-def crowded_market(folder: Path, database: str | None, docker_host: str) -> Iterator[WholeMarket]:
+def crowded_market(folder: Path, database: str | None, docker_host: str) -> Iterator["CutMarket"]:
     """Two machines that run processes, at different prices, and one that runs containers."""
-    market = WholeMarket(folder, database=database)
+    market = CutMarket(folder, database=database)
     machines = {
         "cheap": AgentTerms(price="1800", simulated_gpus=2, trusted_accounts=("buyer",)),
         "big": AgentTerms(price="3600", simulated_gpus=4, trusted_accounts=("buyer",)),
@@ -61,6 +77,7 @@ def crowded_market(folder: Path, database: str | None, docker_host: str) -> Iter
         raise
     finally:
         market.stop()
+        market.line.close()
 
 
 def some_jobs(image: str) -> list[JobSpec]:
@@ -110,9 +127,13 @@ def test_a_crowd_in_calm(tmp_path, database, docker_engine, docker_client):
 
 
 def test_a_crowd_in_a_storm(tmp_path, database, docker_engine, docker_client):
-    """The coordinator is killed every few seconds, agents now and then; all come back at once."""
+    """The coordinator is killed every few seconds, agents now and then, and the line between them is cut
+    without a word for longer than an agent stays with a silent coordinator; all come back at once."""
     specs, dice = some_jobs(tiny_image(docker_client)), random.Random(SEED)
-    with crowded_market(tmp_path / "m", database, docker_engine.base_url) as market:
+    with (
+        crowded_market(tmp_path / "m", database, docker_engine.base_url) as market,
+        witnessed(market, docker_engine.base_url) as witness,
+    ):
         ids = market.ask("buyer", lambda client: submit_all(client, specs))
         deadline, kills = time.monotonic() + END_WITHIN_S, 0
         while market.ask("buyer", live_jobs):
@@ -127,8 +148,37 @@ def test_a_crowd_in_a_storm(tmp_path, database, docker_engine, docker_client):
                     market.start_agent(name)
                 else:
                     market.start_coordinator()
+                    if kills % 4 == 0:
+                        market.line.cut(CUT_S)
         assert kills >= 4, "the storm came too late to prove anything"
+        assert market.line.cuts
         check_everything(market, ids, specs)
+        check_truth(market.ask("buyer", lambda client: _all_of(client, ids))[1], witness)
+
+
+@contextmanager
+def witnessed(market: CutMarket, docker_host: str) -> Iterator[Witness]:
+    witness = Witness([market.runs_of(name) for name in MACHINES], docker_host)
+    try:
+        yield witness
+    finally:
+        witness.close()
+
+
+def check_truth(bills: list[Bill], witness: Witness) -> None:
+    """Nothing was billed for longer than it ran, as whoever ran it has it."""
+    billed = {
+        attempt.attempt_id: attempt.lines[-1].billed_through_ms
+        for bill in bills
+        for attempt in bill.attempts
+        if attempt.lines
+    }
+    for truth in (witness.by_supervisor, witness.by_engine):
+        seen = truth.keys() & billed.keys()
+        assert seen, "nobody was watched"
+        for attempt_id in seen:
+            assert billed[attempt_id] <= max(0, truth[attempt_id]) + BEYOND_MS_MAX, attempt_id
+    assert len(witness.by_supervisor.keys() & billed.keys()) >= len(billed) // 2
 
 
 def check_everything(market: WholeMarket, ids: list[str], specs: list[JobSpec]) -> None:

@@ -72,6 +72,18 @@ def test_all_hosts_are_listed_page_by_page(market, capfd):
     assert [request.state for name, request in market.requests if name == "ListAllHosts"] == [1, 1]
 
 
+def test_gpus_that_two_hosts_claim_are_shown_and_given_to_the_other(market, capfd):
+    assert execute(["admin", "gpu-claims"]) == 0
+    out = capfd.readouterr().out
+    assert out.splitlines()[1].split()[1:4] == ["host_1", "host_2", "no"]
+    assert "\x1b" not in out
+    assert execute(["admin", "gpu-release", "GPU-1", "--reason", "it was sold"]) == 0
+    assert capfd.readouterr().out == "it belongs to host_2\n"
+    assert market.requests[-1][1].reason == "it was sold"
+    assert execute(["admin", "gpu-release", "GPU-2", "--reason", "it was sold"]) == 0
+    assert capfd.readouterr().out == "it belongs to the next host that names it\n"
+
+
 def test_health_tells_and_fails_when_the_books_are_wrong(market, capfd):
     assert execute(["admin", "health"]) == 0
     out = capfd.readouterr().out

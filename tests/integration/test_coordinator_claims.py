@@ -1,10 +1,14 @@
 """GPUs and attempts of other hosts, and runs after their end: refused, told and counted."""
 
+import grpc.aio
+import pytest
+
 from coordinator.domain.claim import DAY_MS, OWNER_MS, STRIKES_BEFORE_QUARANTINE
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import WINDOW_MS, Running, eventually
 from tests.support.scripted_agent import ScriptedAgent
-from tests.support.scripts import Play, goes_on, started
+from tests.support.scripts import Play, goes_on, refusal, started
+from usance.v1 import books_pb2 as b
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
@@ -118,6 +122,7 @@ def test_a_stranger_has_a_card_only_when_its_host_was_gone_for_a_week(play: Play
         await new.beat()
 
         async def moved() -> bool:
+            market.clock.advance(1_000)
             return f"GPU {uuid} belongs to this host now" in " ".join(told(market, new.host_id))
 
         await eventually(moved, "it is the new host's")
@@ -176,3 +181,45 @@ def test_a_run_alive_after_its_end_counts(play: Play) -> None:
         assert said.startswith("it claimed a run to be alive whose end it had told")
 
     play(script)
+
+
+def test_the_operator_sees_who_claims_what_and_gives_it_to_whom_it_belongs(play_on_both: Play) -> None:
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        (uuid,) = (gpu.uuid for gpu in agent.facts.gpus)
+        own, market.seller = market.seller, await market.account("neighbour", t.ROLE_SELLER)
+        other = await market.agent()
+        await names(other, uuid)
+        operator = market.operator
+        (claim,) = (await operator.ask(operator.operations.ListGpuClaims, b.ListGpuClaimsRequest())).claims
+        assert (claim.gpu_uuid, claim.host_id, claim.owner_host_id) == (uuid, other.host_id, agent.host_id)
+        assert not claim.same_seller
+        (mine,) = (await own.ask(own.sells.ListHosts, m.ListHostsRequest())).hosts
+        (theirs,) = (await market.seller.ask(market.seller.sells.ListHosts, m.ListHostsRequest())).hosts
+        assert list(mine.notices) == [f"another host claims GPU {uuid}; refused"]
+        assert theirs.notices[1] == f"GPU {uuid} belongs to another host; not sold from here"
+        assert theirs.notices[0] == "claims that were refused and count against it: 1"
+        shown = (await operator.ask(operator.operations.ListAllHosts, b.ListAllHostsRequest())).hosts
+        assert {len(owned.host.notices) for owned in shown} == {1, 2}
+
+        async def release(**changes: str) -> b.ReleaseGpuResponse:
+            plain = {"request_id": str(new_uuid()), "gpu_uuid": uuid, "reason": "it was sold"}
+            request = b.ReleaseGpuRequest(**{**plain, **changes})
+            answer: b.ReleaseGpuResponse = await operator.ask(operator.operations.ReleaseGpu, request)
+            return answer
+
+        job, run = await started(market, agent)
+        with pytest.raises(grpc.aio.AioRpcError) as in_use:
+            await release()
+        assert refusal(in_use.value) == "FORBIDDEN"
+        await agent.beat(run.ended())
+        await market.buyer.ended(job.job_id)
+        request_id = str(new_uuid())
+        assert [(await release(request_id=request_id)).host_id for _ in range(2)] == [other.host_id] * 2
+        await market.buyer.submit()
+        assert list((await other.taken()).wanted.gpu_uuids) == [uuid]
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await release(gpu_uuid="GPU-of-nobody")
+        assert refusal(unknown.value) == "NOT_FOUND"
+
+    play_on_both(script)

@@ -175,6 +175,16 @@ class FakeOperations(books_pb2_grpc.OperationsServiceServicer):
         host = pb.OwnedHost(host=self._market.host(), account_name="sam")
         return pb.ListAllHostsResponse(hosts=[host], next_page_token="" if request.page_token else "more")
 
+    def ListGpuClaims(self, request, context):
+        self._market.enter("ListGpuClaims", request, context)
+        claim = pb.GpuClaim(gpu_uuid="GPU-1\x1b[2J", host_id="host_2", owner_host_id="host_1", since_at_ms=1)
+        return pb.ListGpuClaimsResponse(claims=[claim])
+
+    def ReleaseGpu(self, request, context):
+        uuid.UUID(request.request_id)
+        self._market.enter("ReleaseGpu", request, context)
+        return pb.ReleaseGpuResponse(host_id="host_2" if request.gpu_uuid == "GPU-1" else "")
+
     def GetHealth(self, request, context):
         self._market.enter("GetHealth", request, context)
         return pb.GetHealthResponse(

@@ -77,6 +77,8 @@ class WholeMarket:
     database: str | None = None
     # Slow to give up on one whom a test has killed.
     window_ms: int = 30_000
+    # Where agents are told to find the coordinator, if not where it is.
+    hosts_public: str = ""
     market_address: str = field(init=False)
     hosts_address: str = field(init=False)
 
@@ -107,6 +109,7 @@ class WholeMarket:
         log = self.folder / "coordinator.log"
         told_before = len(_READY.findall(log.read_text())) if log.exists() else 0
         addresses = ["--market", self.market_address, "--hosts", self.hosts_address]
+        addresses += ["--hosts-public", self.hosts_public] if self.hosts_public else []
         argv = [program("usance-coordinator"), "run", "--data-dir", str(self._data), *addresses]
         pace = ["--beat-interval-ms", str(_BEAT_MS), "--reconnect-window-ms", str(self.window_ms)]
         process = spawn([*argv, *pace, *self._database_flags], log=log)
@@ -217,6 +220,10 @@ class WholeMarket:
             return any(host.state == "ONLINE" and host.host_id == self.host_id(name) for host in hosts)
 
         wait_until(online, f"agent {name} is online")
+
+    def runs_of(self, name: str) -> Path:
+        """Where an agent and its supervisors keep what they run."""
+        return self._agents[name].state / "runs"
 
     def host_id(self, name: str) -> str:
         identity = json.loads((self._agents[name].state / "identity.json").read_text())

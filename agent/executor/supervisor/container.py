@@ -215,12 +215,16 @@ class ContainerTarget:
         return found.group(1).decode(errors="replace") if found else ""
 
     def _run_ms(self, told_ms: int) -> int:
-        """What we saw is late rather than early; what the engine tells is exact unless a clock was set."""
+        """What we saw is late rather than early; what the engine tells is exact unless a clock was set.
+
+        It may note a start only when what it started has ended already: then there was no time by its record,
+        and the buyer pays by that.
+        """
         if self._closed_ms is None:
             # It ended while nobody stood here: the engine alone can tell when.
             return max(0, min(told_ms, boot_ms() - self._start_ms))
         seen_ms = self._closed_ms - self._start_ms
-        return told_ms if max(0, seen_ms - _CLOCK_MS) <= told_ms <= seen_ms else seen_ms
+        return max(0, told_ms) if seen_ms - _CLOCK_MS <= told_ms <= seen_ms else seen_ms
 
     def _frames(self) -> list[tuple[int, bytes]]:
         pieces: list[tuple[int, bytes]] = []

@@ -26,13 +26,12 @@ _OUTPUT_NEWS_MS = 20
 class Supervisor:
     """One run, from its start to its end."""
 
-    def __init__(self, folder: str, target: Target, boot_id: str, news: News, output_bytes_max: int) -> None:
+    def __init__(self, folder: str, target: Target, boot_id: str, news: News) -> None:
         self._folder = folder
         self._news = news
         self._output_news_at_ms = 0
         self._target = target
         self._boot_id = boot_id
-        self._output_bytes_max = output_bytes_max
         # Opened for both ways, so that it never reads as ended when the agent goes away.
         self._wake = os.open(f"{folder}/wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals, signals_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -67,7 +66,7 @@ class Supervisor:
             )
             self._news.tell()
         self._start_ms = started.start_boot_ms
-        self._output = Output(f"{self._folder}/output", self._output_bytes_max)
+        self._output = Output(f"{self._folder}/output")
         ended = self._watch()
         # At once: while it is not written the agent goes on metering.
         self._write_exit(ended)
@@ -156,7 +155,7 @@ class Supervisor:
 
     def _never(self, detail: str, *, unstartable: bool) -> None:
         write_whole(f"{self._folder}/exit.json", {"never_started": detail, "unstartable": unstartable})
-        self._output = Output(f"{self._folder}/output", self._output_bytes_max)
+        self._output = Output(f"{self._folder}/output")
         self._finish(cleared=True)
 
     def _finish(self, *, cleared: bool) -> None:
@@ -180,9 +179,7 @@ def main(folder: str, news: int | None = None) -> None:
         return  # it is over
     spec = read_whole(f"{folder}/spec.json")
     assert spec is not None
-    Supervisor(
-        folder, _target(spec, folder), spec["boot_id"], News(news), spec.get("output_bytes_max", 0)
-    ).run()
+    Supervisor(folder, _target(spec, folder), spec["boot_id"], News(news)).run()
 
 
 def _target(spec: dict[str, object], folder: str) -> Target:

@@ -1094,6 +1094,137 @@ class OwnedHost(_message.Message):
 Global___OwnedHost: _TypeAlias = OwnedHost  # noqa: Y015
 
 @_typing.final
+class ListGpuClaimsRequest(_message.Message):
+    """Empty: there is nothing to choose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGpuClaimsRequest: _TypeAlias = ListGpuClaimsRequest  # noqa: Y015
+
+@_typing.final
+class ListGpuClaimsResponse(_message.Message):
+    """GPUs that somebody must look at. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuClaim]:
+        """The oldest first; at most 200."""
+
+    def __init__(
+        self,
+        *,
+        claims: _abc.Iterable[Global___GpuClaim] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGpuClaimsResponse: _TypeAlias = ListGpuClaimsResponse  # noqa: Y015
+
+@_typing.final
+class GpuClaim(_message.Message):
+    """A host names a GPU that belongs to another. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GPU_UUID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    OWNER_HOST_ID_FIELD_NUMBER: _builtins.int
+    SINCE_AT_MS_FIELD_NUMBER: _builtins.int
+    SAME_SELLER_FIELD_NUMBER: _builtins.int
+    gpu_uuid: _builtins.str
+    """As in Gpu.uuid, at most 128 bytes."""
+    host_id: _builtins.str
+    """The host that names it, and may not sell it."""
+    owner_host_id: _builtins.str
+    """The host that it belongs to."""
+    since_at_ms: _builtins.int
+    """Since when it is named."""
+    same_seller: _builtins.bool
+    """Both hosts are one seller's."""
+    def __init__(
+        self,
+        *,
+        gpu_uuid: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        owner_host_id: _builtins.str = ...,
+        since_at_ms: _builtins.int = ...,
+        same_seller: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_uuid", b"gpu_uuid", "host_id", b"host_id", "owner_host_id", b"owner_host_id", "same_seller", b"same_seller", "since_at_ms", b"since_at_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GpuClaim: _TypeAlias = GpuClaim  # noqa: Y015
+
+@_typing.final
+class ReleaseGpuRequest(_message.Message):
+    """Which GPU, and why. Set by the operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GPU_UUID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
+    gpu_uuid: _builtins.str
+    """As in Gpu.uuid, 1 to 128 bytes."""
+    reason: _builtins.str
+    """For both sellers: why. 1 to 256 bytes."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        gpu_uuid: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_uuid", b"gpu_uuid", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseGpuRequest: _TypeAlias = ReleaseGpuRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseGpuResponse(_message.Message):
+    """Where it went. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    """The host that it belongs to now; empty while nobody names it."""
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseGpuResponse: _TypeAlias = ReleaseGpuResponse  # noqa: Y015
+
+@_typing.final
 class GetHealthRequest(_message.Message):
     """Empty: there is nothing to choose."""
 

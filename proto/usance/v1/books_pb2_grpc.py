@@ -526,6 +526,16 @@ class OperationsServiceStub:
                 request_serializer=usance_dot_v1_dot_books__pb2.ListAllHostsRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_books__pb2.ListAllHostsResponse.FromString,
                 _registered_method=True)
+        self.ListGpuClaims = channel.unary_unary(
+                '/usance.v1.OperationsService/ListGpuClaims',
+                request_serializer=usance_dot_v1_dot_books__pb2.ListGpuClaimsRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.ListGpuClaimsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseGpu = channel.unary_unary(
+                '/usance.v1.OperationsService/ReleaseGpu',
+                request_serializer=usance_dot_v1_dot_books__pb2.ReleaseGpuRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.ReleaseGpuResponse.FromString,
+                _registered_method=True)
         self.GetHealth = channel.unary_unary(
                 '/usance.v1.OperationsService/GetHealth',
                 request_serializer=usance_dot_v1_dot_books__pb2.GetHealthRequest.SerializeToString,
@@ -564,6 +574,23 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGpuClaims(self, request, context):
+        """GPUs that one host names and another has, the oldest claim first; at most 200.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseGpu(self, request, context):
+        """Takes a GPU from its host: it goes to the host that has claimed it for longest, or to the next that names it.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
+        REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetHealth(self, request, context):
         """How the market is doing.
         Caller: an operator. Repeating: reads only. Errors: none of its own.
@@ -589,6 +616,16 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ListAllHosts,
                     request_deserializer=usance_dot_v1_dot_books__pb2.ListAllHostsRequest.FromString,
                     response_serializer=usance_dot_v1_dot_books__pb2.ListAllHostsResponse.SerializeToString,
+            ),
+            'ListGpuClaims': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGpuClaims,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.ListGpuClaimsRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.ListGpuClaimsResponse.SerializeToString,
+            ),
+            'ReleaseGpu': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseGpu,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.ReleaseGpuRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.ReleaseGpuResponse.SerializeToString,
             ),
             'GetHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHealth,
@@ -679,6 +716,60 @@ class OperationsService:
             '/usance.v1.OperationsService/ListAllHosts',
             usance_dot_v1_dot_books__pb2.ListAllHostsRequest.SerializeToString,
             usance_dot_v1_dot_books__pb2.ListAllHostsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGpuClaims(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/ListGpuClaims',
+            usance_dot_v1_dot_books__pb2.ListGpuClaimsRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.ListGpuClaimsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseGpu(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/ReleaseGpu',
+            usance_dot_v1_dot_books__pb2.ReleaseGpuRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.ReleaseGpuResponse.FromString,
             options,
             channel_credentials,
             insecure,

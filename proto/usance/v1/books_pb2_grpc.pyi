@@ -273,6 +273,15 @@ class OperationsServiceStub:
     """All hosts of the market, whoever's, in the order of their ids.
     Caller: an operator. Repeating: reads only. Errors: none of its own.
     """
+    ListGpuClaims: _grpc.UnaryUnaryMultiCallable[_books_pb2.ListGpuClaimsRequest, _books_pb2.ListGpuClaimsResponse]
+    """GPUs that one host names and another has, the oldest claim first; at most 200.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+    ReleaseGpu: _grpc.UnaryUnaryMultiCallable[_books_pb2.ReleaseGpuRequest, _books_pb2.ReleaseGpuResponse]
+    """Takes a GPU from its host: it goes to the host that has claimed it for longest, or to the next that names it.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
+    REQUEST_ID_REUSED.
+    """
     GetHealth: _grpc.UnaryUnaryMultiCallable[_books_pb2.GetHealthRequest, _books_pb2.GetHealthResponse]
     """How the market is doing.
     Caller: an operator. Repeating: reads only. Errors: none of its own.
@@ -298,6 +307,15 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     ListAllHosts: _aio.UnaryUnaryMultiCallable[_books_pb2.ListAllHostsRequest, _books_pb2.ListAllHostsResponse]  # type: ignore[assignment]
     """All hosts of the market, whoever's, in the order of their ids.
     Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+    ListGpuClaims: _aio.UnaryUnaryMultiCallable[_books_pb2.ListGpuClaimsRequest, _books_pb2.ListGpuClaimsResponse]  # type: ignore[assignment]
+    """GPUs that one host names and another has, the oldest claim first; at most 200.
+    Caller: an operator. Repeating: reads only. Errors: none of its own.
+    """
+    ReleaseGpu: _aio.UnaryUnaryMultiCallable[_books_pb2.ReleaseGpuRequest, _books_pb2.ReleaseGpuResponse]  # type: ignore[assignment]
+    """Takes a GPU from its host: it goes to the host that has claimed it for longest, or to the next that names it.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
+    REQUEST_ID_REUSED.
     """
     GetHealth: _aio.UnaryUnaryMultiCallable[_books_pb2.GetHealthRequest, _books_pb2.GetHealthResponse]  # type: ignore[assignment]
     """How the market is doing.
@@ -339,6 +357,27 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_books_pb2.ListAllHostsResponse, _abc.Awaitable[_books_pb2.ListAllHostsResponse]]:
         """All hosts of the market, whoever's, in the order of their ids.
         Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGpuClaims(
+        self,
+        request: _books_pb2.ListGpuClaimsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.ListGpuClaimsResponse, _abc.Awaitable[_books_pb2.ListGpuClaimsResponse]]:
+        """GPUs that one host names and another has, the oldest claim first; at most 200.
+        Caller: an operator. Repeating: reads only. Errors: none of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseGpu(
+        self,
+        request: _books_pb2.ReleaseGpuRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.ReleaseGpuResponse, _abc.Awaitable[_books_pb2.ReleaseGpuResponse]]:
+        """Takes a GPU from its host: it goes to the host that has claimed it for longest, or to the next that names it.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -1849,6 +1849,7 @@ class Host(_message.Message):
     SINCE_AT_MS_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Names it for good."""
     hostname: _builtins.str
@@ -1867,6 +1868,13 @@ class Host(_message.Message):
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Gpu]:
         """Every GPU of the machine with its health; one that is not healthy is in no offer."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For people, where somebody should look at it: a GPU that belongs to another host and is not sold from here, or
+        that another host claims; claims of this host that were refused. In ListHosts and ListAllHosts alone; each at
+        most 256 bytes, at most 100.
+        """
+
     def __init__(
         self,
         *,
@@ -1877,10 +1885,11 @@ class Host(_message.Message):
         since_at_ms: _builtins.int = ...,
         offers: _abc.Iterable[Global___Offer] | None = ...,
         gpus: _abc.Iterable[_types_pb2.Gpu] | None = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "host_id", b"host_id", "hostname", b"hostname", "offers", b"offers", "reason", b"reason", "since_at_ms", b"since_at_ms", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "host_id", b"host_id", "hostname", b"hostname", "notices", b"notices", "offers", b"offers", "reason", b"reason", "since_at_ms", b"since_at_ms", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,61 @@
+"""A line between agents and their coordinator that a test can cut: nothing passes, and nobody is told."""
+
+import asyncio
+import threading
+from contextlib import suppress
+
+_PIECE_BYTES = 65_536
+
+
+class Line:
+    """Connections to `address` reach `target`. What is sent while it is cut arrives late, as TCP has it."""
+
+    def __init__(self, target: str) -> None:
+        self._host, _, self._port = target.rpartition(":")
+        self._loop = asyncio.new_event_loop()
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self.cuts = 0
+        self._thread = threading.Thread(target=self._loop.run_forever, name="line")
+        self._thread.start()
+        serving = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._join, "127.0.0.1", 0), self._loop
+        )
+        self._server = serving.result()
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self, duration_s: float) -> None:
+        """From now on, for so long."""
+        self.cuts += 1
+        self._loop.call_soon_threadsafe(self._whole.clear)
+        self._loop.call_soon_threadsafe(self._loop.call_later, duration_s, self._whole.set)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        pumps = asyncio.all_tasks() - {asyncio.current_task()}
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _join(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        await self._whole.wait()
+        try:
+            far_in, far_out = await asyncio.open_connection(self._host, int(self._port))
+        except OSError:
+            near_out.close()
+            return
+        await asyncio.gather(self._pump(near_in, far_out), self._pump(far_in, near_out))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await source.read(_PIECE_BYTES):
+                await self._whole.wait()
+                sink.write(piece)
+                await sink.drain()
+        sink.close()
