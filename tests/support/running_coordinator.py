@@ -108,8 +108,17 @@ class Person:
         return answer
 
     async def bill(self, job_id: str) -> m.Bill:
-        answer: m.Bill = (await self.ask(self.market.GetBill, m.GetBillRequest(job_id=job_id))).bill
-        return answer
+        """All its pages as one."""
+        request = m.GetBillRequest(job_id=job_id)
+        answer = await self.ask(self.market.GetBill, request)
+        whole: m.Bill = answer.bill
+        while answer.next_page_token:
+            request.page_token = answer.next_page_token
+            answer = await self.ask(self.market.GetBill, request)
+            for attempt, more in zip(whole.attempts, answer.bill.attempts, strict=True):
+                attempt.lines.extend(more.lines)
+                attempt.credits.extend(more.credits)
+        return whole
 
     async def wallet(self) -> m.GetWalletResponse:
         answer: m.GetWalletResponse = await self.ask(self.account.GetWallet, m.GetWalletRequest())
