@@ -221,7 +221,7 @@ def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
 def _executor(settings: Settings, identity: Identity, clock: Clock, inventory: Inventory) -> Executor:
     match settings.executor:
         case ExecutorKind.PROCESS:
-            return ProcessExecutor(settings.state_dir / "runs", clock)
+            return ProcessExecutor(settings.state_dir / "runs", clock, settings.output_mib_max << 20)
         case ExecutorKind.DOCKER:
             from agent.executor.docker import DockerExecutor
 
@@ -234,6 +234,7 @@ def _executor(settings: Settings, identity: Identity, clock: Clock, inventory: I
                 workspace_bytes=settings.workspace_mib << 20,
                 tmp_bytes=settings.tmp_mib << 20,
                 pids_max=settings.pids_max,
+                output_bytes_max=settings.output_mib_max << 20,
                 nofile_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
                 images=ImagePolicy(
                     reserve_bytes=settings.disk_reserve_gb * GB,

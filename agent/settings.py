@@ -75,6 +75,10 @@ record_seconds = 10
 # How much output of a job may wait for the coordinator; then the job waits too.
 output_waiting_mib = 64
 
+# The most output of one job that is kept and passed on; 0 for all. A job that writes more goes on; its log
+# says where the limit was reached.
+output_mib_max = 0
+
 # Room for a job's files: /workspace and /tmp, in memory, part of the job's memory.
 workspace_mib = 1024
 tmp_mib = 256
@@ -161,6 +165,7 @@ class Settings:
     # Where figures are served; None for nowhere.
     metrics_listen: tuple[str, int] | None = None
     output_waiting_mib: int = 64
+    output_mib_max: int = 0
     workspace_mib: int = 1024
     tmp_mib: int = 256
     pids_max: int = 4096
@@ -205,6 +210,7 @@ def parse(text: str) -> Settings:
         record_seconds=top.number("record_seconds", default.record_seconds, 1, 60),
         metrics_listen=top.address("metrics_listen"),
         output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
+        output_mib_max=top.number("output_mib_max", 0, 0, 1 << 24),
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),
         tmp_mib=top.number("tmp_mib", default.tmp_mib, 1, 1 << 24),
         pids_max=top.number("pids_max", default.pids_max, 16, 1 << 22),

@@ -59,6 +59,8 @@ class HostPolicy:
     pids_max: int
     # What the host's own limits leave to give.
     nofile_max: int
+    # The most that is kept of a job's output; 0 for all.
+    output_bytes_max: int = 0
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     images: ImagePolicy = field(default_factory=ImagePolicy)
 

@@ -65,7 +65,7 @@ class DockerExecutor:
         firewall: Firewall | None = None,
         gpu_minors: Mapping[str, int] | None = None,
     ) -> None:
-        self._runs = SupervisedRuns(folder, clock)
+        self._runs = SupervisedRuns(folder, clock, policy.output_bytes_max)
         self._docker_host = docker_host
         self._policy = policy
         self._clock = clock

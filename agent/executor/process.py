@@ -28,8 +28,8 @@ class ProcessExecutor:
 
     isolation = Isolation.PROCESS
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        self._runs = SupervisedRuns(folder, clock)
+    def __init__(self, folder: Path, clock: Clock, output_bytes_max: int = 0) -> None:
+        self._runs = SupervisedRuns(folder, clock, output_bytes_max)
 
     async def describe(self) -> str:
         return "child processes, no isolation"

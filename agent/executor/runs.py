@@ -41,9 +41,11 @@ class _Control:
 class SupervisedRuns:
     """All runs below one folder. Executors differ in what stands in `spec`, and in what they clean up."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, output_bytes_max: int = 0) -> None:
+        """`output_bytes_max` is the most that is kept of a run's output; 0 for all."""
         self._folder = folder
         self._clock = clock
+        self._output_bytes_max = output_bytes_max
         self._launcher = Launcher()
         # Of the supervisors that we had started ourselves; those of an agent before us tell us nothing.
         self._news: dict[AttemptKey, News] = {}
@@ -68,7 +70,10 @@ class SupervisedRuns:
         """Start it, once. Raises StartError."""
         folder = self.of(order.key)
         if not self.is_supervised(order.key) and read_whole(folder / "exit.json") is None:
-            write_whole(folder / "spec.json", {**spec, "boot_id": self._clock.boot_id})
+            write_whole(
+                folder / "spec.json",
+                {**spec, "boot_id": self._clock.boot_id, "output_bytes_max": self._output_bytes_max},
+            )
             first = _Control(paid_through_ms=paid_through_ms, grace_ms=order.stop_grace_ms, stop=False)
             self._control(order.key, first)
         await self._bring_up(

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,8 @@ GREEDY = ["ENV NVIDIA_VISIBLE_DEVICES=all", "ENV NVIDIA_DRIVER_CAPABILITIES=all"
 def test_a_bypass_of_the_rig_is_closed(bypass, gpu_uuids, request, tmp_path):
     """tests/rig shows that each of these opens all GPUs where the plan's rules are not applied."""
     need(device_cgroups_are_files(), "cgroup v1", "boot with systemd.unified_cgroup_hierarchy=0")
-    with _engine_for(bypass, request) as engine, engine.client() as client:
+    engine = _engine_for(bypass, request)
+    with engine.client() as client:
         image = tiny_image(client, "usance-rig/greedy:2", GREEDY)
         if bypass == "legacy image":
             # It says nothing of devices, which old toolkits take for a wish for all of them.
@@ -175,14 +175,17 @@ def test_a_bypass_of_the_rig_is_closed(bypass, gpu_uuids, request, tmp_path):
         assert asyncio.run(story()) == (["0"] if right else [])
 
 
-@contextmanager
-def _engine_for(bypass: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine: Engine = request.getfixturevalue("docker_engine")
-    if bypass not in ("legacy image", "default runtime"):
+@pytest.fixture(scope="module")
+def trusting_engine() -> Iterator[Engine]:
+    """One whose runtime lets images choose their GPUs, unless it is told another."""
+    with running_engine(EngineOptions(nvidia_is_default_runtime=True)) as engine:
         yield engine
-    else:
-        with running_engine(EngineOptions(nvidia_is_default_runtime=True)) as own:
-            yield own
+
+
+def _engine_for(bypass: str, request: pytest.FixtureRequest) -> Engine:
+    is_trusting = bypass in ("legacy image", "default runtime")
+    engine: Engine = request.getfixturevalue("trusting_engine" if is_trusting else "docker_engine")
+    return engine
 
 
 def openable(client: docker.DockerClient, container_id: str) -> list[str]:

@@ -33,6 +33,7 @@ STREAM_STDERR = 2
 READ_BYTES = 65_536
 FILE_BYTES = 1 << 20
 FILES_MAX = 8
+_LIMIT_REACHED = b"\nusance: this host keeps %d bytes of a job's output; nothing that comes now is kept\n"
 
 
 def write_whole(path: str | Path, content: dict[str, Any]) -> None:
@@ -80,12 +81,24 @@ class News:
 class Output:
     """The writing end of the output files. It goes on where a supervisor before it stopped."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, bytes_max: int = 0) -> None:
+        """`bytes_max` is the most that is kept, 0 for all. What comes then is read and dropped."""
         self._folder = folder
+        self._bytes_max = bytes_max
         self._offset = _written(folder)
         self._begin_file()
 
     def write(self, stream: int, data: bytes) -> None:
+        room = self._bytes_max - self._offset
+        if self._bytes_max == 0 or len(data) <= room or stream == STREAM_END:
+            self._write(stream, data)
+        elif room >= 0:
+            # Only once: with these words there is more than the limit, also for a supervisor after us.
+            if room:
+                self._write(stream, data[:room])
+            self._write(STREAM_STDERR, _LIMIT_REACHED % self._bytes_max)
+
+    def _write(self, stream: int, data: bytes) -> None:
         if self._offset - self._file_offset >= FILE_BYTES:
             os.close(self._file)
             self._begin_file()

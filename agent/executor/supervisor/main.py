@@ -26,12 +26,13 @@ _OUTPUT_NEWS_MS = 20
 class Supervisor:
     """One run, from its start to its end."""
 
-    def __init__(self, folder: str, target: Target, boot_id: str, news: News) -> None:
+    def __init__(self, folder: str, target: Target, boot_id: str, news: News, output_bytes_max: int) -> None:
         self._folder = folder
         self._news = news
         self._output_news_at_ms = 0
         self._target = target
         self._boot_id = boot_id
+        self._output_bytes_max = output_bytes_max
         # Opened for both ways, so that it never reads as ended when the agent goes away.
         self._wake = os.open(f"{folder}/wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals, signals_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -66,7 +67,7 @@ class Supervisor:
             )
             self._news.tell()
         self._start_ms = started.start_boot_ms
-        self._output = Output(f"{self._folder}/output")
+        self._output = Output(f"{self._folder}/output", self._output_bytes_max)
         ended = self._watch()
         # At once: while it is not written the agent goes on metering.
         self._write_exit(ended)
@@ -155,7 +156,7 @@ class Supervisor:
 
     def _never(self, detail: str, *, unstartable: bool) -> None:
         write_whole(f"{self._folder}/exit.json", {"never_started": detail, "unstartable": unstartable})
-        self._output = Output(f"{self._folder}/output")
+        self._output = Output(f"{self._folder}/output", self._output_bytes_max)
         self._finish(cleared=True)
 
     def _finish(self, *, cleared: bool) -> None:
@@ -179,7 +180,9 @@ def main(folder: str, news: int | None = None) -> None:
         return  # it is over
     spec = read_whole(f"{folder}/spec.json")
     assert spec is not None
-    Supervisor(folder, _target(spec, folder), spec["boot_id"], News(news)).run()
+    Supervisor(
+        folder, _target(spec, folder), spec["boot_id"], News(news), spec.get("output_bytes_max", 0)
+    ).run()
 
 
 def _target(spec: dict[str, object], folder: str) -> Target:

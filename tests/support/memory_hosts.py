@@ -1,0 +1,233 @@
+"""Accounts and hosts of the market in memory: the store's verbs in plain Python."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coordinator.domain.account import Account
+from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.job import Attempt, Job
+from coordinator.domain.metering import Stamp
+from coordinator.domain.standing import host_state
+from coordinator.domain.states import ATTEMPT_LIVE
+from coordinator.store.ports import Page
+
+_NOTHING = HostFacts(
+    hostname="",
+    cpu_count=1,
+    memory_bytes=0,
+    disk_free_bytes=0,
+    isolation=Isolation.PROCESS,
+    executor="",
+    gpus=(),
+)
+
+
+@dataclass(kw_only=True)
+class _Host:
+    id: str
+    account_id: str
+    seen: Stamp
+    link: HostState = HostState.LOST
+    reason: str = "enrolled, has not connected yet"
+    since_ms: int
+    hold: Hold = Hold.NONE
+    hold_reason: str = ""
+    hold_since_ms: int
+    hold_under: Hold | None = None
+    hold_under_since_ms: int = 0
+    facts: HostFacts = _NOTHING
+    terms: Terms = field(default_factory=Terms)
+    reliability_ppm: int = 900_000
+
+
+class MemoryAccounts:
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+        self._tokens: dict[bytes, tuple[str, int]] = {}
+        self._answers: dict[tuple[str, str], tuple[bytes, str]] = {}
+
+    def insert_account(self, account: Account, now_ms: int) -> bool:
+        if self.account_named(account.name) is not None:
+            return False
+        self._accounts[account.id] = account
+        return True
+
+    def account(self, account_id: str) -> Account | None:
+        return self._accounts.get(account_id)
+
+    def account_named(self, name: str) -> Account | None:
+        return next((one for one in self._accounts.values() if one.name == name), None)
+
+    def accounts_after(self, name: str, limit: int) -> Sequence[Account]:
+        found = sorted((one for one in self._accounts.values() if one.name > name), key=lambda one: one.name)
+        return found[:limit]
+
+    def insert_token(
+        self,
+        digest: bytes,
+        account_id: str,
+        now_ms: int,
+        expires_ms: int,
+        label: str = "",
+    ) -> None:
+        self._tokens[digest] = account_id, expires_ms
+
+    def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
+        account_id, expires_ms = self._tokens.get(digest, ("", 0))
+        return self._accounts[account_id] if expires_ms > now_ms else None
+
+    def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
+        return self._answers.get((account_id, request_id))
+
+    def remember(self, account_id: str, request_id: str, fingerprint: bytes, answer: str) -> None:
+        assert (account_id, request_id) not in self._answers, "an answer stands for ever"
+        self._answers[account_id, request_id] = fingerprint, answer
+
+    def recall_all(self, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, str]]:
+        return {key: self._answers[key] for key in asked if key in self._answers}
+
+    def remember_all(self, answers: Sequence[tuple[str, str, bytes, str]]) -> None:
+        for answer in answers:
+            self.remember(*answer)
+
+
+class MemoryHosts(MemoryAccounts):
+    _jobs: dict[str, Job]
+    _attempts: dict[str, Attempt]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hosts: dict[str, _Host] = {}
+        # By digest: whose it is, until when, and the host and key of its one use.
+        self._enrolments: dict[bytes, tuple[str, int, tuple[str, bytes] | None]] = {}
+        self._gpu_owners: dict[str, str] = {}
+
+    def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None:
+        self._enrolments[digest] = account_id, expires_ms, None
+
+    def use_enrolment_token(self, digest: bytes, key_digest: bytes, host_id: str, now_ms: int) -> str | None:
+        account_id, expires_ms, use = self._enrolments.get(digest, ("", 0, None))
+        if expires_ms <= now_ms:
+            return None
+        use = use or (host_id, key_digest)
+        self._enrolments[digest] = account_id, expires_ms, use
+        return use[0] if use[1] == key_digest else None
+
+    def insert_host(self, host_id: str, enrolment_digest: bytes, stamp: Stamp) -> None:
+        self._hosts[host_id] = _Host(
+            id=host_id,
+            account_id=self._enrolments[enrolment_digest][0],
+            seen=stamp,
+            since_ms=stamp.wall_ms,
+            hold_since_ms=stamp.wall_ms,
+        )
+
+    def host(self, host_id: str) -> Host | None:
+        row = self._hosts.get(host_id)
+        return None if row is None else self._host_of(row)
+
+    def hosts(self, host_ids: Sequence[str]) -> dict[str, Host]:
+        return {id_: self._host_of(self._hosts[id_]) for id_ in host_ids if id_ in self._hosts}
+
+    def hosts_after(self, host_id: str, limit: int) -> Page[Host]:
+        found = [self._host_of(self._hosts[id_]) for id_ in sorted(self._hosts) if id_ > host_id]
+        return Page(rows=found[:limit], broken={}, last=found[limit - 1].id if len(found) > limit else "")
+
+    def host_ids_of(self, account_id: str, after_id: str, limit: int) -> Sequence[str]:
+        return [
+            id_ for id_ in sorted(self._hosts) if self._hosts[id_].account_id == account_id and id_ > after_id
+        ][:limit]
+
+    def _host_of(self, row: _Host) -> Host:
+        state = host_state(row.link, row.hold)
+        held = state is not row.link
+        return Host(
+            id=row.id,
+            account_id=row.account_id,
+            account_name=self._accounts[row.account_id].name,
+            state=state,
+            link=row.link,
+            hold=row.hold,
+            hold_under=row.hold_under or Hold.NONE,
+            reason=row.hold_reason if held else row.reason,
+            since_ms=row.hold_since_ms if held else row.since_ms,
+            facts=row.facts,
+            terms=row.terms,
+            reliability_ppm=row.reliability_ppm,
+        )
+
+    def own_gpus(self, host_id: str, gpu_uuids: Sequence[str]) -> Sequence[str]:
+        return [uuid for uuid in gpu_uuids if self._gpu_owners.setdefault(uuid, host_id) != host_id]
+
+    def rooms(self) -> Sequence[HostRoom]:
+        return self.rooms_of(list(self._hosts))
+
+    def rooms_of(self, host_ids: Sequence[str]) -> Sequence[HostRoom]:
+        return [self._room(self._hosts[id_]) for id_ in sorted(host_ids)]
+
+    def _room(self, row: _Host) -> HostRoom:
+        live = [one for one in self._attempts.values() if one.state in ATTEMPT_LIVE]
+        taken = {gpu.uuid for one in live for gpu in one.gpus}
+        specs = [self._jobs[one.job_id].spec for one in live if one.host_id == row.id]
+        return HostRoom(
+            host=self._host_of(row),
+            free=tuple(
+                gpu
+                for gpu in row.facts.gpus_fit
+                if gpu.uuid not in taken and self._gpu_owners.get(gpu.uuid) == row.id
+            ),
+            memory_bytes_taken=sum(spec.memory_bytes for spec in specs),
+            cpu_milli_taken=sum(spec.cpu_milli for spec in specs),
+        )
+
+    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:
+        row = self._hosts[host_id]
+        row.facts, row.terms = facts, terms
+        return self.own_gpus(host_id, [gpu.uuid for gpu in facts.gpus])
+
+    def save_seen(self, host_id: str, stamp: Stamp) -> None:
+        self._hosts[host_id].seen = stamp
+
+    def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
+        for host_id, stamp in seen.items():
+            self.save_seen(host_id, stamp)
+        return [host_id for host_id in sorted(seen) if self._hosts[host_id].link is not HostState.ONLINE]
+
+    def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
+        row = self._hosts[host_id]
+        if row.link is not before:
+            return False
+        row.link, row.reason, row.since_ms = after, reason, now_ms
+        return True
+
+    def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
+        row = self._hosts[host_id]
+        if hold is not Hold.QUARANTINED:
+            row.hold_under = None
+        elif row.hold is not Hold.QUARANTINED:
+            row.hold_under, row.hold_under_since_ms = row.hold, row.hold_since_ms
+        row.hold, row.hold_reason, row.hold_since_ms = hold, reason, now_ms
+
+    def lift_quarantine(self, host_id: str, reason: str, now_ms: int) -> None:
+        row = self._hosts[host_id]
+        if row.hold is Hold.QUARANTINED:
+            row.hold_since_ms = now_ms if row.hold_under is None else row.hold_under_since_ms
+            row.hold, row.hold_under = row.hold_under or Hold.NONE, None
+            row.hold_reason = reason
+
+    def save_reliability(self, host_id: str, ppm: int) -> None:
+        self._hosts[host_id].reliability_ppm = ppm
+
+    def draining(self) -> Sequence[tuple[Host, int]]:
+        return [
+            (
+                self._host_of(row),
+                row.hold_since_ms if row.hold is Hold.DRAINING else row.hold_under_since_ms,
+            )
+            for row in self._hosts.values()
+            if Hold.DRAINING in {row.hold, row.hold_under}
+        ]
+
+    def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
+        rows = (self._hosts[id_] for id_ in sorted(self._hosts))
+        return [(row.id, row.link, row.seen) for row in rows if row.link is not HostState.LOST]
