@@ -63,6 +63,15 @@ def nodes_in(pid: int) -> list[Node]:
         raise UnlookedError(str(error)) from error
 
 
+def is_alive(pid: int) -> bool:
+    """Is there such a process, and has it not ended?"""
+    try:
+        stat_line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat_line.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
 def _nodes_below(folder: Path, shown: str, depth: int) -> Iterator[Node]:
     for entry in os.scandir(folder):
         path = f"{shown}/{entry.name}"
