@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +26,11 @@ from coordinator.api.metrics import Metrics
 from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
+from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
 from coordinator.loops import repeat
 from coordinator.services import accounts, audit, gpus, reap, synchronize, upkeep
+from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
@@ -165,7 +167,8 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         if not market.is_open:
             await market.open(register)
         # Nothing is written before: who calls waits, and the one before us has left.
-        database.keeper = dispatcher = dispatcher_of(edge, lambda kind: metrics.set_aside.labels(kind).inc())
+        on_aside = metrics.note_aside
+        database.keeper = dispatcher = dispatcher_of(edge, on_aside)
         edge.sight.index = lambda: dispatcher.market.index if dispatcher.is_ready else None
         opened.set()
         figures = _show(metrics, settings.metrics)
@@ -174,7 +177,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
         loops = [
             asyncio.create_task(_schedule(edge, dispatcher)),
-            asyncio.create_task(_reap(edge)),
+            asyncio.create_task(_reap(edge, on_aside)),
             asyncio.create_task(_seal(edge)),
             asyncio.create_task(_keep_up(edge, metrics)),
             asyncio.create_task(_audit(edge, metrics)),
@@ -252,24 +255,47 @@ async def _schedule(edge: Edge, dispatcher: Dispatcher) -> None:
     await repeat("scheduling", one_pass, pause)
 
 
-async def _reap(edge: Edge) -> None:
-    rules, started = edge.rules, edge.now()
+async def _reap(edge: Edge, on_aside: Callable[[str], None]) -> None:
+    rules = reap.Rules(
+        started=edge.now(),
+        beat_interval_ms=edge.rules.beat_interval_ms,
+        window_ms=edge.rules.reconnect_window_ms,
+    )
+    aside, after, began_ms = Aside(on_aside), "", 0
 
-    async def one_pass() -> None:
-        now, heard = edge.now(), edge.attendance.take()
-
-        def look(tx: Transaction) -> None:
-            synchronize.heard(tx, heard)
-            reap.pass_once(tx, started, rules.beat_interval_ms, rules.reconnect_window_ms, now)
-            gpus.pass_once(tx, now.wall_ms)
-
+    async def hear() -> None:
+        heard = edge.attendance.take()
         try:
-            await edge.write(look)
+            await edge.write(lambda tx: synchronize.heard(tx, heard))
         except BaseException:
             edge.attendance.put_back(heard)
             raise
 
-    await repeat("reaping", one_pass, partial(edge.clock.sleep_ms, PASS_EVERY_MS))
+    def acted(due: reap.Due, now: Stamp) -> Awaitable[None]:
+        return edge.write(lambda tx: reap.act(tx, due, rules, now))
+
+    async def one_pass() -> None:
+        nonlocal after, began_ms
+        began_ms = edge.clock.boot_ms()
+        await hear()
+        now = edge.now()
+        found = await edge.read(lambda tx: reap.find(tx, rules, after, now))
+        after = found.last
+        for name, why in found.broken.items():
+            aside.put("row", name, why, now.wall_ms)
+        due = [one for one in found.due if not aside.has(one.name, now.wall_ms)]
+        # All are asked for before the first is awaited: they share their commits.
+        for one, done in [(one, acted(one, now)) for one in due]:
+            try:
+                await done
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for it
+                aside.put(one.kind, one.name, repr(error), now.wall_ms)
+        await edge.write(lambda tx: gpus.pass_once(tx, now.wall_ms))
+
+    async def pause() -> None:
+        await edge.clock.sleep_ms(max(0, began_ms + PASS_EVERY_MS - edge.clock.boot_ms()))
+
+    await repeat("reaping", one_pass, pause)
 
 
 async def _keep_up(edge: Edge, metrics: Metrics) -> None:

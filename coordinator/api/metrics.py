@@ -51,3 +51,6 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
+
+    def note_aside(self, kind: str) -> None:
+        self.set_aside.labels(kind).inc()

@@ -18,6 +18,7 @@ from coordinator.domain.matching import ANY, Placement
 from coordinator.domain.metering import Stamp
 from coordinator.domain.states import AttemptState, JobState
 from coordinator.services import schedule
+from coordinator.services.aside import Aside
 from coordinator.services.jobs import request_of
 from coordinator.store.ports import BROKEN, News, Transaction, Writing
 
@@ -25,8 +26,6 @@ _LOG = logging.getLogger(__name__)
 # What is read anew in one look: some 10 ms of each second.
 HOSTS_A_LOOK = 100
 JOBS_A_LOOK = 500
-# What made us fail is left alone for so long, then tried again.
-SET_ASIDE_MS = 60_000
 
 
 @dataclass(kw_only=True)
@@ -59,10 +58,8 @@ class Dispatcher:
         self._now = now
         self._fee_ppm = fee_ppm
         self._window_ms = window_ms
-        self._on_aside = on_aside
         self._doubt = _Names()
-        # Until what: by id, hosts and jobs.
-        self._aside: dict[str, int] = {}
+        self._aside = Aside(on_aside)
         # How far the database has been read anew, and whether it was once as a whole.
         self._host_read, self._job_read = "", ""
         self._unread = {"hosts", "jobs"}
@@ -147,7 +144,7 @@ class Dispatcher:
             return
         if self._most == 1:
             for placement in self._tried:
-                self._set_aside("job", placement.job_id, "its assignment could not be written", now_ms)
+                self._aside.put("job", placement.job_id, "its assignment could not be written", now_ms)
                 self.market.leave(placement.job_id)
         else:
             _LOG.error("a look at the queue failed; jobs are given hosts one by one until it is known why")
@@ -159,7 +156,7 @@ class Dispatcher:
         now = self._now()
         decided = self.market.match(now.wall_ms, whole=whole, most=most)
         for job_id, error in decided.broken:
-            self._set_aside("job", job_id, repr(error), now.wall_ms)
+            self._aside.put("job", job_id, repr(error), now.wall_ms)
             self.market.leave(job_id)
         self._tried = decided.placements
         if not decided.placements:
@@ -200,9 +197,9 @@ class Dispatcher:
 
     def _queue(self, tx: Transaction, jobs: Iterable[Job]) -> None:
         """Who waits waits here too; who no longer does has left."""
-        waiting = list[Job]()
+        waiting, now_ms = list[Job](), self._now().wall_ms
         for job in jobs:
-            if job.state is JobState.QUEUED and job.id not in self._aside:
+            if job.state is JobState.QUEUED and not self._aside.has(job.id, now_ms):
                 waiting.append(job)
             else:
                 self.market.leave(job.id)
@@ -219,18 +216,19 @@ class Dispatcher:
                 self.market.leave(job_id)
             self._queue(tx, found.values())
         if names.hosts:
-            hosts = tx.hosts(sorted(names.hosts))
-            self._put_hosts(tx, [host for host in hosts.values() if host.id not in self._aside])
+            now_ms = self._now().wall_ms
+            hosts = tx.hosts(sorted(name for name in names.hosts if not self._aside.has(name, now_ms)))
+            self._put_hosts(tx, list(hosts.values()))
 
     def _read_hosts(self, tx: Transaction, now_ms: int) -> None:
         page = tx.hosts_after(self._host_read, HOSTS_A_LOOK)
         for host_id, why in page.broken.items():
-            self._set_aside("host", host_id, why, now_ms)
+            self._aside.put("host", host_id, why, now_ms)
         there = {host.id for host in page.rows}
         for host_id in self.market.hosts_between(self._host_read, page.last):
             if host_id not in there:
                 self.market.remove_host(host_id)
-        self._put_hosts(tx, [host for host in page.rows if not self._is_aside(host.id, now_ms)])
+        self._put_hosts(tx, [host for host in page.rows if not self._aside.has(host.id, now_ms)])
         self._host_read = page.last
         if not page.last:
             self._unread.discard("hosts")
@@ -238,12 +236,12 @@ class Dispatcher:
     def _read_jobs(self, tx: Transaction, now_ms: int) -> None:
         page = tx.queue_after(self._job_read, JOBS_A_LOOK)
         for job_id, why in page.broken.items():
-            self._set_aside("job", job_id, why, now_ms)
+            self._aside.put("job", job_id, why, now_ms)
         there = {job.id for job in page.rows}
         for job_id in self.market.waiting_between(self._job_read, page.last):
             if job_id not in there:
                 self.market.leave(job_id)
-        self._queue(tx, [job for job in page.rows if not self._is_aside(job.id, now_ms)])
+        self._queue(tx, page.rows)
         self._job_read = page.last
         if not page.last:
             self._unread.discard("jobs")
@@ -259,7 +257,7 @@ class Dispatcher:
         try:
             self._put_hosts_together(tx, [host])
         except BROKEN as error:
-            self._set_aside("host", host.id, repr(error), self._now().wall_ms)
+            self._aside.put("host", host.id, repr(error), self._now().wall_ms)
             self.market.remove_host(host.id)
 
     def _put_hosts_together(self, tx: Transaction, hosts: Sequence[Host]) -> None:
@@ -275,20 +273,6 @@ class Dispatcher:
         for host in hosts:
             holdings = {a.id: holding_of(a, jobs[a.job_id]) for a in live.get(host.id, ())}
             self.market.put_host(_room(host, owners, holdings), holdings)
-
-    def _set_aside(self, kind: str, name: str, why: str, now_ms: int) -> None:
-        if self._is_aside(name, now_ms):
-            return
-        self._aside[name] = now_ms + SET_ASIDE_MS
-        self._on_aside(kind)
-        _LOG.error("%s %s is set aside for %d s: %s", kind, name, SET_ASIDE_MS // 1_000, why)
-
-    def _is_aside(self, name: str, now_ms: int) -> bool:
-        until_ms = self._aside.get(name)
-        if until_ms is not None and until_ms <= now_ms:
-            del self._aside[name]
-            return False
-        return until_ms is not None
 
 
 def _room(host: Host, owners: Mapping[str, GpuOwner], holdings: dict[str, Holding]) -> HostRoom:

@@ -1,6 +1,9 @@
-"""One pass over what has fallen silent."""
+"""What has fallen silent: found by reading, then acted on one by one, so that none waits for another."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import assert_never
 
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, LogState, OnHostLoss
@@ -14,70 +17,143 @@ BEATS_BEFORE_SUSPECT = 3
 # The slowest uplink for which the output of an ended attempt is awaited, and the longest.
 OUTPUT_BYTES_A_SECOND_MIN = 16_384
 OUTPUT_MS_MAX = 86_400_000
+# About 50 ms of a reader's time, each second.
+ATTEMPTS_A_LOOK = 1_000
 
 
-def pass_once(tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms: int, now: Stamp) -> None:
-    """Silent hosts become SUSPECT, then LOST, and a lost host's attempts end.
-
-    `started` is when this coordinator began to listen: before it nobody could have been heard, so its own
-    absence is not counted as the host's.
-    """
-    _look_at_hosts(tx, started, beat_interval_ms, window_ms, now)
-    _look_at_attempts(tx, started, window_ms, now)
+class Kind(StrEnum):
+    HOST = "host"
+    # One that its seller wants back.
+    RECLAIM = "reclaim"
+    ATTEMPT = "attempt"
 
 
-def _look_at_hosts(
-    tx: Transaction, started: Stamp, beat_interval_ms: int, window_ms: int, now: Stamp
-) -> None:
-    for host_id, link, seen in tx.hosts_seen():
-        silent_ms = passed_ms(seen, started, now)
-        if silent_ms > window_ms:
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """Something that has been silent for so long that it should be looked at."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """`started` is when this coordinator began to listen: before it nobody could have been heard, so its own
+    absence is not counted as the host's."""
+
+    started: Stamp
+    beat_interval_ms: int
+    window_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """`broken` are attempts and hosts of which nothing can be made, and why; `last` is where to go on."""
+
+    due: list[Due]
+    broken: Mapping[str, str]
+    last: str
+
+
+def find(tx: Transaction, rules: Rules, after: str, now: Stamp) -> Found:
+    """Silent hosts become SUSPECT, then LOST, and a lost host's attempts end. What a host owes of an attempt
+    is not waited for for ever. Of many attempts a part is looked at, then the next."""
+    hosts = [
+        Due(kind=Kind.HOST, name=host_id)
+        for host_id, link, seen in tx.hosts_seen()
+        if _link_after(link, seen, rules, now) is not link
+    ]
+    wanted_back = tx.draining()
+    reclaims = [
+        Due(kind=Kind.RECLAIM, name=host.id)
+        for host, since_ms in wanted_back.rows
+        if now.wall_ms - since_ms >= host.terms.reclaim_notice_ms
+    ]
+    page = tx.attempts_awaited(after, ATTEMPTS_A_LOOK)
+    attempts = [
+        Due(kind=Kind.ATTEMPT, name=attempt.id)
+        for attempt in page.rows
+        if _is_overdue(attempt, 0, rules, now)
+    ]
+    return Found(
+        due=[*hosts, *reclaims, *attempts], broken={**wanted_back.broken, **page.broken}, last=page.last
+    )
+
+
+def act(tx: Transaction, due: Due, rules: Rules, now: Stamp) -> None:
+    """If it is still so: something may have been heard meanwhile."""
+    match due.kind:
+        case Kind.HOST:
+            _look_at_host(tx, due.name, rules, now)
+        case Kind.RECLAIM:
+            _reclaim(tx, due.name, now)
+        case Kind.ATTEMPT:
+            attempt = tx.attempt(due.name)
+            job = None if attempt is None else tx.job(attempt.job_id)
+            grace_ms = 0 if job is None else job.spec.stop_grace_ms
+            if attempt is not None and _is_overdue(attempt, grace_ms, rules, now):
+                _give_up(tx, attempt, now)
+        case _:
+            assert_never(due.kind)
+
+
+def _link_after(link: HostState, seen: Stamp, rules: Rules, now: Stamp) -> HostState:
+    silent_ms = passed_ms(seen, rules.started, now)
+    if silent_ms > rules.window_ms:
+        return HostState.LOST
+    if silent_ms > BEATS_BEFORE_SUSPECT * rules.beat_interval_ms and link is HostState.ONLINE:
+        return HostState.SUSPECT
+    return link
+
+
+def _look_at_host(tx: Transaction, host_id: str, rules: Rules, now: Stamp) -> None:
+    for _, link, seen in tx.hosts_seen([host_id]):
+        after = _link_after(link, seen, rules, now)
+        if after is HostState.LOST:
             _lose(tx, host_id, now)
-        elif silent_ms > BEATS_BEFORE_SUSPECT * beat_interval_ms and link is HostState.ONLINE:
+        elif after is not link:
             _suspect(tx, host_id, now)
-    for host, since_ms in tx.draining():
-        if now.wall_ms - since_ms >= host.terms.reclaim_notice_ms:
-            _reclaim(tx, host.id, now)
 
 
-def _look_at_attempts(tx: Transaction, started: Stamp, window_ms: int, now: Stamp) -> None:
-    """What a host owes of an attempt is not waited for for ever."""
-    for attempt in tx.attempts_reported_ended():
-        end = attempt.reported_end
-        if end is not None and passed_ms(end.at, started, now) > window_ms:
-            # The host told the end, but never the last of its usage: that stays unbilled.
-            end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
-    for attempt in tx.attempts_untaken():
-        if passed_ms(attempt.meter.assigned, started, now) > window_ms:
-            end_attempt(tx, attempt, EndReason.START_FAILED, None, "it never took the job up", now)
-    for attempt in tx.attempts_stopping():
-        _give_up_stopping(tx, attempt, started, window_ms, now)
-    for attempt in tx.attempts_awaiting_output():
-        _give_up_output(tx, attempt, started, window_ms, now)
+def _is_overdue(attempt: Attempt, grace_ms: int, rules: Rules, now: Stamp) -> bool:
+    """Something is owed of it, and was not heard for too long. `grace_ms` is its job's time to stop."""
+    end, meter, window_ms = attempt.reported_end, attempt.meter, rules.window_ms
+    since, allowed_ms = meter.assigned, window_ms
+    if attempt.state is AttemptState.ENDED:
+        if attempt.log_state is not LogState.OPEN:
+            return False
+        since, allowed_ms = meter.assigned if end is None else end.at, _output_ms(attempt, window_ms)
+    elif end is not None:
+        since = end.at
+    elif attempt.state is AttemptState.STOPPING:
+        # The host may have heard of it a window late, then comes the grace period, then its answer may be as
+        # late. One that is there but never says that it has stopped does not keep the buyer's money.
+        assert meter.stop_asked is not None, "STOPPING begins with it"
+        since, allowed_ms = meter.stop_asked, 2 * window_ms + grace_ms
+    elif attempt.state is not AttemptState.ASSIGNED:
+        return False
+    return passed_ms(since, rules.started, now) > allowed_ms
 
 
-def _give_up_stopping(tx: Transaction, attempt: Attempt, started: Stamp, window_ms: int, now: Stamp) -> None:
-    """A host that is there but never says that it has stopped does not keep the buyer's money from them.
-
-    It may have heard of it a window late, then comes the grace period, then its answer may be as late.
-    """
-    job, asked = tx.job(attempt.job_id), attempt.meter.stop_asked
-    assert job is not None, "an attempt has a job"
-    assert asked is not None, "STOPPING begins with it"
-    waited_ms = passed_ms(asked, started, now)
-    if waited_ms > 2 * window_ms + job.spec.stop_grace_ms:
-        end_attempt(tx, attempt, EndReason.HOST_LOST, None, "the host never said that it did", now)
-
-
-def _give_up_output(tx: Transaction, attempt: Attempt, started: Stamp, window_ms: int, now: Stamp) -> None:
-    """Nor does one that promises more output than it sends keep whoever reads it waiting for ever."""
-    end, totals = attempt.reported_end, attempt.log_totals
-    since = attempt.meter.assigned if end is None else end.at
+def _output_ms(attempt: Attempt, window_ms: int) -> int:
+    """Who promises more output than they send don't keep whoever reads it waiting for ever."""
+    totals = attempt.log_totals
     promised_bytes = 0 if totals is None else totals.stdout_bytes + totals.stderr_bytes
-    allowed_ms = min(window_ms + promised_bytes * 1_000 // OUTPUT_BYTES_A_SECOND_MIN, OUTPUT_MS_MAX)
-    if passed_ms(since, started, now) > allowed_ms:
+    return min(window_ms + promised_bytes * 1_000 // OUTPUT_BYTES_A_SECOND_MIN, OUTPUT_MS_MAX)
+
+
+def _give_up(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
+    end = attempt.reported_end
+    if attempt.state is AttemptState.ENDED:
         tx.save_attempt(attempt, replace(attempt, log_state=LogState.INCOMPLETE))
         tx.wake(attempt.job_id, attempt.host_id)
+    elif end is not None:
+        # The host told the end, but never the last of its usage: that stays unbilled.
+        end_attempt(tx, attempt, end.reason, end.exit_code, end.detail, now)
+    elif attempt.state is AttemptState.STOPPING:
+        end_attempt(tx, attempt, EndReason.HOST_LOST, None, "the host never said that it did", now)
+    else:
+        end_attempt(tx, attempt, EndReason.START_FAILED, None, "it never took the job up", now)
 
 
 def _lose(tx: Transaction, host_id: str, now: Stamp) -> None:

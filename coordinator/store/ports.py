@@ -131,12 +131,12 @@ class Hosts(Protocol):
 
     def save_reliability(self, host_id: str, ppm: int) -> None: ...
 
-    def draining(self) -> Sequence[tuple[Host, int]]:
+    def draining(self) -> Page[tuple[Host, int]]:
         """Hosts whose sellers want them back, and since when; whoever else holds them back."""
         ...
 
-    def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
-        """Every host that is not LOST, and when it was last heard."""
+    def hosts_seen(self, host_ids: Sequence[str] = ()) -> Sequence[tuple[str, HostState, Stamp]]:
+        """Every host that is not LOST, or of these, and when it was last heard."""
         ...
 
 
@@ -255,20 +255,9 @@ class Jobs(Protocol):
         """Those that live on although their host was given up."""
         ...
 
-    def attempts_reported_ended(self) -> Sequence[Attempt]:
-        """Those not ENDED of which the host has said that they are over."""
-        ...
-
-    def attempts_untaken(self) -> Sequence[Attempt]:
-        """Those of which their host has not said yet that it knows."""
-        ...
-
-    def attempts_stopping(self) -> Sequence[Attempt]:
-        """Those whose end was asked for, and of which the host has not said that they are over."""
-        ...
-
-    def attempts_awaiting_output(self) -> Sequence[Attempt]:
-        """Those that ended and of whose output more is to come."""
+    def attempts_awaited(self, attempt_id: str, limit: int) -> Page[Attempt]:
+        """Of which their host owes something: to say that it knows them, that they stopped, the last of their
+        usage, or of their output."""
         ...
 
     def save_attempt(self, before: Attempt, after: Attempt) -> bool: ...

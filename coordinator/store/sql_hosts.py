@@ -229,23 +229,21 @@ class SqlHosts(SqlClaims):
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self.save_standings({}, {host_id: ppm})
 
-    def draining(self) -> Sequence[tuple[Host, int]]:
+    def draining(self) -> Page[tuple[Host, int]]:
         draining = str(Hold.DRAINING)
-        query = HOST.where((host.c.hold == draining) | (host.c.hold_under == draining))
-        return [
-            (
-                host_from_row(row),
-                row["hold_since_ms"] if row["hold"] == draining else row["hold_under_since_ms"],
-            )
-            for row in self.connection.execute(query).mappings()
-        ]
+        held = HOST.where((host.c.hold == draining) | (host.c.hold_under == draining))
+        ids = list(self.connection.execute(held.with_only_columns(host.c.id)).scalars())
+        return self.some(held, host.c.id, ids, "", _draining_since)
 
-    def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
-        rows = self.connection.execute(
+    def hosts_seen(self, host_ids: Sequence[str] = ()) -> Sequence[tuple[str, HostState, Stamp]]:
+        query = (
             select(host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms)
             .where(host.c.state != str(HostState.LOST))
             .order_by(host.c.id)
         )
+        if host_ids:
+            query = query.where(host.c.id.in_(host_ids))
+        rows = self.connection.execute(query)
         return [
             (
                 row.id,
@@ -273,3 +271,8 @@ def host_from_row(row: Row) -> Host:
         facts=facts_from_json(row["facts"]),
         terms=terms_from_json(row["terms"]),
     )
+
+
+def _draining_since(row: Row) -> tuple[Host, int]:
+    draining = row["hold"] == str(Hold.DRAINING)
+    return host_from_row(row), row["hold_since_ms"] if draining else row["hold_under_since_ms"]

@@ -24,6 +24,14 @@ from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu,
 JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
 LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
 
+_AWAITED = select(attempt.c.id).where(
+    # A bound that holds for all, so that the index is used.
+    attempt.c.host_id > "",
+    ONLY_UNRELEASED,
+    attempt.c.state.in_([str(AttemptState.ASSIGNED), str(AttemptState.STOPPING), str(AttemptState.ENDED)])
+    | attempt.c.reported_end.is_not(None),
+)
+
 
 class SqlJobs(SqlMany):
     def insert_job(self, new: Job) -> None:
@@ -154,27 +162,12 @@ class SqlJobs(SqlMany):
         )
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
-    def attempts_reported_ended(self) -> Sequence[Attempt]:
-        query = select(attempt).where(ONLY_LIVE_ATTEMPTS, attempt.c.reported_end.is_not(None))
-        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
-
-    def attempts_untaken(self) -> Sequence[Attempt]:
-        query = select(attempt).where(attempt.c.state == str(AttemptState.ASSIGNED), ONLY_LIVE_ATTEMPTS)
-        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
-
-    def attempts_stopping(self) -> Sequence[Attempt]:
-        query = select(attempt).where(
-            attempt.c.state == str(AttemptState.STOPPING),
-            ONLY_LIVE_ATTEMPTS,
-            attempt.c.reported_end.is_(None),
-        )
-        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
-
-    def attempts_awaiting_output(self) -> Sequence[Attempt]:
-        query = select(attempt).where(
-            attempt.c.state == str(AttemptState.ENDED), attempt.c.log_state == "open", ONLY_UNRELEASED
-        )
-        return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
+    def attempts_awaited(self, attempt_id: str, limit: int) -> Page[Attempt]:
+        # The index of what is not released holds few of all attempts; to go on after an id it is no help.
+        ids = sorted(self.connection.execute(_AWAITED).scalars())
+        part = [row_id for row_id in ids if row_id > attempt_id][: limit + 1]
+        last = part[limit - 1] if len(part) > limit else ""
+        return self.some(select(attempt), attempt.c.id, part[:limit], last, attempt_from_row)
 
     def save_attempt(self, before: Attempt, after: Attempt) -> bool:
         return self.save_attempts([(before, after)])

@@ -1,10 +1,11 @@
 """What the parts of a transaction have in common: what they speak to the database through."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, RowMapping, Select
 
+from coordinator.store.bulk import IDS_A_STATEMENT
 from coordinator.store.ports import BROKEN, Page
 
 T = TypeVar("T")
@@ -29,16 +30,38 @@ class SqlPart:
     ) -> Page[T]:
         """The rows that follow. If one is broken they are looked at one by one."""
         part = query.where(key > after).order_by(key).limit(limit)
-        rows, broken = list[T](), dict[str, str]()
         ids = [row[0] for row in self.connection.execute(part.with_only_columns(key))]
+        return self.some(query, key, ids, ids[-1] if len(ids) == limit else "", decode)
+
+    def some(
+        self,
+        query: Select[Any],
+        key: Column[str],
+        ids: Sequence[str],
+        last: str,
+        decode: Callable[[RowMapping], T],
+    ) -> Page[T]:
+        rows, broken = list[T](), dict[str, str]()
+        for start in range(0, len(ids), IDS_A_STATEMENT):
+            part = ids[start : start + IDS_A_STATEMENT]
+            try:
+                found = self.connection.execute(query.where(key.in_(part)).order_by(key)).mappings()
+                rows += [decode(row) for row in found]
+            except BROKEN:
+                for row_id in part:
+                    self._look_at(query, key, row_id, decode, rows, broken)
+        return Page(rows=rows, broken=broken, last=last)
+
+    def _look_at(
+        self,
+        query: Select[Any],
+        key: Column[str],
+        row_id: str,
+        decode: Callable[[RowMapping], T],
+        rows: list[T],
+        broken: dict[str, str],
+    ) -> None:
         try:
-            found = self.connection.execute(query.where(key.in_(ids)).order_by(key)).mappings()
-            rows = [decode(row) for row in found]
-        except BROKEN:
-            for row_id in ids:
-                try:
-                    row = self.connection.execute(query.where(key == row_id)).mappings().one()
-                    rows.append(decode(row))
-                except BROKEN as error:
-                    broken[row_id] = f"{type(error).__name__}: {error}"
-        return Page(rows=rows, broken=broken, last=ids[-1] if len(ids) == limit else "")
+            rows += [decode(row) for row in self.connection.execute(query.where(key == row_id)).mappings()]
+        except BROKEN as error:
+            broken[row_id] = f"{type(error).__name__}: {error}"

@@ -73,6 +73,12 @@ def dispatched(tx: Transaction, now: Stamp) -> None:
         dispatcher.look(tx)
 
 
+def reaped(tx: Transaction, now: Stamp) -> None:
+    rules = reap.Rules(started=STARTED, beat_interval_ms=BEAT_MS, window_ms=WINDOW_MS)
+    for due in reap.find(tx, rules, "", now).due:
+        reap.act(tx, due, rules, now)
+
+
 PASSES = {
     "schedule": Pass(
         lambda tx: dispatched(tx, at(20_000)),
@@ -84,7 +90,7 @@ PASSES = {
     ),
     "settle": Pass(usage, count("SELECT count(*) FROM bill_line", 2)),
     "reap": Pass(
-        lambda tx: reap.pass_once(tx, STARTED, BEAT_MS, WINDOW_MS, LATER),
+        lambda tx: reaped(tx, LATER),
         count("SELECT count(*) FROM host WHERE state <> 'lost'", 0),
     ),
     "orphans": Pass(

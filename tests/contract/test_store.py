@@ -194,28 +194,34 @@ def test_attempts_are_found_by_job_by_host_and_by_what_is_awaited_of_them(market
     }
     assert [a.id for a in market.attempts_on_host("host_1")] == ["att_2"], "the first is wholly over"
     assert market.attempts_on_host("host_9") == []
-    assert [a.id for a in market.attempts_untaken()] == ["att_2"]
-    assert market.attempts_reported_ended() == []
+    assert awaited(market) == ["att_2"], "its host never said that it knows it"
     told = replace(
         second,
         state=AttemptState.RUNNING,
         reported_end=ReportedEnd(reason=EndReason.EXITED, exit_code=0, usage_number=1, detail="", at=at(1)),
     )
     market.save_attempt(second, told)
-    assert market.attempts_reported_ended() == [told]
-    assert market.attempts_untaken() == []
-    assert market.attempts_stopping() == market.attempts_awaiting_output() == []
+    assert awaited(market) == ["att_2"], "the last of its usage"
+    runs = replace(told, reported_end=None)
+    market.save_attempt(told, runs)
+    assert awaited(market) == []
+    market.save_attempt(runs, told)
     stopping = replace(told, state=AttemptState.STOPPING, reported_end=None)
     market.save_attempt(told, stopping)
-    assert market.attempts_stopping() == [stopping]
+    assert awaited(market) == ["att_2"], "that it has stopped"
     market.save_attempt(stopping, replace(told, state=AttemptState.STOPPING))
-    assert market.attempts_stopping() == []
     told = replace(told, state=AttemptState.STOPPING)
     over = replace(told, state=AttemptState.ENDED, end_reason=EndReason.EXITED, cause=Cause.BUYER)
     market.save_attempt(told, over)
     assert [a.id for a in market.attempts_on_host("host_1")] == ["att_2"], "its output is still awaited"
-    assert [a.id for a in market.attempts_awaiting_output()] == ["att_2"]
-    assert market.attempts_reported_ended() == []
+    assert awaited(market) == ["att_2"]
+    assert market.attempts_awaited("att_2", 9).rows == []
+    market.save_attempt(over, replace(over, log_state=LogState.INCOMPLETE))
+    assert awaited(market) == []
+
+
+def awaited(market: SqlTransaction) -> list[str]:
+    return [found.id for found in market.attempts_awaited("", 9).rows]
 
 
 def test_jobs_are_fetched_together_and_gpus_counted_by_buyer(market: SqlTransaction) -> None:

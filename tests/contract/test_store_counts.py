@@ -52,10 +52,9 @@ READS: dict[str, Read] = {
     # What the queue is looked at by, and what is looked for at each beat.
     "queue": lambda tx: tx.queue(PAGE),
     "attempts of a host": lambda tx: tx.attempts_on_host("host_1"),
-    "attempts reported ended": lambda tx: tx.attempts_reported_ended(),
-    "attempts stopping": lambda tx: tx.attempts_stopping(),
-    "attempts untaken": lambda tx: tx.attempts_untaken(),
-    "attempts awaiting output": lambda tx: tx.attempts_awaiting_output(),
+    "attempts awaited": lambda tx: tx.attempts_awaited("", PAGE),
+    "a part of the queue": lambda tx: tx.queue_after("", PAGE),
+    "a part of the hosts": lambda tx: tx.hosts_after("", PAGE),
     "rooms": lambda tx: tx.rooms(),
 }
 # Of these SQLite may read every row: there are few.

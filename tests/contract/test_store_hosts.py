@@ -95,7 +95,7 @@ def test_a_room_is_what_no_attempt_has(market: SqlTransaction) -> None:
 def test_what_holds_a_host_back_is_told_before_that_it_is_heard(market: SqlTransaction) -> None:
     market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
     market.save_hold("host_1", Hold.DRAINING, "wanted back", 8)
-    ((host, since_ms),) = market.draining()
+    ((host, since_ms),) = market.draining().rows
     assert (host.state, host.link, host.reason, since_ms) == (
         HostState.DRAINING,
         HostState.ONLINE,
@@ -103,7 +103,7 @@ def test_what_holds_a_host_back_is_told_before_that_it_is_heard(market: SqlTrans
         8,
     )
     market.save_hold("host_1", Hold.NONE, "taken up again", 9)
-    assert market.draining() == []
+    assert market.draining().rows == []
     back = market.host("host_1")
     assert back is not None
     assert (back.state, back.reason) == (HostState.ONLINE, "connected")
@@ -114,7 +114,7 @@ def test_a_quarantine_leaves_the_sellers_wish_beneath_it(market: SqlTransaction)
     market.save_hold("host_1", Hold.DRAINING, "wanted back", 8)
     for now_ms in (9, 10):
         market.save_hold("host_1", Hold.QUARANTINED, "it lies", now_ms)
-    ((host, since_ms),) = market.draining()
+    ((host, since_ms),) = market.draining().rows
     assert (host.hold, host.hold_under, host.reason, since_ms) == (
         Hold.QUARANTINED,
         Hold.DRAINING,
@@ -123,7 +123,7 @@ def test_a_quarantine_leaves_the_sellers_wish_beneath_it(market: SqlTransaction)
     )
     for now_ms in (11, 12):
         market.lift_quarantine("host_1", "wanted back", now_ms)
-    ((host, since_ms),) = market.draining()
+    ((host, since_ms),) = market.draining().rows
     assert (host.hold, host.hold_under, host.state, since_ms) == (
         Hold.DRAINING,
         Hold.NONE,

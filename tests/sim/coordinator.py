@@ -233,7 +233,7 @@ class SimCoordinator:
         self.market = MarketServicer(edge)
         process.on_death.append(self._died)
         process.spawn(app._schedule(edge, dispatcher), "schedule")
-        process.spawn(app._reap(edge), "reap")
+        process.spawn(app._reap(edge, lambda _: None), "reap")
         process.spawn(app._keep_up(edge, metrics), "upkeep")
         process.spawn(app._audit(edge, metrics), "audit")
         self.story.tell("coordinator: starts")

@@ -218,8 +218,8 @@ class MemoryHosts(MemoryAccounts):
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self._hosts[host_id].reliability_ppm = ppm
 
-    def draining(self) -> Sequence[tuple[Host, int]]:
-        return [
+    def draining(self) -> Page[tuple[Host, int]]:
+        rows = [
             (
                 self._host_of(row),
                 row.hold_since_ms if row.hold is Hold.DRAINING else row.hold_under_since_ms,
@@ -227,7 +227,8 @@ class MemoryHosts(MemoryAccounts):
             for row in self._hosts.values()
             if Hold.DRAINING in {row.hold, row.hold_under}
         ]
+        return Page(rows=rows, broken={}, last="")
 
-    def hosts_seen(self) -> Sequence[tuple[str, HostState, Stamp]]:
-        rows = (self._hosts[id_] for id_ in sorted(self._hosts))
+    def hosts_seen(self, host_ids: Sequence[str] = ()) -> Sequence[tuple[str, HostState, Stamp]]:
+        rows = (self._hosts[id_] for id_ in sorted(host_ids or self._hosts) if id_ in self._hosts)
         return [(row.id, row.link, row.seen) for row in rows if row.link is not HostState.LOST]

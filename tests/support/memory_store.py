@@ -122,17 +122,20 @@ class MemoryJobs(MemoryHosts):
     def live_attempts(self, after_id: str, limit: int) -> Sequence[Attempt]:
         return [one for one in self._find(ATTEMPT_LIVE) if one.id > after_id][:limit]
 
-    def attempts_reported_ended(self) -> Sequence[Attempt]:
-        return [one for one in self._find(ATTEMPT_LIVE) if one.reported_end is not None]
-
-    def attempts_untaken(self) -> Sequence[Attempt]:
-        return self._find({AttemptState.ASSIGNED})
-
-    def attempts_stopping(self) -> Sequence[Attempt]:
-        return [one for one in self._find({AttemptState.STOPPING}) if one.reported_end is None]
-
-    def attempts_awaiting_output(self) -> Sequence[Attempt]:
-        return [one for one in self._find({AttemptState.ENDED}) if one.log_state is LogState.OPEN]
+    def attempts_awaited(self, attempt_id: str, limit: int) -> Page[Attempt]:
+        owing = {AttemptState.ASSIGNED, AttemptState.STOPPING}
+        found = [
+            one
+            for _, one in sorted(self._attempts.items())
+            if one.id > attempt_id
+            and (
+                one.log_state is LogState.OPEN
+                if one.state is AttemptState.ENDED
+                else one.state in owing or one.reported_end is not None
+            )
+        ]
+        last = found[limit - 1].id if len(found) > limit else ""
+        return Page(rows=found[:limit], broken={}, last=last)
 
     def _find(self, states: Iterable[AttemptState]) -> Sequence[Attempt]:
         wanted = set(states)
