@@ -35,7 +35,10 @@ def tell(tmp_path: Path, docker_engine: Engine, docker_client, nvml_stub: NvmlSt
     nvml_stub.state.add_gpu(BOARD, DATACENTRE_CARD)
     for index, slice_ in enumerate(SLICES):
         nvml_stub.state.add_slice(1, index, slice_.uuid, name="A100 MIG 3g.40gb", memory_bytes=40 << 30)
-    flags = ("--executor", "docker", "--docker-host", docker_engine.base_url, "--price", "0.5")
+    config = tmp_path / "agent.toml"
+    config.write_text("local_images = true\ndisk_reserve_gb = 0\n")
+    engine = ("--executor", "docker", "--docker-host", docker_engine.base_url)
+    flags = ("--config", str(config), *engine, "--price", "0.5")
 
     def run(story) -> None:
         async def whole() -> None:
