@@ -96,8 +96,8 @@ def _some_job(dice: random.Random, number: int, image: str) -> JobSpec:
         gpus=GpuRequest(count=1 if contained else dice.choice([1, 1, 1, 2, 3])),
         isolation_min=Isolation.CONTAINER if contained else Isolation.PROCESS,
         gpu_hour_price_micro_max=0 if contained else dice.choice([0, 0, 3_600_000_000]),
-        # For longer than a killed agent stays away: one that comes back takes the time since for run time until
-        # it has found the end.
+        # For longer than a killed agent stays away: one that comes back takes the time since then for run
+        # time until it has found the end.
         budget_micro=dice.choice([15_000_000, 30_000_000]),
         run_ms_max=60_000,
         stop_grace_ms=1_000,
