@@ -135,8 +135,8 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
     who, metrics, opened = identity.load(settings.data_dir, clock.wall_ms()), Metrics(), asyncio.Event()
 
     async def authenticate(token: str) -> Account:
-        now_ms = clock.wall_ms()
-        return await asyncio.wrap_future(database.read(lambda tx: accounts.authenticate(tx, token, now_ms)))
+        asked = database.gather_read(accounts.authenticate, (token, clock.wall_ms()))
+        return accounts.known(await asyncio.wrap_future(asked))
 
     gate = Gate(authenticate, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)

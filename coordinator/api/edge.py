@@ -28,6 +28,10 @@ class Store(Protocol):
 
     def read(self, function: Callable[[Transaction], T]) -> Future[T]: ...
 
+    def gather_read(
+        self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A
+    ) -> Future[T]: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
@@ -80,6 +84,11 @@ class Edge:
             return function(index)
 
         return self.write(run)
+
+    def gather_read(
+        self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A
+    ) -> Awaitable[T]:
+        return asyncio.wrap_future(self.store.gather_read(together, item))
 
     def now(self) -> Stamp:
         return Stamp(boot_id=self.clock.boot_id, boot_ms=self.clock.boot_ms(), wall_ms=self.clock.wall_ms())

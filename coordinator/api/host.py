@@ -175,7 +175,7 @@ class _Session:
 
     async def _desired(self) -> h.SynchronizeResponse:
         """Read as it is being said, by the one who says it: an older state can't follow a newer one."""
-        wanted = await self._edge.read(lambda tx: synchronize.desired(tx, self.host_id))
+        wanted = await self._edge.gather_read(synchronize.desired, self.host_id)
         return h.SynchronizeResponse(desired=h.Desired(attempts=[convert.wanted_to(item) for item in wanted]))
 
     def _welcome(self) -> h.SynchronizeResponse:

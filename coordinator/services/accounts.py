@@ -84,11 +84,22 @@ def create_token(
     return NewToken(token=token, expires_ms=int(expires))
 
 
-def authenticate(tx: Transaction, token: str, now_ms: int) -> Account:
-    owner = tx.token_owner(digest_of(token), now_ms)
-    if owner is None:
-        raise Refusal(RefusalCode.UNAUTHENTICATED, "the token is unknown, expired or revoked")
-    return owner
+def authenticate(tx: Transaction, given: Sequence[tuple[str, int]]) -> list[Account | Refusal]:
+    """Whose tokens these are, at those times. One that many calls come with is looked up once, at the last
+    of them."""
+    times = dict(sorted(given))
+    owners = {token: tx.token_owner(digest_of(token), now_ms) for token, now_ms in times.items()}
+    return [owners[token] or _unknown() for token, _ in given]
+
+
+def known(found: Account | Refusal) -> Account:
+    if isinstance(found, Refusal):
+        raise found
+    return found
+
+
+def _unknown() -> Refusal:
+    return Refusal(RefusalCode.UNAUTHENTICATED, "the token is unknown, expired or revoked")
 
 
 def credit(

@@ -98,10 +98,15 @@ def beat(
             _missing(tx, attempt, now)
 
 
-def desired(tx: Transaction, host_id: str) -> list[Wanted]:
-    attempts = tx.attempts_on_host(host_id)
-    jobs = tx.jobs(sorted({attempt.job_id for attempt in attempts})) if attempts else {}
-    return [Wanted(attempt=attempt, spec=jobs[attempt.job_id].spec) for attempt in attempts]
+def desired(tx: Transaction, host_ids: Sequence[str]) -> list[list[Wanted]]:
+    """What each of these hosts should hold."""
+    held = tx.attempts_on_hosts(sorted(set(host_ids)))
+    job_ids = {attempt.job_id for of in held.values() for attempt in of}
+    jobs = tx.jobs(sorted(job_ids)) if job_ids else {}
+    return [
+        [Wanted(attempt=attempt, spec=jobs[attempt.job_id].spec) for attempt in held.get(host_id, ())]
+        for host_id in host_ids
+    ]
 
 
 def usage(

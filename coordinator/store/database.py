@@ -78,6 +78,9 @@ class Database:
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        # By function: what waits to be read with it. A function that is not here is not being read with.
+        self._waiting: dict[object, list[tuple[Any, Future[Any]]]] = {}
+        self._gathering = threading.Lock()
         self._writer = threading.Thread(target=self._run, name="writer")
         self._writer.start()
 
@@ -105,6 +108,17 @@ class Database:
                 raise ClosedError("the store is closed")
             return self._readers.submit(self._read, function)
 
+    def gather_read(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Future[T]:
+        """Like `read`, but what comes while the function is at work is given to it together, next."""
+        future: Future[T] = Future()
+        with self._gathering:
+            if together in self._waiting:
+                self._waiting[together].append((item, future))
+                return future
+            self._waiting[together] = [(item, future)]
+        self._readers.submit(self._read_on, together)
+        return future
+
     def close(self) -> None:
         """What was queued is still committed."""
         with self._closing:
@@ -117,6 +131,35 @@ class Database:
     def _read(self, function: Callable[[Transaction], T]) -> T:
         with reading(self._engine) as connection:
             return function(SqlTransaction(connection))
+
+    def _read_on(self, together: Callable[[Transaction, Sequence[Any]], Sequence[Any]]) -> None:
+        while True:
+            with self._gathering:
+                given = self._waiting[together]
+                if not given:
+                    del self._waiting[together]
+                    return
+                self._waiting[together] = []
+            asked = [(item, future) for item, future in given if future.set_running_or_notify_cancel()]
+            if asked:
+                self._read_together(together, asked)
+
+    def _read_together(
+        self,
+        together: Callable[[Transaction, Sequence[Any]], Sequence[Any]],
+        asked: Sequence[tuple[Any, Future[Any]]],
+    ) -> None:
+        try:
+            found = self._read(lambda tx: together(tx, [item for item, _ in asked]))
+        except Exception as error:  # noqa: BLE001 - handed to whom it happens to
+            if len(asked) == 1:
+                asked[0][1].set_exception(error)
+                return
+            for one in asked:
+                self._read_together(together, [one])
+            return
+        for (_, future), answer in zip(asked, found, strict=True):
+            future.set_result(answer)
 
     def _run(self) -> None:
         while True:

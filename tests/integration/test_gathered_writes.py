@@ -163,3 +163,28 @@ def test_an_item_that_fails_takes_nobody_with_it(sqlite_engine: Engine) -> None:
             waiting[2].result(10)
     finally:
         database.close()
+
+
+def test_what_is_read_with_the_same_function_is_read_together(sqlite_engine: Engine) -> None:
+    shares: list[list[int]] = []
+    begun, go = threading.Event(), threading.Event()
+
+    def divided(_: Transaction, items: Sequence[int]) -> list[int]:
+        shares.append(list(items))
+        begun.set()
+        go.wait(10)
+        return [12 // item for item in items]
+
+    database = Database(sqlite_engine, lambda _: None)
+    try:
+        first = database.gather_read(divided, 1)
+        begun.wait(10)
+        waiting = [database.gather_read(divided, item) for item in (2, 0, 3)]
+        go.set()
+        assert first.result(10) == 12
+        assert [waiting[place].result(10) for place in (0, 2)] == [6, 4]
+        with pytest.raises(ZeroDivisionError):
+            waiting[1].result(10)
+    finally:
+        database.close()
+    assert shares == [[1], [2, 0, 3], [2], [0], [3]], "what fails takes nobody with it"

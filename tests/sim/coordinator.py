@@ -2,7 +2,7 @@
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
@@ -149,6 +149,11 @@ class SimDatabase(Database):
         future: Future[T] = Future()
         self._process.loop.call_later(self._storage.dice.log_ms(1, 15), self._look, function, future)
         return future
+
+    def gather_read(
+        self, together: Callable[[Transaction, Sequence[Any]], Sequence[T]], item: Any
+    ) -> Future[T]:
+        return self.read(lambda tx: together(tx, [item])[0])
 
     def _look(self, function: Callable[[Transaction], T], future: Future[T]) -> None:
         if future.set_running_or_notify_cancel():
