@@ -1,6 +1,5 @@
 """What every servicer needs of the program it is part of."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Protocol, TypeVar
 from coordinator.api.attendance import Attendance
 from coordinator.api.bell import Bell
 from coordinator.api.figures import Figures
+from coordinator.api.inbox import Inbox
 from coordinator.domain.index import Index
 from coordinator.domain.metering import Stamp
 from coordinator.services.mint import Mint
@@ -62,15 +62,16 @@ class Edge:
     attendance: Attendance = field(default_factory=Attendance)
     figures: Figures = field(default_factory=Figures)
     sight: Sight = field(default_factory=Sight)
+    inbox: Inbox = field(default_factory=Inbox)
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
-        return asyncio.wrap_future(self.store.write(function))
+        return self.inbox.awaited(self.store.write(function))
 
     def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Awaitable[T]:
-        return asyncio.wrap_future(self.store.gather(together, item))
+        return self.inbox.awaited(self.store.gather(together, item))
 
     def read(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
-        return asyncio.wrap_future(self.store.read(function))
+        return self.inbox.awaited(self.store.read(function))
 
     def look(self, function: Callable[[Index], T]) -> Awaitable[T]:
         """At all hosts as they are now. To read them from the database would cost a hundred times as much."""
@@ -88,7 +89,7 @@ class Edge:
     def gather_read(
         self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A
     ) -> Awaitable[T]:
-        return asyncio.wrap_future(self.store.gather_read(together, item))
+        return self.inbox.awaited(self.store.gather_read(together, item))
 
     def now(self) -> Stamp:
         return Stamp(boot_id=self.clock.boot_id, boot_ms=self.clock.boot_ms(), wall_ms=self.clock.wall_ms())

@@ -14,14 +14,19 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Insert,
     Integer,
     LargeBinary,
     Table,
     Update,
+    any_,
     bindparam,
+    func,
     insert,
+    literal_column,
+    select,
     text,
     update,
 )
@@ -109,6 +114,13 @@ def _update(table: Table, was: tuple[str, ...], new: tuple[str, ...]) -> Update:
         .where(*(table.c[name] == bindparam(_WAS + name) for name in was))
         .values({name: bindparam(_NEW + name, type_=table.c[name].type) for name in new})
     )
+
+
+def among(connection: Connection, column: Column[str], ids: Sequence[str]) -> ColumnElement[bool]:
+    """Is the column one of these? However many they are, it is the same statement, prepared once."""
+    if connection.dialect.name == "postgresql":
+        return column == any_(func.string_to_array(_BETWEEN.join(ids), _BETWEEN))
+    return column.in_(select(literal_column("value")).select_from(func.json_each(json.dumps(list(ids)))))
 
 
 def _at_once(connection: Connection, rows: Sequence[Values]) -> bool:

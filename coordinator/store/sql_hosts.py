@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, bindparam, case, func, insert, select, true, update
+from sqlalchemy import ColumnElement, case, func, insert, select, true, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
@@ -17,8 +17,8 @@ from coordinator.domain.host import (
 )
 from coordinator.domain.metering import Stamp
 from coordinator.domain.standing import host_state
-from coordinator.store.bulk import IDS_A_STATEMENT
-from coordinator.store.codec import Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
+from coordinator.store.bulk import among, update_rows
+from coordinator.store.codec import Json, Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
 from coordinator.store.live import ONLY_LIVE_ATTEMPTS
 from coordinator.store.ports import Page
 from coordinator.store.sql_claims import SqlClaims
@@ -34,18 +34,6 @@ _NOT_SEEN_YET = HostFacts(
     gpus=(),
 )
 HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
-
-SAVE_SEEN = (
-    update(host)
-    .where(host.c.id == bindparam("of"))
-    .values(
-        seen_boot_id=bindparam("boot_id"),
-        seen_boot_ms=bindparam("boot_ms"),
-        seen_wall_ms=bindparam("wall_ms"),
-    )
-)
-
-_SAVE_RELIABILITY = update(host).where(host.c.id == bindparam("of")).values(reliability_ppm=bindparam("ppm"))
 
 
 class SqlHosts(SqlClaims):
@@ -94,19 +82,19 @@ class SqlHosts(SqlClaims):
         return None if row is None else host_from_row(row)
 
     def hosts(self, host_ids: Sequence[str]) -> dict[str, Host]:
-        found: dict[str, Host] = {}
-        for start in range(0, len(host_ids), IDS_A_STATEMENT):
-            query = HOST.where(host.c.id.in_(host_ids[start : start + IDS_A_STATEMENT]))
-            found |= {row["id"]: host_from_row(row) for row in self.beside.execute(query).mappings()}
-        return found
+        if not host_ids:
+            return {}
+        rows = self.beside.execute(HOST.where(among(self.beside, host.c.id, host_ids))).mappings()
+        return {row["id"]: host_from_row(row) for row in rows}
 
     def save_standings(self, seen: Mapping[str, Stamp], reliability_ppm: Mapping[str, int]) -> None:
         if seen:
-            rows = [{"of": host_id, **vars(stamp)} for host_id, stamp in seen.items()]
-            self.connection.execute(SAVE_SEEN, rows)
+            was = [{"id": host_id} for host_id in seen]
+            update_rows(self.connection, host, was, [_seen(stamp) for stamp in seen.values()])
         if reliability_ppm:
-            standing = [{"of": host_id, "ppm": ppm} for host_id, ppm in reliability_ppm.items()]
-            self.connection.execute(_SAVE_RELIABILITY, standing)
+            was = [{"id": host_id} for host_id in reliability_ppm]
+            now = [{"reliability_ppm": ppm} for ppm in reliability_ppm.values()]
+            update_rows(self.connection, host, was, now)
 
     def host_ids_of(self, account_id: str, after_id: str, limit: int) -> Sequence[str]:
         query = select(host.c.id).where(host.c.account_id == account_id, host.c.id > after_id)
@@ -175,18 +163,11 @@ class SqlHosts(SqlClaims):
     def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
         if not seen:
             return []
-        rows = [
-            {"of": host_id, "boot_id": stamp.boot_id, "boot_ms": stamp.boot_ms, "wall_ms": stamp.wall_ms}
-            for host_id, stamp in seen.items()
-        ]
-        self.connection.execute(SAVE_SEEN, rows)
-        ids, away = sorted(seen), list[str]()
-        for start in range(0, len(ids), IDS_A_STATEMENT):
-            query = select(host.c.id).where(
-                host.c.id.in_(ids[start : start + IDS_A_STATEMENT]), host.c.state != str(HostState.ONLINE)
-            )
-            away += self.connection.execute(query).scalars()
-        return away
+        self.save_standings(seen, {})
+        query = select(host.c.id).where(
+            among(self.beside, host.c.id, list(seen)), host.c.state != str(HostState.ONLINE)
+        )
+        return self.beside.execute(query).scalars().all()
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         done = self.beside.execute(
@@ -252,6 +233,14 @@ class SqlHosts(SqlClaims):
             )
             for row in rows
         ]
+
+
+def _seen(stamp: Stamp) -> Json:
+    return {
+        "seen_boot_id": stamp.boot_id,
+        "seen_boot_ms": stamp.boot_ms,
+        "seen_wall_ms": stamp.wall_ms,
+    }
 
 
 def host_from_row(row: Row) -> Host:

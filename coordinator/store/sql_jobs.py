@@ -8,7 +8,7 @@ from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JOB_LIVE, AttemptState, Cause, JobState
-from coordinator.store.bulk import IDS_A_STATEMENT, add_to_rows, update_rows
+from coordinator.store.bulk import add_to_rows, among, update_rows
 from coordinator.store.codec import (
     Row,
     attempt_from_row,
@@ -42,12 +42,10 @@ class SqlJobs(SqlMany):
         return None if row is None else job_from_row(row)
 
     def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        found: dict[str, Job] = {}
-        for start in range(0, len(job_ids), IDS_A_STATEMENT):
-            query = JOB.where(job.c.id.in_(job_ids[start : start + IDS_A_STATEMENT]))
-            rows = self.beside.execute(query).mappings()
-            found |= {row["id"]: job_from_row(row) for row in rows}
-        return found
+        if not job_ids:
+            return {}
+        rows = self.beside.execute(JOB.where(among(self.beside, job.c.id, job_ids))).mappings()
+        return {row["id"]: job_from_row(row) for row in rows}
 
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
         query = JOB.where(job.c.account_id == account_id).order_by(job.c.id.desc()).limit(limit)
@@ -70,14 +68,11 @@ class SqlJobs(SqlMany):
         return self.save_jobs([(before, after)])
 
     def add_charges(self, amounts: Mapping[str, int]) -> dict[str, JobState]:
-        ids = sorted(amounts)
-        if ids and add_to_rows(self.connection, job.c.charged_micro, amounts, JOB_IS_LIVE) != len(ids):
+        connection, ids = self.connection, list(amounts)
+        if not ids or add_to_rows(connection, job.c.charged_micro, amounts, JOB_IS_LIVE) != len(ids):
             return {}
-        found: dict[str, JobState] = {}
-        for start in range(0, len(ids), IDS_A_STATEMENT):
-            query = select(job.c.id, job.c.state).where(job.c.id.in_(ids[start : start + IDS_A_STATEMENT]))
-            found |= {row.id: JobState(row.state) for row in self.connection.execute(query)}
-        return found
+        states = select(job.c.id, job.c.state).where(among(connection, job.c.id, ids))
+        return {row.id: JobState(row.state) for row in connection.execute(states)}
 
     def insert_attempt(self, new: Attempt) -> bool:
         return not self.insert_attempts([new])
@@ -88,12 +83,11 @@ class SqlJobs(SqlMany):
         return None if row is None else attempt_from_row(row)
 
     def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]:
-        found: dict[str, Attempt] = {}
-        for start in range(0, len(attempt_ids), IDS_A_STATEMENT):
-            query = select(attempt).where(attempt.c.id.in_(attempt_ids[start : start + IDS_A_STATEMENT]))
-            rows = self.beside.execute(query).mappings()
-            found |= {row["id"]: attempt_from_row(row) for row in rows}
-        return found
+        if not attempt_ids:
+            return {}
+        query = select(attempt).where(among(self.beside, attempt.c.id, attempt_ids))
+        rows = self.beside.execute(query).mappings()
+        return {row["id"]: attempt_from_row(row) for row in rows}
 
     def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {job_id: [] for job_id in job_ids}
@@ -126,17 +120,16 @@ class SqlJobs(SqlMany):
 
     def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {}
-        for start in range(0, len(host_ids), IDS_A_STATEMENT):
-            query = (
-                select(attempt)
-                .where(
-                    attempt.c.host_id.in_(host_ids[start : start + IDS_A_STATEMENT]),
-                    ONLY_UNRELEASED,
-                )
-                .order_by(attempt.c.id)
+        query = (
+            select(attempt)
+            .where(
+                among(self.beside, attempt.c.host_id, host_ids),
+                ONLY_UNRELEASED,
             )
-            for row in self.beside.execute(query).mappings():
-                found.setdefault(row["host_id"], []).append(attempt_from_row(row))
+            .order_by(attempt.c.id)
+        )
+        for row in self.beside.execute(query).mappings() if host_ids else ():
+            found.setdefault(row["host_id"], []).append(attempt_from_row(row))
         return found
 
     def save_meters(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> bool:
