@@ -146,8 +146,8 @@ class Lines:
         return list(self._lines.values())
 
 
-# Level with its sign changed, share of the buyer, when submitted, id; and which line.
-_Head = tuple[int, int, int, str, int]
+# When the first of a line was submitted, its id, and which line.
+_Head = tuple[int, str, int]
 
 
 class Turns:
@@ -171,26 +171,38 @@ class Turns:
         self._passed_over = True
 
     def __iter__(self) -> Iterator[tuple[LineKey, Waiter]]:
+        # By level and buyer, the heads of lines. A line that goes on stays in its level or sinks lower.
+        levels: dict[int, dict[str, list[_Head]]] = {}
         places = [0] * len(self._lines)
-        heads = [self._head(number, 0) for number in range(len(self._lines))]
-        heapq.heapify(heads)
-        while heads:
-            level, share, submitted_ms, job_id, number = heapq.heappop(heads)
-            line = self._lines[number]
-            share_now = self._share.get(line.key.account_id, 0)
-            if share != share_now:
-                heapq.heappush(heads, (level, share_now, submitted_ms, job_id, number))
-                continue
-            self._passed_over = False
-            yield line.key, line.jobs[places[number]]
-            places[number] += 1
-            if not self._passed_over and places[number] < len(line.jobs):
-                heapq.heappush(heads, self._head(number, places[number]))
+        for number in range(len(self._lines)):
+            self._enter(levels, number, 0)
+        while levels:
+            level = max(levels)
+            buyers = levels[level]
+            turns = [self._turn(account, heads) for account, heads in buyers.items()]
+            heapq.heapify(turns)
+            while turns:
+                account = heapq.heappop(turns)[3]
+                number = heapq.heappop(buyers[account])[2]
+                line = self._lines[number]
+                self._passed_over = False
+                yield line.key, line.jobs[places[number]]
+                places[number] += 1
+                if not self._passed_over and places[number] < len(line.jobs):
+                    self._enter(levels, number, places[number])
+                if buyers[account]:
+                    heapq.heappush(turns, self._turn(account, buyers[account]))
+            del levels[level]
 
-    def _head(self, number: int, place: int) -> _Head:
+    def _enter(self, levels: dict[int, dict[str, list[_Head]]], number: int, place: int) -> None:
         key, waiter = self._lines[number].key, self._lines[number].jobs[place]
         level = effective_priority(key, waiter, self._served.get(key.lane), self._now_ms)
-        return -level, self._share.get(key.account_id, 0), waiter.submitted_ms, waiter.id, number
+        heads = levels.setdefault(level, {}).setdefault(key.account_id, [])
+        heapq.heappush(heads, (waiter.submitted_ms, waiter.id, number))
+
+    def _turn(self, account: str, heads: list[_Head]) -> tuple[int, int, str, str]:
+        submitted_ms, job_id, _ = heads[0]
+        return self._share.get(account, 0), submitted_ms, job_id, account
 
 
 def effective_priority(key: LineKey, waiter: Waiter, served: Served | None, now_ms: int) -> int:
