@@ -310,10 +310,13 @@ class Attempt:
                 await self._executor.stop(self.order, self.order.stop_grace_ms)
                 return
             left_ms = self._memory.paid_through_ms - meter.run_ms()
-            if left_ms <= 0:
+            if left_ms > 0:
+                await self._sleep_ms(left_ms)
+            elif await self._executor.is_running(self.order):
                 await self.stop(EndReason.PAID_THROUGH)
             else:
-                await self._sleep_ms(left_ms)
+                # It ended by itself, perhaps while we were away, and news of that is on the way.
+                await self._sleep_ms(MARGIN_MS)
 
     def _has_ended(self) -> bool:
         return self._end is not None

@@ -25,6 +25,13 @@ class OtherBoot(SystemClock):
         return "another boot"
 
 
+class Later(SystemClock):
+    """The clock of the same machine ten minutes on."""
+
+    def boot_ms(self) -> int:
+        return super().boot_ms() + 600_000
+
+
 class Host:
     """A state folder and a world; agents come and go."""
 
@@ -114,6 +121,28 @@ def test_after_a_reboot_the_run_is_lost_and_what_was_metered_counts(tell):
 
         await host.agent(before)
         await host.agent(after, OtherBoot())
+
+    tell(story)
+
+
+def test_what_ended_while_the_agent_was_away_ended_by_itself(tell):
+    """Even when its paid time is over by the time that the agent is back."""
+
+    async def story(host: Host) -> None:
+        host.world.scripts["a"] = Script(run_ms=5_000, exit_code=3)
+
+        async def before(runner: Runner) -> None:
+            await runner.apply([desired("a", paid_through_ms=10_000)])
+            await host.until(lambda: only(runner).state is AttemptState.RUNNING)
+
+        async def after(runner: Runner) -> None:
+            await host.until(lambda: only(runner).state is AttemptState.ENDED)
+            ending = only(runner).ending
+            assert ending is not None
+            assert (ending.reason, ending.exit_code, ending.run_ms) == (EndReason.EXITED, 3, 5_000)
+
+        await host.agent(before)
+        await host.agent(after, Later())
 
     tell(story)
 
