@@ -5,7 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,17 +54,47 @@ class Demo:
         """Files, and processes that have anything to do with our folder."""
         return [*map(str, self.folder.rglob("*")), *self._processes()]
 
+    def clear(self) -> None:
+        """A test that failed must not leave its demo running."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        for pid in self._found():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
     def _processes(self) -> Iterator[str]:
+        return iter(self._found().values())
+
+    def _found(self) -> dict[int, str]:
+        """What runs for us: process by process its arguments."""
+        found = {}
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
                 mine = f"TMPDIR={self.folder}".encode() in (entry / "environ").read_bytes()
                 arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if entry.name.isdigit() and (mine or str(self.folder) in arguments):
-                    yield arguments
+                    found[int(entry.name)] = arguments
+        return found
 
 
-def test_the_demo_without_docker(tmp_path):
-    demo = Demo(tmp_path / "demo", NOWHERE)
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[[str], Demo]]:
+    """Start a demo that looks for its engine at this address."""
+    begun: list[Demo] = []
+
+    def start(docker_host: str) -> Demo:
+        begun.append(Demo(tmp_path / "demo", docker_host))
+        return begun[-1]
+
+    yield start
+    for demo in begun:
+        demo.clear()
+
+
+def test_the_demo_without_docker(begin):
+    demo = begin(NOWHERE)
     before_s = _processor_s()
     assert demo.end() == 0, demo.text
     # It is to take under 30 s. Its waits are some 6 s; the rest is work, which other tests beside it can't
@@ -91,8 +121,8 @@ def test_the_demo_without_docker(tmp_path):
 
 @pytest.mark.parametrize("where", ["1. The operator", "3. The seller", "step 2 of 4"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing(tmp_path, where, number):
-    demo = Demo(tmp_path / "demo", NOWHERE)
+def test_an_interrupted_demo_leaves_nothing(begin, where, number):
+    demo = begin(NOWHERE)
     demo.until(where)
     demo.process.send_signal(number)
     assert demo.end() == 130, demo.text
@@ -102,11 +132,11 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path, where, number):
 
 @pytest.mark.docker
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_the_demo_with_docker(tmp_path, docker_engine, docker_client, interrupted):
+def test_the_demo_with_docker(begin, docker_engine, docker_client, interrupted):
     with suppress(docker.errors.ImageNotFound):
         docker_client.images.remove(TINY, force=True)
     before = _things(docker_client)
-    demo = Demo(tmp_path / "demo", docker_engine.base_url)
+    demo = begin(docker_engine.base_url)
     if interrupted:
         demo.until("step 2 of 4")
         demo.process.send_signal(signal.SIGINT)
