@@ -108,6 +108,9 @@ def sight(
     if host_boot_id != meter.host_boot_id:
         # The machine was restarted, and what ran on it with it: no lie, but nothing to witness.
         return meter
+    if now.boot_id == meter.sighted.boot_id and now.boot_ms < meter.sighted.boot_ms:
+        # Written down after what came later: the time between the two is witnessed already.
+        return meter
     gap_ms = elapsed_ms(meter.sighted, now)
     if gap_ms > window_ms:
         return changed(meter, sighted=now)
