@@ -55,6 +55,21 @@ def test_bill_lines_come_back_as_they_went_in(market: SqlTransaction) -> None:
     assert market.lines_of(["att_1"], number_max=1) == {"att_1": lines[:1]}
 
 
+def test_bill_lines_are_read_on_from_any_of_them(market: SqlTransaction) -> None:
+    market.insert_attempt(attempt())
+    first = line()
+    lines = [(first, "transfer_1"), (line(first), "transfer_2")]
+    market.insert_lines("att_1", lines)
+    whole = [("att_1", *each) for each in lines]
+    epoch = attempt().epoch
+    assert market.lines_after("job_1", 0, 0, 9) == whole
+    assert market.lines_after("job_1", 0, 0, 1) == whole[:1]
+    assert market.lines_after("job_1", epoch, 1, 9) == whole[1:]
+    assert market.lines_after("job_1", epoch, 2, 9) == []
+    assert market.lines_after("job_1", epoch + 1, 0, 9) == []
+    assert market.lines_after("job_9", 0, 0, 9) == []
+
+
 def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
     market.insert_attempt(attempt())
     chunks = [
