@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from coordinator import app, identity
 from coordinator.domain.account import Role
-from coordinator.domain.host import Gpu, Isolation
+from coordinator.domain.host import Gpu, HostState, Isolation
 from coordinator.domain.job import RUN_MS_MAX, Attempt, GpuRequest, Job, JobSpec
 from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.states import AttemptState, JobState
@@ -216,6 +216,8 @@ def _hosts(tx: Transaction, seller_id: str, names: list[str], now: Stamp) -> Non
     tx.insert_enrolment_token(digest, seller_id, now.wall_ms + 1)
     for name in names:
         tx.insert_host(name, digest, now)
+        # As after a crash of the coordinator: expected back. A lost host would have no jobs.
+        tx.save_link(name, HostState.LOST, HostState.SUSPECT, "silent", now.wall_ms)
 
 
 def _job(job_id: str, buyer_id: str, now: Stamp) -> Job:

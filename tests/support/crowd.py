@@ -38,6 +38,7 @@ from runtime.evidence import GpuUse, UsageRecord, chain_start, make_record
 _OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 CLOCK = SystemClock()
 BEGAN_MS = CLOCK.boot_ms()
+ACKNOWLEDGED_MS_MAX = 60_000
 
 
 @dataclass
@@ -165,7 +166,9 @@ class Crowd:
             light.make()
             link.evidence()
             await asyncio.sleep(self._record_ms / 1_000)
-        while light.acknowledged_number < light.made:  # noqa: ASYNC110 - nobody tells
+        # What is not acknowledged by then is missing in what we say.
+        last_ms = CLOCK.boot_ms() + ACKNOWLEDGED_MS_MAX
+        while light.acknowledged_number < light.made and CLOCK.boot_ms() < last_ms:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
 
 
