@@ -86,10 +86,17 @@ class MemoryFile:
 
 def load(folder: Path) -> Memory | None:
     """None where the agent was killed before it had written anything. Raises ValueError where all is torn."""
+    path = folder / _FILE
     try:
-        lines = (folder / _FILE).read_bytes().splitlines()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        # An agent before us may have been killed before its flush, and what we act on must stay.
+        os.fdatasync(file)
+    finally:
+        os.close(file)
+    lines = path.read_bytes().splitlines()
     fields = _last_whole(lines)
     return Memory(
         order=_order(fields["order"]),

@@ -45,6 +45,7 @@ class UsageJournal:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = recovered.good_bytes
         os.ftruncate(self._file, self._size)
+        _keep(self._file, self._size)
         self._last_digest = chain_start(key.attempt_id, key.epoch)
         self.number_last = self.end_ms = self._acknowledged = 0
         if self._records:
@@ -115,6 +116,12 @@ class UsageJournal:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
 
 
+def _keep(file: int, size: int) -> None:
+    """What was found counts as safe from now on: an agent before us may have been killed before its flush."""
+    if size:
+        os.fdatasync(file)
+
+
 class OutputSpool:
     """The output of one attempt, both streams in the order they came, as frames with a checksum each.
 
@@ -136,6 +143,7 @@ class OutputSpool:
         if self._position < size:
             log.warning("the output of %s ended in %d damaged bytes; cut", key, size - self._position)
             os.ftruncate(self._file, self._position)
+        _keep(self._file, self._position)
         self.offset_acknowledged = 0
         self._lock = asyncio.Lock()
         self.is_abandoned = False
