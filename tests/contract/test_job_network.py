@@ -22,6 +22,7 @@ from agent.executor.ports import StartError
 from tests.contract.test_executor import collect, docker_executor, end_of
 from tests.rig.dockerd import Engine, EngineOptions, running_engine
 from tests.rig.dockerd import Network as EngineNetwork
+from tests.rig.fixtures import parts_needed
 from tests.rig.images import PYTHON, python_image
 from tests.rig.outside import (
     HOST,
@@ -72,7 +73,8 @@ while True:
 
 @pytest.fixture(scope="module")
 def around() -> Iterator[tuple[Engine, World]]:
-    with running_engine(EngineOptions(network=EngineNetwork.PRIVATE)) as own, world_around(own) as world:
+    engine = running_engine(EngineOptions(network=EngineNetwork.PRIVATE))
+    with parts_needed(), engine as own, world_around(own) as world:
         with own.client() as client:
             python_image(client)
         yield own, world

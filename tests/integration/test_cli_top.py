@@ -58,7 +58,9 @@ def test_it_does_not_ask_without_end(market, capfd):
     assert "at least 500ms" in capfd.readouterr().err
 
 
-def test_a_terminal_is_drawn_again_and_ctrl_c_is_the_way_out(market):
+def test_a_terminal_is_drawn_again_and_ctrl_c_is_the_way_out(market, monkeypatch):
+    # A test run in several processes tells each of them how wide its own terminal is.
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert execute([*DETACHED, "--name", "longer-than-the-screen-is-wide", "--", "a"]) == 0
     terminal = Terminal(market, [sys.executable, "-m", "cli", "top", "--every", "500ms"])
     fcntl.ioctl(terminal._master, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 40, 0, 0))

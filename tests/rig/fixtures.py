@@ -20,7 +20,8 @@ from tests.support.need import need
 
 
 @contextmanager
-def _parts_needed() -> Iterator[None]:
+def parts_needed() -> Iterator[None]:
+    """Skip, or fail where nothing may be skipped, when the machine lacks what is started in the block."""
     try:
         yield
     except MissingError as missing:
@@ -30,7 +31,7 @@ def _parts_needed() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """A real PostgreSQL of this test process's own."""
-    with _parts_needed(), running_postgres() as server:
+    with parts_needed(), running_postgres() as server:
         yield server
 
 
@@ -43,7 +44,7 @@ def postgres_url(postgres_server: Postgres) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _session_engine() -> Iterator[Engine]:
-    with _parts_needed(), running_engine() as engine:
+    with parts_needed(), running_engine() as engine:
         yield engine
 
 
@@ -68,13 +69,13 @@ def docker_client(docker_engine: Engine) -> Iterator[docker.DockerClient]:
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
     """A real image registry on the loopback interface, empty at first."""
-    with _parts_needed(), running_registry() as server:
+    with parts_needed(), running_registry() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def _nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with _parts_needed():
+    with parts_needed():
         return build_library(tmp_path_factory.mktemp("nvml"))
 
 
