@@ -11,39 +11,39 @@ from cli.errors import UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
 
-# Name to module of `cli.commands`, in the order of the help. Only what is called is imported: a command must
-# not wait for what the others need.
+# Name to module of `cli.commands` and what the help says of it, in the order of the help. Only what is called
+# is imported: a command must not wait for what the others need, nor the help for any of them.
 _COMMANDS = {
-    "login": "account",
-    "logout": "account",
-    "whoami": "account",
-    "token": "tokens",
-    "offers": "market",
-    "quote": "market",
-    "run": "run",
-    "apply": "apply",
-    "jobs": "jobs",
-    "show": "jobs",
-    "why": "jobs",
-    "logs": "jobs",
-    "wait": "jobs",
-    "cancel": "jobs",
-    "extend": "jobs",
-    "top": "top",
-    "bill": "jobs",
-    "wallet": "account",
-    "statement": "books",
-    "costs": "books",
-    "budget": "books",
-    "hosts": "seller",
-    "earnings": "books",
-    "price": "books",
-    "pause": "seller",
-    "resume": "seller",
-    "reclaim": "seller",
-    "enroll-token": "seller",
-    "admin": "admin",
-    "completion": "complete",
+    "login": ("account", "Check a token and keep it"),
+    "logout": ("account", "Forget what `usance login` kept"),
+    "whoami": ("account", "Show the account that the token belongs to"),
+    "token": ("tokens", "Make, list and revoke access tokens of your account"),
+    "offers": ("market", "Show what is to be had now"),
+    "quote": ("market", "Say what a job would cost and where it would run now"),
+    "run": ("run", "Run a command on a GPU of the market and stay with it"),
+    "apply": ("apply", "Run the job that a TOML file describes"),
+    "jobs": ("jobs", "Show your jobs, newest first"),
+    "show": ("jobs", "Show where a job stands, its attempts and its cost so far"),
+    "why": ("jobs", "Say why a job has no host yet, or why it ended so"),
+    "logs": ("jobs", "Write a job's output"),
+    "wait": ("jobs", "Wait for a job's end"),
+    "cancel": ("jobs", "Ask for a job's end"),
+    "extend": ("jobs", "Give a job more money, more time, or a longer wait"),
+    "top": ("top", "Show your running jobs live: what they use and cost"),
+    "bill": ("jobs", "Show what a job has cost, record by record"),
+    "wallet": ("account", "Show your balances"),
+    "statement": ("books", "Show every movement of your wallet or earnings"),
+    "costs": ("books", "Show what your jobs have cost, by label, day or month"),
+    "budget": ("books", "Show your monthly cap and alerts, or set them"),
+    "hosts": ("seller", "Show your hosts and what they have free"),
+    "earnings": ("books", "Show what your hosts have earned"),
+    "price": ("books", "Show what each GPU model is offered for"),
+    "pause": ("seller", "Take no new jobs on a host; what runs goes on"),
+    "resume": ("seller", "Take jobs on a host again"),
+    "reclaim": ("seller", "Take a host back; what runs is ended in time"),
+    "enroll-token": ("seller", "Make a token with which one machine can be enrolled"),
+    "admin": ("admin", "Operate the market: accounts, deposits, hosts, the books"),
+    "completion": ("complete", "Print what makes a shell complete commands and ids"),
 }
 
 
@@ -54,10 +54,14 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"cli.commands.{_COMMANDS[cmd_name]}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        module, _ = _COMMANDS[cmd_name]
+        command = getattr(import_module(f"cli.commands.{module}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command), cmd_name
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
 
 @click.group(
