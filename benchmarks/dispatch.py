@@ -24,7 +24,8 @@ from benchmarks.processes import Fleet, cpu_s
 from benchmarks.queues import celery_rate, procrastinate_rate
 from benchmarks.report import Figure
 from benchmarks.slurm import CPUS, Slurm, running_slurm
-from cli.client.market import Connection, Market, open_market
+from cli.client.market import Market, open_market
+from cli.connection import Connection
 from cli.model import Isolation, JobSpec
 from cli.wishes import GpuRequest
 from runtime.channel import open_channel

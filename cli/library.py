@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 from cli.client.calls import Patience
-from cli.client.market import Connection, Market, open_market
+from cli.client.market import Market, open_market
 from cli.client.sync import SyncMarket, open_sync_market
 from cli.errors import WrongUse
 from cli.model import Isolation, JobSpec
-from cli.parse import name_from_command, parse_credits, parse_duration, parse_gpu, parse_size
+from cli.parse import (
+    name_from_command,
+    parse_credits,
+    parse_destination,
+    parse_duration,
+    parse_gpu,
+    parse_size,
+)
 from cli.profile import Options, load
 from cli.wishes import GpuRequest, Network, OnHostLoss
 
@@ -23,14 +30,14 @@ def connect(
     environment: Mapping[str, str] = os.environ, *, patience: Patience | None = None
 ) -> AbstractAsyncContextManager[Market]:
     """`async with connect() as market:`"""
-    return open_market(_connection(environment), patience=patience)
+    return open_market(load(Options(), environment), patience=patience)
 
 
 def connect_sync(
     environment: Mapping[str, str] = os.environ, *, patience: Patience | None = None
 ) -> AbstractContextManager[SyncMarket]:
     """`with connect_sync() as market:`"""
-    return open_sync_market(_connection(environment), patience=patience)
+    return open_sync_market(load(Options(), environment), patience=patience)
 
 
 def job(  # noqa: PLR0913 - each is a different wish, and all but the command are keywords
@@ -46,17 +53,23 @@ def job(  # noqa: PLR0913 - each is a different wish, and all but the command ar
     retries: int = 0,
     on_host_loss: OnHostLoss = OnHostLoss.WAIT,
     network: Network = Network.NONE,
+    reach: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
     name: str = "",
     simulated: bool = False,
 ) -> JobSpec:
     """A job as on the command line: `budget="0.25"`, `gpu="rtx4090:2"`, `vram="24GB"`, `max_time="2h"`.
 
-    Without an image it is for hosts that trust you to run plain processes. For wishes that have no word
-    here, use `dataclasses.replace` on what this makes. Raises WrongUse.
+    Without an image it is for hosts that trust you to run plain processes. `reach` names what a container may
+    reach of the network, and nothing else, like `["example.org:443"]`. For wishes that have no word here, use
+    `dataclasses.replace` on what this makes. Raises WrongUse.
     """
     if not command:
         raise WrongUse("a job needs a command, like ['python', 'train.py']")
+    if reach and network is Network.INTERNET:
+        raise WrongUse("reach names all that may be reached; leave out network=INTERNET, or reach")
+    if network is Network.ALLOW_LIST and not reach:
+        raise WrongUse("network=ALLOW_LIST needs a list: name what may be reached in reach")
     try:
         wanted = parse_gpu(gpu)
         return JobSpec(
@@ -77,13 +90,9 @@ def job(  # noqa: PLR0913 - each is a different wish, and all but the command ar
             stop_grace_ms=None,
             retries_max=retries,
             on_host_loss=on_host_loss,
-            network=network,
+            network=Network.ALLOW_LIST if reach else network,
+            network_destinations=tuple(map(parse_destination, reach)),
             labels=tuple(sorted((labels or {}).items())),
         )
     except ValueError as error:
         raise WrongUse(str(error)) from error
-
-
-def _connection(environment: Mapping[str, str]) -> Connection:
-    profile = load(Options(), environment)
-    return Connection(target=profile.server, authority_pem=profile.authority_pem, token=profile.token)

@@ -81,7 +81,7 @@ def parse_gpu(text: str) -> GpuRequest:
 
 
 def parse_env(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
+    name, equals, value = parse_text(text).partition("=")
     if not equals or _ENV_NAME.fullmatch(name) is None:
         raise ValueError(f"{text!r} is no variable; write it like NAME=value")
     return name, value

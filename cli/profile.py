@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.connection import Connection
 from cli.errors import WrongUse
 
 _MARKET_PORT = "the coordinator's market port, like market.example.org:7410"
@@ -24,13 +25,6 @@ class Options:
     ca: Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    server: str
-    token: str
-    authority_pem: bytes
-
-
 def profile_path(environment: Mapping[str, str]) -> Path:
     chosen = environment.get("USANCE_PROFILE")
     if chosen:
@@ -39,7 +33,7 @@ def profile_path(environment: Mapping[str, str]) -> Path:
     return (Path(base) if base else Path.home() / ".config") / "usance" / "profile.toml"
 
 
-def load(options: Options, environment: Mapping[str, str]) -> Profile:
+def load(options: Options, environment: Mapping[str, str]) -> Connection:
     """The connection to use. Raises WrongUse saying what lacks and the ways to give it."""
     path = profile_path(environment)
     stored = _read_stored(path)
@@ -64,7 +58,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Profile:
             "no authority to check the coordinator by: run `usance login`, or set USANCE_CA to the ca.pem "
             "that the operator gave you"
         )
-    return Profile(server=check_server(server), token=token, authority_pem=authority_pem)
+    return Connection(target=check_server(server), token=token, authority_pem=authority_pem)
 
 
 def check_server(server: str) -> str:
@@ -74,14 +68,14 @@ def check_server(server: str) -> str:
     return server
 
 
-def save(path: Path, profile: Profile) -> None:
+def save(path: Path, connection: Connection) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A JSON string is a TOML basic string as long as it is ASCII.
     lines = [
         "# Written by `usance login`. Holds a secret: keep it to yourself.",
-        f"server = {json.dumps(profile.server)}",
-        f"token = {json.dumps(profile.token)}",
-        f"authority_pem = {json.dumps(profile.authority_pem.decode())}",
+        f"server = {json.dumps(connection.target)}",
+        f"token = {json.dumps(connection.token)}",
+        f"authority_pem = {json.dumps(connection.authority_pem.decode())}",
     ]
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)

@@ -50,7 +50,8 @@ def csv_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[st
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(headings)
     writer.writerows(rows)
-    return out.getvalue().splitlines()
+    # Only where the writer ended one: a cell may hold what others take for the end of a line.
+    return out.getvalue().removesuffix("\n").split("\n")
 
 
 # Statements.
@@ -83,11 +84,11 @@ def statement_csv(movements: Sequence[Movement]) -> list[str]:
             (
                 datetime.fromtimestamp(movement.posted_at_ms / 1_000, UTC).isoformat(timespec="milliseconds"),
                 movement.transfer_id,
-                movement.kind,
+                safe(movement.kind),
                 amount(movement.delta_micro),
                 amount(movement.balance_micro),
                 movement.job_id,
-                movement.reason,
+                safe(movement.reason),
             )
             for movement in movements
         ),

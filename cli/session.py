@@ -47,12 +47,9 @@ class Session:
 
         # gRPC would write its own log beside our one clear sentence.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        from cli.client.market import Connection, open_market
+        from cli.client.market import open_market
 
-        profile = load(self.options, environment)
-        connection = Connection(
-            target=profile.server, authority_pem=profile.authority_pem, token=profile.token
-        )
+        connection = load(self.options, environment)
         told: list[str] = []
 
         def tell_trouble(trouble: UsanceError) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 ASSET = "credit"
-OWNER_LENGTH_MAX = 64
 
 
 class AccountKind(StrEnum):

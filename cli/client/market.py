@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import grpc.aio
 
@@ -10,6 +10,7 @@ from cli import model, people
 from cli.client import convert, convert_people
 from cli.client.books import Books, Operations, Tokens
 from cli.client.calls import Caller, Patience
+from cli.connection import Connection
 from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
 from runtime.channel import open_channel
@@ -20,15 +21,6 @@ from usance.v1 import market_pb2_grpc
 PAGE_SIZE = 500
 # A job that is billed each second moves on between the pages of its bill; some day they fall together.
 BILL_TRIES = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """Where the coordinator is, whose certificate it must show, and who we are."""
-
-    target: str
-    authority_pem: bytes
-    token: str
 
 
 class Market:

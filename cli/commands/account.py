@@ -24,7 +24,7 @@ def login(session: Session) -> None:
     Give --server and --ca; the token is asked for, or read from standard input.
     """
     from cli.errors import WrongUse
-    from cli.profile import Profile, load, profile_path, save
+    from cli.profile import load, profile_path, save
 
     environment = dict(os.environ)
     if session.options.token_file is None:
@@ -33,10 +33,10 @@ def login(session: Session) -> None:
         if not token.strip():
             raise WrongUse("no token on standard input; the operator makes one by: usance admin token NAME")
         environment["USANCE_TOKEN"] = token.strip()
-    profile: Profile = load(session.options, environment)
+    connection = load(session.options, environment)
     account = session.ask(lambda market: market.get_self(), environment)
     path: Path = profile_path(os.environ)
-    save(path, profile)
+    save(path, connection)
     session.answer(
         lambda: [f"signed in as {account.name}; kept in {path}"], account=account, profile=str(path)
     )

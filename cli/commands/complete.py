@@ -60,19 +60,15 @@ def _quietly(ctx: click.Context, ask: "Callable[[Market], Awaitable[_Result]]") 
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from cli.client.calls import Patience
-    from cli.client.market import Connection, open_market
+    from cli.client.market import open_market
     from cli.profile import Options, load
 
     async def put() -> _Result:
         options = Options(
             server=ctx.params.get("server"), ca=ctx.params.get("ca"), token_file=ctx.params.get("token_file")
         )
-        profile = load(options, os.environ)
-        connection = Connection(
-            target=profile.server, authority_pem=profile.authority_pem, token=profile.token
-        )
         async with asyncio.timeout(_LIMIT_MS / 1_000):
-            async with open_market(connection, patience=Patience(call_ms=0)) as market:
+            async with open_market(load(options, os.environ), patience=Patience(call_ms=0)) as market:
                 return await ask(market)
 
     try:

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.commands.asked import host_options
+from cli.commands.asked import TEXT, host_options
 from cli.commands.wanted import CREDITS, DURATION, GPU, ISOLATION, NETWORK, SIZE, job_options
 from cli.exits import Exit
 from cli.model import Isolation, JobSpec, OfferFilter
-from cli.parse import parse_text
 from cli.session import Session, market_command
 from cli.wishes import GpuRequest, HostRequest, Network, OfferOrder
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
 @click.option("--max-price", type=CREDITS, default=0, help="The most for one GPU for one hour.")
 @click.option("--simulated", is_flag=True, help="Show simulated GPUs of that model too.")
-@click.option("--image", default="", help="Only hosts whose seller takes this image.")
+@click.option("--image", type=TEXT, default="", help="Only hosts whose seller takes this image.")
 @click.option("--network", type=NETWORK, default="none", help="What a job must be let reach [none].")
 @click.option("--max-time", type=DURATION, default=0, help="Only hosts that take a job as long as this now.")
 @click.option("--isolation", type=ISOLATION, default=None, help="The weakest isolation to show.")
@@ -66,7 +65,7 @@ def offers(  # noqa: PLR0913, PLR0917 -- click hands each option over by its nam
         host=host,
         order=OfferOrder(sort.upper()),
         network_min=Network(network.upper()),
-        image=parse_text(image),
+        image=image,
         run_ms=max_time,
     )
     if not watch:

@@ -42,7 +42,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--vram", type=SIZE, default=0, help="At least this much memory on each GPU, like 24GB.")
     @click.option("--memory", type=SIZE, default=0, help="Main memory, like 32GB [the host's share].")
     @click.option("--cpu", type=PROCESSORS, default=0, help="Processors, like 4 or 1.5 [the host's share].")
-    @click.option("--image", default="", help="Container image; not needed with --isolation process.")
+    @click.option("--image", type=TEXT, default="", help="Container image; none with --isolation process.")
     @click.option("--env", type=ENV, multiple=True, help="Set a variable for the job; repeatable.")
     @click.option(
         "--isolation",
@@ -92,8 +92,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--label", "labels", type=LABEL, multiple=True, help="For your own books; repeatable.")
     @click.option("--note", type=TEXT, default="", help="A note for people.")
     @host_options
-    @click.option("--name", default="", help="A name for people [the program's].")
-    @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+    @click.option("--name", type=TEXT, default="", help="A name for people [the program's].")
+    @click.argument("command", nargs=-1, required=True, type=TEXT)
     @wraps(command)
     def with_spec(  # noqa: PLR0913 -- click hands each option over by its name
         *positional: object,
@@ -124,13 +124,6 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         **others: object,
     ) -> None:
         words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
-        for text in (
-            *words,
-            name,
-            image,
-            *(value for pair in env for value in pair),
-        ):
-            _check_text(text)
         isolation_min = Isolation(isolation.upper())
         if isolation_min is Isolation.CONTAINER and not image:
             raise WrongUse("a container needs an image: add --image REFERENCE, or --isolation process")
@@ -171,10 +164,3 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*positional, spec=spec, **others)
 
     return with_spec
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise WrongUse(f"{text!a} is not UTF-8, which is all that a job can be given") from None

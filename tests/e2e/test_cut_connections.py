@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli.client.calls import Patience
-from cli.client.market import Connection, Market, open_market
+from cli.client.market import Market, open_market
+from cli.connection import Connection
 from cli.errors import UsanceError
 from cli.model import Isolation, JobSpec
 from cli.wishes import GpuRequest

@@ -173,6 +173,8 @@ def test_incomplete_output_is_told(market, capfd):
         (["login", "--token-file", "/nonexistent"], 2, "can't be read"),
         ([*RUN, "--", "a\udcff"], 2, "is not UTF-8"),
         ([*RUN, "--env", "A=\udcff", "--", "a"], 2, "is not UTF-8"),
+        (["offers", "--image", "\udcff"], 2, "is not UTF-8"),
+        ([*RUN, "--name", "\udcff", "--", "a"], 2, "is not UTF-8"),
         (["offers", "--ca", "/nonexistent"], 2, "can't be read"),
         (["admin", "account-create", "x"], 2, "Missing option '--role'"),
     ],

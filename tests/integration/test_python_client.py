@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from cli.books import Period, Purse
+from cli.client.books import Books, Tokens
 from cli.client.calls import Patience
+from cli.client.market import Market
+from cli.client.sync import SyncBooks, SyncMarket, SyncTokens
 from cli.errors import Refused, Unreachable, WrongUse
 from cli.library import connect_sync, job
 from cli.model import Isolation, JobState, LogEnd, OfferFilter
-from cli.wishes import GpuRequest, OnHostLoss
+from cli.wishes import GpuRequest, Network, OnHostLoss
 from tests.support.fake_job import Script
 from tests.support.fake_market import FakeMarket
 
@@ -71,6 +75,8 @@ def test_all_that_a_buyer_does_works_without_a_loop_also_within_one(market):
             assert len(list(sync.list_jobs())) == len(market.jobs)
             assert next(iter(sync.watch_job(made.job_id))).text == "taken in"
             assert isinstance(list(sync.read_logs(made.job_id, follow=False))[-1], LogEnd)
+            assert isinstance(list(sync.read_logs(made.job_id, follow=False, tail_bytes=1))[-1], LogEnd)
+            assert len(next(iter(sync.watch_offers(wanted)))) == 1
             with pytest.raises(TimeoutError):
                 sync.wait_job(made.job_id, limit_ms=1)
             assert sync.extend_job(made.job_id, budget_micro_more=1).spec.budget_micro == 5_000_001
@@ -84,6 +90,46 @@ def test_all_that_a_buyer_does_works_without_a_loop_also_within_one(market):
         play()
 
     asyncio.run(in_a_loop())
+
+
+def test_tokens_and_books_work_without_a_loop(market):
+    with connect_sync() as sync:
+        assert sync.tokens.create("ci").token
+        assert [token.token_id for token in sync.tokens.list_all()] == [
+            "tok_00000000000000aa",
+            "tok_00000000000000bb",
+        ]
+        assert sync.tokens.revoke("tok_00000000000000bb").token_id == "tok_00000000000000bb"
+        assert sync.books.statement(Purse.WALLET, Period()).movements
+        assert list(sync.books.costs(Period()))
+        assert list(sync.books.earnings(Period()))
+        assert sync.books.set_cap(50_000_000).month_micro == 50_000_000
+        assert sync.books.get_cap().month_micro == 50_000_000
+        assert sync.books.list_prices()
+
+
+@pytest.mark.parametrize(("kind", "same"), [(SyncMarket, Market), (SyncBooks, Books), (SyncTokens, Tokens)])
+def test_without_a_loop_nothing_of_a_buyers_is_missing(kind, same):
+    sellers = {"create_enrolment_token", "list_hosts", "pause_host", "resume_host", "reclaim_host"}
+    operators = {"quarantine_host", "unquarantine_host", "create_account", "list_accounts", "create_token"}
+    operators |= {"deposit", "get_trial_balance", "run_audit"}
+
+    def methods(of: type) -> set[str]:
+        return {name for name in vars(of) if not name.startswith("_")}
+
+    assert methods(kind) == methods(same) - sellers - operators
+
+
+def test_a_job_names_what_it_may_reach():
+    made = job(["a"], image="i", budget="1", reach=["Example.org:443"])
+    assert (made.network, made.network_destinations) == (Network.ALLOW_LIST, ("example.org:443",))
+    for network, reach in (
+        (Network.INTERNET, ["example.org"]),
+        (Network.ALLOW_LIST, []),
+        (Network.NONE, ["a b"]),
+    ):
+        with pytest.raises(WrongUse):
+            job(["a"], image="i", budget="1", network=network, reach=reach)
 
 
 def test_refusals_and_silence_are_told_apart(market):

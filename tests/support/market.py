@@ -29,7 +29,8 @@ from tests.rig.parts import stop as stop_process
 from tests.support.agent_terms import AgentTerms
 
 if TYPE_CHECKING:
-    from cli.client.market import Connection, Market
+    from cli.client.market import Market
+    from cli.connection import Connection
 
 _Result = TypeVar("_Result")
 
@@ -177,7 +178,7 @@ class WholeMarket:
 
     def connection(self, person: str) -> "Connection":
         """What a client of this person's needs."""
-        from cli.client.market import Connection
+        from cli.connection import Connection
 
         return Connection(
             target=self.market_address,

@@ -489,7 +489,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_SELLER: _Role.ValueType  # 2
     """May enrol hosts and earns by them: SellerService."""
     ROLE_OPERATOR: _Role.ValueType  # 3
-    """Runs the market: AdminService."""
+    """Runs the market: AdminService, OperationsService."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What kind of account holder somebody is. One account may be several. An unknown value is passed over."""
@@ -501,7 +501,7 @@ ROLE_BUYER: Role.ValueType  # 1
 ROLE_SELLER: Role.ValueType  # 2
 """May enrol hosts and earns by them: SellerService."""
 ROLE_OPERATOR: Role.ValueType  # 3
-"""Runs the market: AdminService."""
+"""Runs the market: AdminService, OperationsService."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _GpuHealth:
@@ -571,8 +571,8 @@ class Gpu(_message.Message):
     HEALTH_REASON_FIELD_NUMBER: _builtins.int
     BOARD_UUID_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
-    """The driver's UUID, "GPU-…", "MIG-…" of a slice of one; "SIMULATED-…" where simulated. 1 to 128 bytes; once in a host, and meant to
-    be unique over the whole market: what a job has under it is free nowhere.
+    """The driver's UUID, "GPU-…", "MIG-…" of a slice of one; "SIMULATED-…" where simulated. 1 to 128 bytes; once in
+    a host, and meant to be unique over the whole market: what a job has under it is free nowhere.
     """
     model: _builtins.str
     """As the driver names it, "NVIDIA GeForce RTX 4090". 1 to 128 bytes."""

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.books import Period, TokenFacts
+from cli.books import Movement, Period, TokenFacts
 from cli.overviews import tokens_screen
 from cli.parse import parse_month
-from cli.reports import month_period
+from cli.reports import csv_lines, month_period, statement_csv
 
 
 def ms(year, month, day, hour=0, minute=0, second=0):
@@ -61,3 +61,18 @@ def test_a_token_says_whether_it_is_good(changes, state):
 
 def test_no_tokens_is_an_answer():
     assert tokens_screen([], 5) == ["no tokens"]
+
+
+def test_csv_holds_no_control_characters_and_breaks_no_cell():
+    assert csv_lines(("a",), [("x\u2028y",)]) == ["a", "x\u2028y"]
+    told = Movement(
+        transfer_id="t",
+        kind="deposit",
+        delta_micro=1,
+        balance_micro=1,
+        job_id="",
+        reason="a\x1b[2J\rb",
+        posted_at_ms=0,
+    )
+    (line,) = statement_csv([told])[1:]
+    assert "a\\x1b[2J\\rb" in line
