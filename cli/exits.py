@@ -58,6 +58,37 @@ MEANINGS: dict[Exit, str] = {
 }
 
 
+# What `--json` errors say in `code`, beside the market's own refusals.
+ERRORS: dict[str, str] = {
+    WrongUse.code: "The command line, the environment, a profile or a file says what can't be meant.",
+    NotConfirmed.code: "A person had to agree and did not, or nobody was there to ask.",
+    Unreachable.code: "No answer from the coordinator, however often it was asked.",
+    Broken.code: "An answer that can't be right, a check that failed, or a mistake of the program's own.",
+    RefusalCode.INVALID_FIELD: "The market takes no such value; `faults` names the fields.",
+    RefusalCode.UNAUTHENTICATED: "The token is missing, unknown, expired or revoked.",
+    RefusalCode.FORBIDDEN: "The account has not the role for this.",
+    RefusalCode.NOT_FOUND: "No such job, host or account, or not yours.",
+    RefusalCode.REQUEST_ID_REUSED: "Another request had this request id already.",
+    RefusalCode.INSUFFICIENT_FUNDS: "The wallet holds less than is asked for.",
+    RefusalCode.SPENDING_CAP: "Your spending cap for the month leaves less (`usance budget`).",
+    RefusalCode.JOB_ENDED: "The job has ended, or is being stopped.",
+    RefusalCode.ENROLMENT_REFUSED: "The enrolment token is unknown, used or over.",
+    RefusalCode.NAME_TAKEN: "Another account has this name.",
+    RefusalCode.SUPERSEDED: "Something newer has taken the place of what asks.",
+    RefusalCode.UNAVAILABLE: "The market can't answer just now; it was asked again, and still can't.",
+    RefusalCode.INTERNAL: "The market made a mistake; its operator's log says which.",
+    RefusalCode.UNSPECIFIED: "A refusal that this version does not know; the sentence says why.",
+}
+
+
+def exit_of_code(code: str) -> Exit:
+    """Of an error by its code."""
+    for kind in (WrongUse, NotConfirmed, Unreachable, Broken):
+        if kind.code == code:
+            return exit_of_error(kind(""))
+    return _exit_of_refusal(RefusalCode(code))
+
+
 def exit_of_error(error: UsanceError) -> Exit:
     """Total over the error tree."""
     match error:

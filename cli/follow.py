@@ -15,6 +15,7 @@ from cli.client.calls import cancel_and_wait
 from cli.errors import Broken
 from cli.exits import Exit
 from cli.model import Event, Job, LogEnd, LogPiece, LogStream
+from cli.screens import moment
 from runtime.ids import new_uuid
 
 if TYPE_CHECKING:
@@ -84,9 +85,14 @@ async def _tell_events(market: "Market", job_id: str, screen: Screen) -> None:
 class OutputCopy:
     """Copies a job's two streams to ours, and knows what came of the attempt that wrote last."""
 
-    def __init__(self, market: "Market", job_id: str) -> None:
+    def __init__(
+        self, market: "Market", job_id: str, *, stderr_alone: bool = False, timestamps: bool = False
+    ) -> None:
+        """`stderr_alone`: stdout is left out, and stderr takes its place. `timestamps` adds to the bytes."""
         self._market = market
         self._job_id = job_id
+        self._stderr_alone = stderr_alone
+        self._stamps = {LogStream.STDOUT: LineStamps(), LogStream.STDERR: LineStamps()} if timestamps else {}
         self._attempt_id = ""
         self._stdout = hashlib.sha256()
         self._stderr = hashlib.sha256()
@@ -110,7 +116,11 @@ class OutputCopy:
             self._stdout, self._stderr = hashlib.sha256(), hashlib.sha256()
         is_stderr = piece.stream is LogStream.STDERR
         (self._stderr if is_stderr else self._stdout).update(piece.data)
-        await write_bytes(_STDERR if is_stderr else _STDOUT, piece.data)
+        if self._stderr_alone and not is_stderr:
+            return
+        stamps = self._stamps.get(piece.stream)
+        data = stamps.before_lines(piece.data, piece.stored_at_ms) if stamps else piece.data
+        await write_bytes(_STDERR if is_stderr and not self._stderr_alone else _STDOUT, data)
 
     def _check(self, end: LogEnd) -> None:
         if not end.complete or end.totals is None:
@@ -118,6 +128,22 @@ class OutputCopy:
         came = (self._stdout.digest(), self._stderr.digest())
         if came != (end.totals.stdout_sha256, end.totals.stderr_sha256):
             raise Broken("the output that came is not what the job wrote: the digests differ")
+
+
+class LineStamps:
+    """Puts before each line of a stream when its beginning came in."""
+
+    def __init__(self) -> None:
+        self._at_begin = True
+
+    def before_lines(self, data: bytes, at_ms: int) -> bytes:
+        stamp = f"{moment(at_ms)}  ".encode()
+        *whole, rest = data.split(b"\n")
+        lines = [line + b"\n" for line in whole] + ([rest] if rest else [])
+        begun = [self._at_begin, *(True for _ in lines[1:])]
+        if lines:
+            self._at_begin = not rest
+        return b"".join(stamp + line if begins else line for begins, line in zip(begun, lines, strict=False))
 
 
 async def write_bytes(descriptor: int, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """The command tree, and what becomes of an error: one sentence, one exit code, never a traceback."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from cli.errors import UsanceError, WrongUse
+from cli.errors import Broken, UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
 
@@ -16,6 +17,7 @@ from cli.session import say
 _COMMANDS = {
     "login": ("account", "Check a token and keep it"),
     "logout": ("account", "Forget what `usance login` kept"),
+    "profile": ("account", "Show your profiles, or choose one"),
     "whoami": ("account", "Show the account that the token belongs to"),
     "token": ("tokens", "Make, list and revoke access tokens of your account"),
     "offers": ("market", "Show what is to be had now"),
@@ -44,6 +46,7 @@ _COMMANDS = {
     "enroll-token": ("seller", "Make a token with which one machine can be enrolled"),
     "admin": ("admin", "Operate the market: accounts, deposits, hosts, the books"),
     "completion": ("complete", "Print what makes a shell complete commands and ids"),
+    "help": ("guide", "Explain a command, or a topic like exit-codes or job-file"),
 }
 
 
@@ -73,14 +76,21 @@ def usance() -> None:
 
     Buyers run, sellers host, the operator keeps the books. Start with: usance login --server HOST:PORT
     --ca FILE. A JOB is an id, a unique beginning of one, a name that one job has, or @last.
+    More: usance help.
     """
 
 
 def execute(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
-    as_json = _wants_json(arguments)
+    as_json = _wants(arguments, "--json", "USANCE_JSON")
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding lacks is shown escaped, and is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        usance.main(args=list(arguments), prog_name="usance", standalone_mode=False)
+        usance.main(
+            args=list(arguments), prog_name="usance", standalone_mode=False, auto_envvar_prefix="USANCE"
+        )
         sys.stdout.flush()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.OK
@@ -91,6 +101,7 @@ def execute(arguments: Sequence[str]) -> int:
         _tell(WrongUse(error.format_message()), as_json=as_json)
         return Exit.WRONG_USE
     except UsanceError as error:
+        _show_place(arguments)
         _tell(error, as_json=as_json)
         return exit_of_error(error)
     except (click.Abort, KeyboardInterrupt):
@@ -100,13 +111,25 @@ def execute(arguments: Sequence[str]) -> int:
         # Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001 -- the program's top: whatever it is, a person gets a sentence
+        _show_place(arguments)
+        mistake = f"a mistake of the program's own: {type(error).__name__}: {error}; --debug shows where"
+        _tell(Broken(mistake), as_json=as_json)
+        return Exit.BROKEN
     return Exit.OK
 
 
-def _wants_json(arguments: Sequence[str]) -> bool:
+def _wants(arguments: Sequence[str], option: str, variable: str) -> bool:
     """Known also when the rest of the line can't be understood."""
     ours = arguments[: list(arguments).index("--")] if "--" in arguments else arguments
-    return "--json" in ours
+    return option in ours or os.environ.get(variable, "").lower() in {"1", "true", "t", "yes", "y", "on"}
+
+
+def _show_place(arguments: Sequence[str]) -> None:
+    if _wants(arguments, "--debug", "USANCE_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
 
 
 def _tell(error: UsanceError, *, as_json: bool) -> None:

@@ -363,6 +363,8 @@ class LogPiece:
     offset: int
     stream: LogStream
     data: bytes
+    # When the market stored it; 0 where it did not say.
+    stored_at_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,19 +1,22 @@
-"""Where the coordinator is and who we are: options first, then the environment, then the profile file.
+"""Where the coordinator is and who we are: options first, then the environment, then a profile of the file.
 
-The file holds a secret, so it is the owner's alone (0600) and is replaced whole.
+The file holds secrets, so it is the owner's alone (0600) and is replaced whole.
 """
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cli.connection import Connection
 from cli.errors import WrongUse
 
+DEFAULT = "default"
 _MARKET_PORT = "the coordinator's market port, like market.example.org:7410"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,27 +26,49 @@ class Options:
     server: str | None = None
     token_file: Path | None = None
     ca: Path | None = None
+    profile: str | None = None
 
 
-def profile_path(environment: Mapping[str, str]) -> Path:
-    chosen = environment.get("USANCE_PROFILE")
+@dataclass(frozen=True, kw_only=True)
+class Profiles:
+    """What the file holds. `current` is the one that counts where none is named."""
+
+    current: str = DEFAULT
+    by_name: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def profile_file(environment: Mapping[str, str]) -> Path:
+    chosen = environment.get("USANCE_PROFILE_FILE")
     if chosen:
         return Path(chosen)
     base = environment.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "usance" / "profile.toml"
+    return (Path(base) if base else Path.home() / ".config") / "usance" / "profiles.toml"
 
 
-def load(options: Options, environment: Mapping[str, str]) -> Connection:
-    """The connection to use. Raises WrongUse saying what lacks and the ways to give it."""
-    path = profile_path(environment)
-    stored = _read_stored(path)
-    server = options.server or environment.get("USANCE_SERVER") or stored.get("server")
-    token = (
-        _read(options.token_file, "--token-file").decode(errors="replace").strip()
-        if options.token_file
-        else environment.get("USANCE_TOKEN") or stored.get("token")
-    )
-    authority = options.ca or environment.get("USANCE_CA")
+def profile_name(options: Options, environment: Mapping[str, str], profiles: Profiles) -> str:
+    return options.profile or environment.get("USANCE_PROFILE") or profiles.current
+
+
+def load(
+    options: Options, environment: Mapping[str, str], *, fresh: bool = False, token: str = ""
+) -> Connection:
+    """The connection to use. Raises WrongUse saying what lacks.
+
+    `fresh` is for a profile that is only being made; `token` is one that was typed for it.
+    """
+    path = profile_file(environment)
+    profiles = read_profiles(path)
+    name = profile_name(options, environment, profiles)
+    stored = profiles.by_name.get(name, {})
+    if name != profiles.current and not stored and not fresh:
+        raise WrongUse(f"there is no profile {name!r} in {path}; it has {_names(profiles)}")
+    # A profile that is named on the command line is meant whole.
+    said = {} if options.profile and not fresh else environment
+    server = options.server or said.get("USANCE_SERVER") or stored.get("server")
+    if options.token_file:
+        token = _read(options.token_file, "--token-file").decode(errors="replace").strip()
+    token = token or said.get("USANCE_TOKEN") or stored.get("token") or ""
+    authority = options.ca or said.get("USANCE_CA")
     authority_pem = (
         _read(Path(authority), "--ca or USANCE_CA") if authority else stored.get("authority_pem", "").encode()
     )
@@ -68,15 +93,82 @@ def check_server(server: str) -> str:
     return server
 
 
-def save(path: Path, connection: Connection) -> None:
+def check_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise WrongUse(f"{name!r} is no name of a profile; write letters, digits, - and _, like work")
+    return name
+
+
+def read_profiles(path: Path) -> Profiles:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Profiles()
+    except (OSError, ValueError) as error:
+        raise WrongUse(
+            f"the profiles {path} can't be read: {error}; remove the file and run `usance login`"
+        ) from error
+    tables = content.get("profiles")
+    found = {
+        name: {key: value for key, value in table.items() if isinstance(value, str)}
+        for name, table in (tables.items() if isinstance(tables, dict) else ())
+        if isinstance(table, dict)
+    }
+    current = content.get("current")
+    return Profiles(current=current if isinstance(current, str) else DEFAULT, by_name=found)
+
+
+def keep(path: Path, name: str, connection: Connection) -> None:
+    """Under this name; the first one is also the current one."""
+    profiles = read_profiles(path)
+    entry = {
+        "server": connection.target,
+        "token": connection.token,
+        "authority_pem": connection.authority_pem.decode(),
+    }
+    current = profiles.current if profiles.by_name else name
+    _write(path, Profiles(current=current, by_name={**profiles.by_name, check_name(name): entry}))
+
+
+def forget(path: Path, name: str) -> Profiles:
+    """What is left. Another becomes the current one where that is gone; without any, the file goes too."""
+    profiles = read_profiles(path)
+    if name not in profiles.by_name:
+        raise WrongUse(f"there is no profile {name!r} in {path} to forget; it has {_names(profiles)}")
+    left = {other: entry for other, entry in profiles.by_name.items() if other != name}
+    if not left:
+        path.unlink()
+        return Profiles()
+    current = profiles.current if profiles.current in left else min(left)
+    rest = Profiles(current=current, by_name=left)
+    _write(path, rest)
+    return rest
+
+
+def use(path: Path, name: str) -> None:
+    profiles = read_profiles(path)
+    if name not in profiles.by_name:
+        raise WrongUse(f"there is no profile {name!r} in {path}; it has {_names(profiles)}")
+    _write(path, replace(profiles, current=name))
+
+
+def _names(profiles: Profiles) -> str:
+    return ", ".join(sorted(profiles.by_name)) or "none yet: run `usance login`"
+
+
+def _write(path: Path, profiles: Profiles) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A JSON string is a TOML basic string as long as it is ASCII.
+    # A JSON string is a TOML basic string as long as it is ASCII, which is how json writes.
     lines = [
-        "# Written by `usance login`. Holds a secret: keep it to yourself.",
-        f"server = {json.dumps(connection.target)}",
-        f"token = {json.dumps(connection.token)}",
-        f"authority_pem = {json.dumps(connection.authority_pem.decode())}",
+        "# Written by `usance login`. Holds secrets: keep it to yourself.",
+        f"current = {json.dumps(profiles.current)}",
     ]
+    for name, entry in sorted(profiles.by_name.items()):
+        lines += [
+            "",
+            f"[profiles.{json.dumps(name)}]",
+            *(f"{key} = {json.dumps(entry[key])}" for key in entry),
+        ]
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(
@@ -84,18 +176,6 @@ def save(path: Path, connection: Connection) -> None:
     ) as file:
         file.write("\n".join(lines) + "\n")
     fresh.replace(path)
-
-
-def _read_stored(path: Path) -> dict[str, str]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise WrongUse(
-            f"the profile {path} can't be read: {error}; remove it and run `usance login`"
-        ) from error
-    return {name: value for name, value in content.items() if isinstance(value, str)}
 
 
 def _read(path: Path, meant: str) -> bytes:

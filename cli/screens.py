@@ -244,6 +244,14 @@ def job_screen(job: Job) -> list[str]:
     return lines
 
 
+def timeline_screen(events: Sequence[Event]) -> list[str]:
+    """What has happened, without the single records of the bill."""
+    told = [event for event in events if event.kind is not EventKind.BILLED]
+    billed = len(events) - len(told)
+    lines = [f"{moment(event.happened_at_ms)}  {words(event.kind)}: {safe(event.text)}" for event in told]
+    return lines + ([f"and {plural(billed, 'record')} billed; see: usance bill"] if billed else [])
+
+
 def _attempt_lines(attempt: Attempt) -> list[str]:
     ended = "" if attempt.end_reason.value == "UNSPECIFIED" else f", {words(attempt.end_reason)}"
     return facts(

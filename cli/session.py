@@ -6,7 +6,7 @@ The client is imported when it is needed: `usance --help` must not wait for gRPC
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -19,6 +19,7 @@ from cli.profile import Options, load
 
 if TYPE_CHECKING:
     from cli.client.market import Market
+    from cli.connection import Connection
     from cli.model import Job
 
 _Parameters = ParamSpec("_Parameters")
@@ -40,16 +41,16 @@ class Session:
     def ask(
         self,
         question: "Callable[[Market], Awaitable[_Result]]",
-        environment: Mapping[str, str] = os.environ,
+        connection: "Connection | None" = None,
     ) -> _Result:
-        """Connect, put the question, close."""
+        """Connect, to where the profile says if not told, put the question, close."""
         import asyncio
 
         # gRPC would write its own log beside our one clear sentence.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from cli.client.market import open_market
 
-        connection = load(self.options, environment)
+        place = connection or load(self.options, os.environ)
         told: list[str] = []
 
         def tell_trouble(trouble: UsanceError) -> None:
@@ -59,7 +60,7 @@ class Session:
                 self.note(f"{trouble}; trying again")
 
         async def put() -> _Result:
-            async with open_market(connection, on_trouble=tell_trouble) as market:
+            async with open_market(place, on_trouble=tell_trouble) as market:
                 return await question(market)
 
         return asyncio.run(put())
@@ -96,8 +97,26 @@ def market_command(
 ) -> Callable[..., None]:
     """Give a command the shared options, and a Session as its first argument."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Answer and fail in JSON, for programs.")
-    @click.option("--utc", is_flag=True, help="Show times in UTC, not in your own zone [USANCE_UTC=1].")
+    @click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        envvar="USANCE_JSON",
+        help="Answer and fail in JSON, for programs [USANCE_JSON=1].",
+    )
+    @click.option(
+        "--utc",
+        is_flag=True,
+        envvar="USANCE_UTC",
+        help="Show times in UTC, not in your own zone [USANCE_UTC=1].",
+    )
+    @click.option(
+        "--debug",
+        is_flag=True,
+        envvar="USANCE_DEBUG",
+        help="On an error, show where in the program it came up [USANCE_DEBUG=1].",
+    )
+    @click.option("--profile", metavar="NAME", help="Which of your profiles to use [USANCE_PROFILE].")
     @click.option("--server", metavar="HOST:PORT", help="The coordinator's market port [USANCE_SERVER].")
     @click.option(
         "--ca",
@@ -107,21 +126,24 @@ def market_command(
     @click.option(
         "--token-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="File with the access token [the token itself: USANCE_TOKEN].",
+        envvar="USANCE_TOKEN_FILE",
+        help="File with the access token [USANCE_TOKEN_FILE; the token itself: USANCE_TOKEN].",
     )
     @wraps(command)
     def with_session(
         as_json: bool,
         utc: bool,
+        debug: bool,  # noqa: ARG001 -- read by whoever runs the command
+        profile: str | None,
         server: str | None,
         ca: Path | None,
         token_file: Path | None,
         **others: object,
     ) -> None:
-        if utc or os.environ.get("USANCE_UTC") == "1":
+        if utc:
             os.environ["TZ"] = "UTC"
             time.tzset()
-        options = Options(server=server, token_file=token_file, ca=ca)
+        options = Options(server=server, token_file=token_file, ca=ca, profile=profile)
         command(Session(options=options, as_json=as_json), **others)
 
     return with_session
@@ -141,6 +163,25 @@ class Typed(click.ParamType[object]):
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+async def resolve_host(market: "Market", text: str) -> str:
+    """One of the caller's own hosts: by its id, a unique beginning of it, or its name."""
+    return pick_host(text, [(host.host_id, host.hostname) for host in await market.list_hosts()])
+
+
+def pick_host(text: str, hosts: Sequence[tuple[str, str]]) -> str:
+    """Of ids with names. What fits none is left to the market, which knows what to say of it."""
+    if any(host_id == text for host_id, _ in hosts):
+        return text
+    found = [
+        host_id
+        for host_id, name in hosts
+        if text == name or host_id.startswith(text) or host_id.removeprefix(_HOST_PREFIX).startswith(text)
+    ]
+    if len(found) > 1:
+        raise WrongUse(f"{len(found)} hosts are named or begin with {text!r}, like {found[0]} and {found[1]}")
+    return found[0] if found else text
 
 
 async def resolve_job(market: "Market", text: str) -> str:
@@ -174,4 +215,5 @@ def _is_meant(job: "Job", text: str) -> bool:
 
 
 _JOB_PREFIX = "job_"
+_HOST_PREFIX = "host_"
 JOB_ID_LENGTH = len(_JOB_PREFIX) + 26

@@ -67,10 +67,12 @@ class Caller:
         method: "grpc.aio.UnaryStreamMultiCallable[_Request, _Answer]",
         request: Callable[[], _Request],
         is_last: Callable[[_Answer], bool],
+        *,
+        may_end: bool = False,
     ) -> AsyncIterator[_Answer]:
         """Items until one is the last; `request` says each time from where to go on.
 
-        A stream that ends before its last item has been cut, even if it ended in good order.
+        A stream that ends before its last item has been cut, even if in good order; unless it may end.
         """
         tries = _Tries(self._clock, self._patience.stream_ms)
         while True:
@@ -81,6 +83,8 @@ class Caller:
                     yield item
                     if is_last(item):
                         return
+                if may_end:
+                    return
                 await self._clock.sleep_ms(tries.next_wait_ms())
             except grpc.aio.AioRpcError as error:
                 await self._again(error, tries)

@@ -371,6 +371,7 @@ def log_piece_of(message: market_pb2.AttemptLog) -> LogPiece:
         offset=message.chunk.offset,
         stream=choice(LogStream, _LOG_STREAMS, message.chunk.stream),
         data=message.chunk.data,
+        stored_at_ms=message.stored_at_ms,
     )
 
 

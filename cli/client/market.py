@@ -90,17 +90,19 @@ class Market:
             if not page_token:
                 return
 
-    async def watch_job(self, job_id: str, *, number_after: int = 0) -> AsyncIterator[model.Event]:
-        """Every event once, up to the job's last, across any number of dropped connections."""
+    async def watch_job(
+        self, job_id: str, *, number_after: int = 0, until_now: bool = False
+    ) -> AsyncIterator[model.Event]:
+        """Every event once, across any number of dropped connections: up to the job's last, or to now."""
         seen = number_after
 
         def request() -> pb.WatchJobRequest:
-            return pb.WatchJobRequest(job_id=job_id, event_number_after=seen)
+            return pb.WatchJobRequest(job_id=job_id, event_number_after=seen, until_now=until_now)
 
         def is_last(answer: pb.WatchJobResponse) -> bool:
             return answer.event.kind == pb.EVENT_KIND_ENDED
 
-        async for answer in self._caller.stream(self._buyer.WatchJob, request, is_last):
+        async for answer in self._caller.stream(self._buyer.WatchJob, request, is_last, may_end=until_now):
             if answer.event.number > seen:
                 seen = answer.event.number
                 yield convert.event_of(answer.event)
@@ -144,9 +146,7 @@ class Market:
             fresh = piece.data[offset - piece.offset :]
             if fresh:
                 offset += len(fresh)
-                yield LogPiece(
-                    attempt_id=attempt_id, offset=offset - len(fresh), stream=piece.stream, data=fresh
-                )
+                yield replace(piece, offset=offset - len(fresh), data=fresh)
 
     async def stdout_of(self, job_id: str) -> bytes:
         """What the last attempt has written to its stdout so far; all of it when the job has ended.

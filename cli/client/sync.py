@@ -167,9 +167,11 @@ class SyncMarket(_Waiting):
         """When it has ended; raises TimeoutError when that takes longer. The job goes on all the same."""
         return self._background.wait(self._market.wait_job(job_id), limit_ms)
 
-    def watch_job(self, job_id: str, *, number_after: int = 0) -> Iterator[model.Event]:
-        """Each event as it happens, up to the job's last."""
-        return self._each(self._market.watch_job(job_id, number_after=number_after))
+    def watch_job(
+        self, job_id: str, *, number_after: int = 0, until_now: bool = False
+    ) -> Iterator[model.Event]:
+        """Each event as it happens, up to the job's last, or to now."""
+        return self._each(self._market.watch_job(job_id, number_after=number_after, until_now=until_now))
 
     def read_logs(
         self, job_id: str, *, follow: bool, tail_bytes: int = 0, since_ms: int = 0

@@ -1,8 +1,7 @@
-"""Who we are: login, logout, whoami, wallet."""
+"""Who we are: login, logout, profile, whoami, wallet."""
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,32 +12,34 @@ from cli.session import Session, market_command
 if TYPE_CHECKING:
     from cli.client.market import Market
 
-_OVERRIDES = {"USANCE_SERVER", "USANCE_TOKEN", "USANCE_CA"}
-
 
 @click.command()
 @market_command
 def login(session: Session) -> None:
-    """Check a token and keep it, with the coordinator's address, in the profile file.
+    """Check a token and keep it, with the coordinator's address, in your profile.
 
-    Give --server and --ca; the token is asked for, or read from standard input.
+    Give --server and --ca; the token is asked for, or read from standard input. With --profile NAME it is
+    kept under that name, beside others.
     """
     from cli.errors import WrongUse
-    from cli.profile import load, profile_path, save
+    from cli.profile import check_name, keep, load, profile_file, profile_name, read_profiles
+    from cli.render import safe
 
-    environment = dict(os.environ)
+    path, token = profile_file(os.environ), ""
+    name = check_name(profile_name(session.options, os.environ, read_profiles(path)))
     if session.options.token_file is None:
         hidden = sys.stdin.isatty()
         token = click.prompt("token", hide_input=True, err=True) if hidden else sys.stdin.readline()
         if not token.strip():
             raise WrongUse("no token on standard input; the operator makes one by: usance admin token NAME")
-        environment["USANCE_TOKEN"] = token.strip()
-    connection = load(session.options, environment)
-    account = session.ask(lambda market: market.get_self(), environment)
-    path: Path = profile_path(os.environ)
-    save(path, connection)
+    connection = load(session.options, os.environ, fresh=True, token=token.strip())
+    account = session.ask(lambda market: market.get_self(), connection)
+    keep(path, name, connection)
     session.answer(
-        lambda: [f"signed in as {account.name}; kept in {path}"], account=account, profile=str(path)
+        lambda: [f"signed in as {safe(account.name)}; kept as profile {name} in {path}"],
+        account=account,
+        profile=name,
+        file=str(path),
     )
 
 
@@ -46,14 +47,12 @@ def login(session: Session) -> None:
 @click.option("--revoke", is_flag=True, help="Also have the token refused from now on, wherever it is.")
 @market_command
 def logout(session: Session, revoke: bool) -> None:
-    """Forget the profile that `usance login` wrote: coordinator, token and all."""
-    from cli.errors import WrongUse
-    from cli.profile import profile_path
+    """Forget what `usance login` kept in the profile: coordinator, token and all."""
+    from cli.profile import forget, profile_file, profile_name, read_profiles
     from runtime.ids import new_uuid
 
-    path = profile_path(os.environ)
-    if not path.exists():
-        raise WrongUse(f"there is no profile to forget: {path} does not exist")
+    path = profile_file(os.environ)
+    name = profile_name(session.options, os.environ, read_profiles(path))
     revoked = ""
     if revoke:
         request_id = str(new_uuid())
@@ -63,12 +62,54 @@ def logout(session: Session, revoke: bool) -> None:
             return (await market.tokens.revoke(used[0], request_id)).token_id
 
         # What the environment names is not what is to be forgotten.
-        revoked = Session(options=Options(), as_json=session.as_json).ask(
-            end_token, {name: value for name, value in os.environ.items() if name not in _OVERRIDES}
-        )
-    path.unlink()
-    done = f"; {revoked} is refused from now on" if revoked else ""
-    session.answer(lambda: [f"signed out: {path} is gone{done}"], profile=str(path), revoked=revoked)
+        revoked = Session(options=Options(profile=name), as_json=session.as_json).ask(end_token)
+    left = forget(path, name)
+    lines = [f"signed out: profile {name} is gone from {path}"]
+    lines += [f"{revoked} is refused from now on"] if revoked else []
+    lines += [f"the profile that counts now is {left.current}"] if left.by_name else []
+    session.answer(lambda: lines, profile=name, file=str(path), revoked=revoked)
+
+
+@click.group()
+def profile() -> None:
+    """Show your profiles, and choose the one that counts where none is named."""
+
+
+@profile.command("list")
+@market_command
+def list_(session: Session) -> None:
+    """Show your profiles; the one that counts has a star."""
+    from cli.profile import profile_file, profile_name, read_profiles
+    from cli.render import safe, table
+
+    path = profile_file(os.environ)
+    profiles = read_profiles(path)
+    chosen = profile_name(session.options, os.environ, profiles)
+    rows = [
+        (("* " if name == chosen else "  ") + name, safe(entry.get("server", "-")))
+        for name, entry in sorted(profiles.by_name.items())
+    ]
+    session.answer(
+        lambda: (
+            table(("PROFILE", "COORDINATOR"), rows) if rows else ["no profiles; make one with: usance login"]
+        ),
+        current=chosen,
+        profiles=sorted(profiles.by_name),
+        file=str(path),
+    )
+
+
+@profile.command()
+@click.argument("name")
+@market_command
+def use(session: Session, name: str) -> None:
+    """Have a profile count where none is named."""
+    from cli.profile import profile_file
+    from cli.profile import use as choose
+
+    path = profile_file(os.environ)
+    choose(path, name)
+    session.answer(lambda: [f"profile {name} counts from now on"], current=name, file=str(path))
 
 
 @click.command()

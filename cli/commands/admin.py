@@ -1,6 +1,7 @@
 """The operator's: accounts, tokens, deposits and the books."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +11,11 @@ from cli.commands.tokens import revoke_token, show_tokens
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
 from cli.model import HostState, Role
-from cli.people import Account
-from cli.session import Session, market_command
+from cli.people import Account, Host
+from cli.session import Session, market_command, pick_host
+
+if TYPE_CHECKING:
+    from cli.client.market import Market
 
 
 @click.group()
@@ -258,7 +262,11 @@ def quarantine(session: Session, host: str, reason: str) -> None:
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    changed = session.ask(lambda market: market.quarantine_host(host, reason, request_id))
+
+    async def ask(market: "Market") -> Host:
+        return await market.quarantine_host(await _resolve_any_host(market, host), reason, request_id)
+
+    changed = session.ask(ask)
     session.answer(lambda: hosts_screen([changed]), host=changed)
 
 
@@ -271,5 +279,15 @@ def unquarantine(session: Session, host: str) -> None:
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    changed = session.ask(lambda market: market.unquarantine_host(host, request_id))
+
+    async def ask(market: "Market") -> Host:
+        return await market.unquarantine_host(await _resolve_any_host(market, host), request_id)
+
+    changed = session.ask(ask)
     session.answer(lambda: hosts_screen([changed]), host=changed)
+
+
+async def _resolve_any_host(market: "Market", text: str) -> str:
+    """One of all hosts: by its id, a unique beginning of it, or its name."""
+    every = await market.operations.list_hosts()
+    return pick_host(text, [(owned.host.host_id, owned.host.hostname) for owned in every])

@@ -65,7 +65,10 @@ def _quietly(ctx: click.Context, ask: "Callable[[Market], Awaitable[_Result]]") 
 
     async def put() -> _Result:
         options = Options(
-            server=ctx.params.get("server"), ca=ctx.params.get("ca"), token_file=ctx.params.get("token_file")
+            server=ctx.params.get("server"),
+            ca=ctx.params.get("ca"),
+            token_file=ctx.params.get("token_file"),
+            profile=ctx.params.get("profile"),
         )
         async with asyncio.timeout(_LIMIT_MS / 1_000):
             async with open_market(load(options, os.environ), patience=Patience(call_ms=0)) as market:

@@ -11,7 +11,7 @@ from cli.commands.run import tell_end
 from cli.commands.wanted import CREDITS, DURATION, SIZE
 from cli.errors import WrongUse
 from cli.exits import Exit, exit_of_job
-from cli.model import Bill, Job
+from cli.model import Bill, Event, Job
 from cli.session import Session, market_command, resolve_job
 
 if TYPE_CHECKING:
@@ -44,14 +44,16 @@ def jobs(session: Session, live: bool, count: int) -> None:
 @job_argument
 @market_command
 def show(session: Session, job: str) -> None:
-    """Show where a job stands, its attempts and its cost so far."""
-    from cli.screens import job_screen
+    """Show where a job stands, its attempts, what has happened, and its cost so far."""
+    from cli.screens import job_screen, timeline_screen
 
-    async def get(market: "Market") -> Job:
-        return await market.get_job(await resolve_job(market, job))
+    async def get(market: "Market") -> tuple[Job, list[Event]]:
+        job_id = await resolve_job(market, job)
+        events = [event async for event in market.watch_job(job_id, until_now=True)]
+        return await market.get_job(job_id), events
 
-    found = session.ask(get)
-    session.answer(lambda: job_screen(found), job=found)
+    found, events = session.ask(get)
+    session.answer(lambda: [*job_screen(found), "", *timeline_screen(events)], job=found, events=events)
 
 
 @click.command()
@@ -73,8 +75,12 @@ def why(session: Session, job: str) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the output is complete.")
 @click.option("--tail", type=SIZE, default=0, help="Begin so many bytes before the end, like 10kB.")
 @click.option("--since", type=DURATION, default=0, help="Begin with what came in so long ago, like 5m.")
+@click.option("--stderr", "stderr_alone", is_flag=True, help="Only its stderr, on stdout.")
+@click.option("--timestamps", is_flag=True, help="Before each line, when the market stored its beginning.")
 @market_command
-def logs(session: Session, job: str, follow: bool, tail: int, since: int) -> None:
+def logs(
+    session: Session, job: str, follow: bool, tail: int, since: int, stderr_alone: bool, timestamps: bool
+) -> None:
     """Write a job's output: its stdout on stdout and its stderr on stderr, byte for byte."""
     from cli.follow import INCOMPLETE, OutputCopy, lacks_output
     from cli.model import LogEnd
@@ -83,7 +89,8 @@ def logs(session: Session, job: str, follow: bool, tail: int, since: int) -> Non
         raise WrongUse("--tail and --since both say where to begin; give one of them")
 
     async def copy(market: "Market") -> LogEnd:
-        copy = OutputCopy(market, await resolve_job(market, job))
+        job_id = await resolve_job(market, job)
+        copy = OutputCopy(market, job_id, stderr_alone=stderr_alone, timestamps=timestamps)
         return await copy.run(follow=follow, tail_bytes=tail, since_ms=since)
 
     end = session.ask(copy)

@@ -7,7 +7,7 @@ import click
 
 from cli.commands.complete import HOSTS
 from cli.people import Host
-from cli.session import Session, market_command
+from cli.session import Session, market_command, resolve_host
 
 if TYPE_CHECKING:
     from cli.client.market import Market
@@ -45,7 +45,7 @@ def enroll_token(session: Session) -> None:
 @market_command
 def pause(session: Session, host: str) -> None:
     """Take no new jobs on a host; what runs goes on."""
-    _change(session, lambda market, request_id: market.pause_host(host, request_id))
+    _change(session, host, lambda market, host_id, request_id: market.pause_host(host_id, request_id))
 
 
 @click.command()
@@ -53,7 +53,7 @@ def pause(session: Session, host: str) -> None:
 @market_command
 def resume(session: Session, host: str) -> None:
     """Take jobs on a host again."""
-    _change(session, lambda market, request_id: market.resume_host(host, request_id))
+    _change(session, host, lambda market, host_id, request_id: market.resume_host(host_id, request_id))
 
 
 @click.command()
@@ -64,13 +64,17 @@ def reclaim(session: Session, host: str) -> None:
 
     Buyers get back what your taking it back made worthless: the whole attempt, or its last ten minutes.
     """
-    _change(session, lambda market, request_id: market.reclaim_host(host, request_id))
+    _change(session, host, lambda market, host_id, request_id: market.reclaim_host(host_id, request_id))
 
 
-def _change(session: Session, change: "Callable[[Market, str], Awaitable[Host]]") -> None:
+def _change(session: Session, host: str, change: "Callable[[Market, str, str], Awaitable[Host]]") -> None:
     from cli.screens import hosts_screen
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    changed = session.ask(lambda market: change(market, request_id))
+
+    async def ask(market: "Market") -> Host:
+        return await change(market, await resolve_host(market, host), request_id)
+
+    changed = session.ask(ask)
     session.answer(lambda: hosts_screen([changed]), host=changed)

@@ -154,8 +154,8 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
                     yield m.WatchJobResponse(event=render.event_to(event, lines))
                     if event.what.kind is EventKind.ENDED:
                         return
-                if not events and over:
-                    return  # asked again from the last event on
+                if not events and (over or request.until_now):
+                    return  # who wants the rest asks again from the last event on
                 if not events:
                     await wait(rung, LOOK_AGAIN_MS)
 
@@ -229,7 +229,9 @@ def _log_page(
 
 def _chunk(attempt_id: str, chunk: LogChunk) -> m.ReadLogsResponse:
     message = t.LogChunk(offset=chunk.offset, stream=t.LogStream.ValueType(chunk.stream), data=chunk.data)
-    return m.ReadLogsResponse(chunk=m.AttemptLog(attempt_id=attempt_id, chunk=message))
+    return m.ReadLogsResponse(
+        chunk=m.AttemptLog(attempt_id=attempt_id, chunk=message, stored_at_ms=chunk.stored_ms)
+    )
 
 
 def _end(page: reading.LogPage, offset: int) -> m.ReadLogsResponse:

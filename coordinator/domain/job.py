@@ -124,6 +124,8 @@ class LogChunk:
     offset: int
     stream: int
     data: bytes
+    # When it was stored, which is nothing of what was written; 0 where that is not known.
+    stored_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Bill lines and output in SQL."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import and_, func, insert, or_, select
 
@@ -115,16 +116,24 @@ class SqlUsage(SqlPart):
             .scalar_subquery()
         )
         rows = self.beside.execute(
-            select(of.offset_bytes, of.stream, of.data)
+            select(of.offset_bytes, of.stream, of.data, of.stored_ms)
             .where(of.attempt_id == attempt_id, of.offset_bytes >= first)
             .order_by(of.offset_bytes)
             .limit(limit)
         )
-        chunks = [LogChunk(offset=r.offset_bytes, stream=r.stream, data=bytes(r.data)) for r in rows]
+        chunks = [
+            LogChunk(
+                offset=row.offset_bytes,
+                stream=row.stream,
+                data=bytes(row.data),
+                stored_ms=row.stored_ms or 0,
+            )
+            for row in rows
+        ]
         return [_from(chunk, offset) for chunk in chunks if chunk.offset + len(chunk.data) > offset]
 
 
 def _from(chunk: LogChunk, offset: int) -> LogChunk:
     """The part of a chunk that begins at `offset`, if it begins within."""
     skip = max(0, offset - chunk.offset)
-    return LogChunk(offset=chunk.offset + skip, stream=chunk.stream, data=chunk.data[skip:])
+    return replace(chunk, offset=chunk.offset + skip, data=chunk.data[skip:])

@@ -79,6 +79,7 @@ def test_output_is_read_from_any_byte_on(market: SqlTransaction) -> None:
     ]
     market.append_log("att_1", chunks, 5)
     assert market.log_after("att_1", 0, 9) == chunks
+    assert [chunk.stored_ms for chunk in market.log_after("att_1", 1, 9)] == [5, 5, 5]
     assert market.log_after("att_1", 0, 1) == chunks[:1]
     assert market.log_after("att_1", 1, 2) == [LogChunk(offset=1, stream=1, data=b"bc"), chunks[1]]
     assert market.log_after("att_1", 5, 9) == chunks[2:]

@@ -16,8 +16,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_tools import protoc
 
 from agent.__main__ import MEANINGS as AGENT_MEANINGS
-from cli.exits import MEANINGS
+from cli.exits import ERRORS, MEANINGS, exit_of_code
 from cli.main import usance
+from cli.topics import TOPICS, topic_lines
 from tests.docs.states import states_page
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,8 @@ def commands_page() -> str:
         "Times are local and name their zone, or UTC with `--utc`.",
         "Each also takes `--server`, `--ca` and `--token-file` to say where the market is and who asks, else",
         "`USANCE_SERVER`, `USANCE_CA` and `USANCE_TOKEN` count, else the profile that `usance login` wrote",
-        "(`~/.config/usance/profile.toml`, or the file named by `USANCE_PROFILE`).",
+        "(`~/.config/usance/profiles.toml`; `--profile NAME` for another than the current one). `--debug`",
+        "shows where in the program an error came up. `usance help TOPIC` says what [Topics](#topics) has.",
     ]
     for name, command in walk(usance, "usance"):
         lines += ["", f"## {name}", "", _plain(command.help or ""), "", f"    {_usage(name, command)}"]
@@ -68,10 +70,14 @@ def commands_page() -> str:
         ]
         if rows:
             lines += ["", "| option | meaning |", "| --- | --- |", *rows]
+    lines += ["", "## Topics"]
+    for topic in TOPICS:
+        if topic not in {"exit-codes", "errors"}:  # these have a page of their own
+            lines += ["", f"### {topic}", "", *topic_lines(topic)]
     return "\n".join(lines) + "\n"
 
 
-SHARED_OPTIONS = {"--json", "--utc", "--server", "--ca", "--token-file"}
+SHARED_OPTIONS = {"--json", "--utc", "--debug", "--profile", "--server", "--ca", "--token-file"}
 
 
 def walk(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -99,6 +105,15 @@ def exit_codes_page() -> str:
         "These are for what is not the job's; they keep clear of the codes that programs commonly use.",
         "",
         *_codes(MEANINGS),
+        "",
+        "## Codes of errors",
+        "",
+        "With `--json` an error is one object on stderr: `schema_version` and `error`, with `code`,",
+        "`message` and `faults`, each of which has a `field` and a `description`. A code keeps its meaning.",
+        "",
+        "| error | exit code | meaning |",
+        "| --- | --- | --- |",
+        *(f"| `{code}` | {exit_of_code(code).value} | {meaning} |" for code, meaning in ERRORS.items()),
         "",
         "## Of `usance-agent`",
         "",

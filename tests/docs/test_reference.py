@@ -6,6 +6,7 @@ import click
 import pytest
 
 from agent.__main__ import Exit as AgentExit
+from cli.errors import Broken, NotConfirmed, Unreachable, WrongUse
 from cli.exits import Exit
 from cli.main import usance
 from cli.model import RefusalCode
@@ -36,15 +37,19 @@ def test_every_command_and_option_has_help_and_is_in_the_docs(name):
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_every_command_that_a_page_shows_exists(page):
     """`usance …` in a shell line or in back-quotes."""
-    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin |token )?[a-z-]+)", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin |token |profile )?[a-z-]+)", text)
     assert {f"usance {name}" for name in shown} <= set(COMMANDS)
 
 
 def test_every_exit_code_is_in_the_docs():
     text = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
-    for page, codes in zip(text.split("## Of `usance-agent`"), (Exit, AgentExit), strict=True):
+    first, errors, agents = text.split("\n## ")
+    for page, codes in ((first, Exit), (agents, AgentExit)):
         rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ")][2:]
         assert {(int(code), name.strip()) for code, name in rows} == {(c.value, c.name) for c in codes}
+    for code in (*RefusalCode, *(kind.code for kind in (WrongUse, NotConfirmed, Unreachable, Broken))):
+        assert f"| `{code}` |" in errors
 
 
 def test_every_rpc_and_every_refusal_is_in_the_docs():

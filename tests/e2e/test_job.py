@@ -23,7 +23,7 @@ DEPOSIT_MICRO = 100_000_000
 # Starting a program and looking at the clock in a shell take time, which is not the job's own.
 SHELL_MS = 1_500
 STEPS, EXIT_CODE = 5, 3
-BIG_BYTES = 32_000_000
+BIG_BYTES = 50_000_000
 # It says when it ran by the clock that suspends and jumps don't move, on stderr; its work is on stdout.
 SCRIPT = f"""
 read now rest < /proc/uptime; echo "from $now" >&2

@@ -21,7 +21,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def fake_market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMarket]:
     """A scripted market, and an environment in which the command line speaks to it."""
     fake = FakeMarket(tmp_path)
-    monkeypatch.setenv("USANCE_PROFILE", str(tmp_path / "profile.toml"))
+    monkeypatch.setenv("USANCE_PROFILE_FILE", str(tmp_path / "profile.toml"))
     for name, value in fake.environment.items():
         monkeypatch.setenv(name, value)
     yield fake

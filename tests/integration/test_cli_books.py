@@ -60,7 +60,7 @@ def test_a_token_is_revoked_by_its_name(market, capfd, command, whose):
 def test_logout_forgets_the_profile_and_with_revoke_ends_the_token(market, capfd, monkeypatch, tmp_path):
     profile = tmp_path / "profile.toml"
     assert execute(["logout"]) == Exit.WRONG_USE
-    assert "there is no profile to forget" in capfd.readouterr().err
+    assert "there is no profile 'default'" in capfd.readouterr().err
     secret = tmp_path / "token"
     secret.write_text(TOKEN)
     for arguments in (["logout"], ["logout", "--revoke"]):

@@ -1,5 +1,7 @@
 """What people read: output since a moment, bills and hosts in pages, and a host that is trusted again."""
 
+from itertools import pairwise
+
 import grpc.aio
 import pytest
 
@@ -31,6 +33,13 @@ def test_output_since_a_moment(play_on_both: Play) -> None:
         assert await text_since(market, job.job_id, 2_500) == b"two three"
         assert await text_since(market, job.job_id, 1_000) == b"three"
         assert not await text_since(market, job.job_id, 999)
+        *pieces, _ = await all_of(read_logs(market, job.job_id))
+        stored = [piece.chunk.stored_at_ms for piece in pieces]
+        assert [now - first for first, now in pairwise(stored)] == [1_000, 1_000]
+        # The job runs, and still what has happened until now comes to an end.
+        request = m.WatchJobRequest(job_id=job.job_id, until_now=True)
+        events = await all_of(market.buyer.stream(market.buyer.market.WatchJob, request))
+        assert [answer.event.kind for answer in events][:2] == [m.EVENT_KIND_SUBMITTED, m.EVENT_KIND_ASSIGNED]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await all_of(read_logs(market, job.job_id, since_ms=1, tail_bytes=1))
         assert refusal(caught.value) == "INVALID_FIELD"

@@ -10,6 +10,7 @@ from usance.v1 import types_pb2
 HOST_ID = "host_1"
 HOUR_PRICE_MICRO = 3_600_000_000
 FEE_PPM = 100_000
+STORED_AT_MS = 1_700_000_000_000
 
 
 @dataclass(kw_only=True)
@@ -151,7 +152,7 @@ class FakeJob:
             chunk = types_pb2.LogChunk(
                 offset=offset, stream=types_pb2.LogStream.Value(f"LOG_STREAM_{stream}"), data=data
             )
-            pieces.append(pb.AttemptLog(attempt_id=self.attempt_id, chunk=chunk))
+            pieces.append(pb.AttemptLog(attempt_id=self.attempt_id, chunk=chunk, stored_at_ms=STORED_AT_MS))
             offset += len(data)
         return pieces
 

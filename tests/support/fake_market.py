@@ -210,6 +210,8 @@ class _Buyer(market_pb2_grpc.MarketServiceServicer):
         fresh = (event for event in job.events() if event.number > request.event_number_after)
         for event in self._cut("WatchJob", fresh, context):
             yield pb.WatchJobResponse(event=event)
+        if request.until_now and not job.ended:
+            return
         self._wait_ended(job, context)
         yield pb.WatchJobResponse(event=job.last_event())
 

@@ -143,7 +143,7 @@ class WholeMarket:
             "USANCE_SERVER": self.market_address,
             "USANCE_CA": str(self._data / "ca.pem"),
             "USANCE_TOKEN": self._tokens[person],
-            "USANCE_PROFILE": str(self.folder / "no-profile.toml"),
+            "USANCE_PROFILE_FILE": str(self.folder / "no-profile.toml"),
         }
 
     def usance(self, person: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -208,7 +208,9 @@ class MemoryUsage(MemoryJobs):
 
     def log_after(self, attempt_id: str, offset: int, limit: int) -> Sequence[LogChunk]:
         ahead = [
-            chunk for chunk, _ in self._output.get(attempt_id, ()) if chunk.offset + len(chunk.data) > offset
+            replace(chunk, stored_ms=at_ms)
+            for chunk, at_ms in self._output.get(attempt_id, ())
+            if chunk.offset + len(chunk.data) > offset
         ]
         return [_from(chunk, offset) for chunk in ahead[:limit]]
 
@@ -224,7 +226,7 @@ class MemoryUsage(MemoryJobs):
 
 def _from(chunk: LogChunk, offset: int) -> LogChunk:
     skip = max(0, offset - chunk.offset)
-    return LogChunk(offset=chunk.offset + skip, stream=chunk.stream, data=chunk.data[skip:])
+    return replace(chunk, offset=chunk.offset + skip, data=chunk.data[skip:])
 
 
 class MemoryStore(MemoryUsage):

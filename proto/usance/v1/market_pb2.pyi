@@ -939,19 +939,23 @@ class WatchJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     EVENT_NUMBER_AFTER_FIELD_NUMBER: _builtins.int
+    UNTIL_NOW_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """One of the caller's."""
     event_number_after: _builtins.int
     """Only events with a greater number; 0 for all."""
+    until_now: _builtins.bool
+    """End when all events that are there have been told, instead of waiting for more."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         event_number_after: _builtins.int = ...,
+        until_now: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_number_after", b"event_number_after", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_number_after", b"event_number_after", "job_id", b"job_id", "until_now", b"until_now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1069,8 +1073,11 @@ class AttemptLog(_message.Message):
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    STORED_AT_MS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The attempt that wrote it."""
+    stored_at_ms: _builtins.int
+    """When the coordinator stored it, by its clock; 0 where that was not noted."""
     @_builtins.property
     def chunk(self) -> _types_pb2.LogChunk:
         """As the agent sent it, or the part of it that begins at the offset asked for."""
@@ -1080,10 +1087,11 @@ class AttemptLog(_message.Message):
         *,
         attempt_id: _builtins.str = ...,
         chunk: _types_pb2.LogChunk | None = ...,
+        stored_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "chunk", b"chunk", "stored_at_ms", b"stored_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
