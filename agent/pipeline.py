@@ -346,7 +346,8 @@ class Attempt:
             # Whoever did not see the end does not know that it was the one asked for.
             reason=end.reason if end.run_ms is None else stopped or end.reason,
             detail=_short("; ".join(filter(None, (self._memory.stop_detail, end.detail)))),
-            run_ms=self.journal.end_ms if end.run_ms is None else end.run_ms,
+            # What is recorded was seen to run: an engine's clock that was set back does not undo it.
+            run_ms=max(self.journal.end_ms, end.run_ms or 0),
             exit_code=end.exit_code,
             usage_number_last=self.journal.number_last,
             totals=self.spool.totals(),

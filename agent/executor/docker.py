@@ -81,6 +81,8 @@ class DockerExecutor:
         # Of all GPUs of this host, by UUID: what a container must not open, unless it was granted.
         self._gpu_minors = gpu_minors or {}
         self._looks = 0
+        # Of containers that were seen alive: their first process, as the kernel knows it.
+        self._pids: dict[str, int] = {}
 
     async def describe(self) -> str:
         """Raises ExecutorError where no engine answers."""
@@ -145,7 +147,13 @@ class DockerExecutor:
         self._runs.discard_output(order.key, offset)
 
     async def is_running(self, order: JobOrder) -> bool:
-        return self._runs.is_supervised(order.key) and not self._runs.has_ended(order.key)
+        run = self._runs.find(order.key)
+        if run is None or not self._runs.is_supervised(order.key) or self._runs.has_ended(order.key):
+            return False
+        try:
+            return await asyncio.to_thread(self._is_alive, run.run_id)
+        except _ENGINE_ERRORS:
+            return False  # nobody knows; we are asked again
 
     async def wait(self, order: JobOrder) -> RunEnd:
         """A container does not die with its supervisor: it gets another."""
@@ -225,6 +233,16 @@ class DockerExecutor:
         # What has ended under our eyes opens nothing, and in its last moment is in no cgroup of its own.
         return "; ".join(faults) if devices.is_alive(pid) else ""
 
+    def _is_alive(self, container: str) -> bool:
+        """By the kernel's word where it can be had: supervisor and engine may learn of an end late."""
+        known = self._pids.get(container)
+        if known is not None:
+            return devices.is_alive(known)
+        state = self._client.api.inspect_container(container)["State"]
+        if state["Running"] and devices.is_alive(state["Pid"]):
+            self._pids[container] = state["Pid"]
+        return bool(state["Running"])
+
     def _labels(self, key: AttemptKey) -> dict[str, str]:
         return labels_of(key, self._policy.host_id)
 
@@ -234,6 +252,7 @@ class DockerExecutor:
 
     def _remove_containers(self, key: AttemptKey) -> None:
         for container in self._containers(key):
+            self._pids.pop(container, None)
             # What is gone already is success.
             with contextlib.suppress(docker.errors.NotFound):
                 self._client.api.remove_container(container, v=True, force=True)

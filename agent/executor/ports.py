@@ -72,7 +72,7 @@ class Executor(Protocol):
         ...
 
     async def is_running(self, order: JobOrder) -> bool:
-        """Has the command not ended, as far as can be told at once? False where it can't be told."""
+        """Is the command alive at this moment, as the kernel knows? False where nobody can tell."""
         ...
 
     async def wait(self, order: JobOrder) -> RunEnd:

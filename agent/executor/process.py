@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputChunk, Run
 from agent.domain.gpu import is_simulated
+from agent.executor.devices import is_alive
 from agent.executor.ports import Progress, RunEnd, StartError
 from agent.executor.runs import SupervisedRuns
 from runtime.clock import Clock
@@ -64,7 +65,11 @@ class ProcessExecutor:
         self._runs.discard_output(order.key, offset)
 
     async def is_running(self, order: JobOrder) -> bool:
-        return self._runs.is_supervised(order.key) and not self._runs.has_ended(order.key)
+        run = self._runs.find(order.key)
+        if run is None or not self._runs.is_supervised(order.key) or self._runs.has_ended(order.key):
+            return False
+        # Its supervisor may be slow to see the end, or to tell it; the kernel is not.
+        return is_alive(_pid_of(run))
 
     async def wait(self, order: JobOrder) -> RunEnd:
         end = await self._runs.wait(order.key)
@@ -97,6 +102,11 @@ class ProcessExecutor:
 
     async def close(self) -> None:
         self._runs.let_go()
+
+
+def _pid_of(run: Run) -> int:
+    """The supervisor made it the second part of the run's name."""
+    return int(run.run_id.split("-")[1])
 
 
 def environment(order: JobOrder, home: Path) -> dict[str, str]:

@@ -252,8 +252,9 @@ class SupervisedRuns:
         self._news[key] = self._launcher.launch(self.of(key), cold=cold)
 
     def _is_gone(self, key: AttemptKey) -> bool:
+        """Ours may have gone because the one of an agent before us was there first."""
         news = self._news.get(key)
-        return news.ended if news is not None else not self.is_supervised(key)
+        return (news is None or news.ended) and not self.is_supervised(key)
 
     def _heard(self, key: AttemptKey) -> int:
         """How much we have heard from the supervisor; to be asked before its files are looked at."""
