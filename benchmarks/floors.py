@@ -93,6 +93,12 @@ def frames(buffer: bytearray) -> list[bytes]:
 
 
 class EmptyServicer(host_pb2_grpc.HostServiceServicer):
+    async def GetStanding(self, request: Any, context: Any) -> h.GetStandingResponse:  # noqa: ANN401, N802, ARG002
+        return h.GetStandingResponse()
+
+    async def SetHold(self, request: Any, context: Any) -> h.SetHoldResponse:  # noqa: ANN401, N802, ARG002
+        return h.SetHoldResponse()
+
     async def Synchronize(  # noqa: N802
         self,
         request_iterator: AsyncIterator[h.SynchronizeRequest],

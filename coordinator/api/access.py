@@ -59,6 +59,8 @@ ACCESS: dict[str, Access] = {
     "/usance.v1.AdminService/RunAudit": Access.OPERATOR,
     "/usance.v1.EnrolmentService/Enroll": Access.ANYBODY,
     "/usance.v1.HostService/Synchronize": Access.HOST,
+    "/usance.v1.HostService/GetStanding": Access.HOST,
+    "/usance.v1.HostService/SetHold": Access.HOST,
     # gRPC's own: whether we serve, and what the contract is.
     "/grpc.health.v1.Health/Check": Access.ANYBODY,
     "/grpc.health.v1.Health/Watch": Access.ANYBODY,

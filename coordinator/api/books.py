@@ -91,7 +91,7 @@ class BooksServicer(books_pb2_grpc.BooksServiceServicer):
         seller, size = caller(), validate.page_size(request.page_size)
         period = validate.period(request.since_ms, request.until_ms)
         before = validate.page_token(request.page_token)
-        found = await self._edge.read(lambda tx: books.earnings(tx, seller, period, before, size + 1))
+        found = await self._edge.read(lambda tx: books.earnings(tx, seller.id, period, before, size + 1))
         attempts = fill(map(render.earning_to, found[:size]))
         more = attempts[-1].attempt_id if len(found) > len(attempts) else ""
         return b.ListEarningsResponse(attempts=attempts, next_page_token=more)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from coordinator.api.convert_market import end_reason_to, spec_to
 from coordinator.api.validate import destinations, labels, line, network, whole
-from coordinator.domain.host import Gpu, GpuHealth, HostFacts, Isolation, Terms
+from coordinator.domain.host import Gpu, GpuHealth, Hold, Host, HostFacts, Isolation, Terms
 from coordinator.domain.hours import WEEK_MINUTES, SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import Attempt, LogChunk, LogTotals
@@ -35,6 +35,23 @@ _STATES = {
     t.ATTEMPT_STATE_STOPPING: AttemptState.STOPPING,
     t.ATTEMPT_STATE_ENDED: AttemptState.ENDED,
 }
+
+_WISHES = {
+    h.SELLER_WISH_SELL: Hold.NONE,
+    h.SELLER_WISH_PAUSE: Hold.PAUSED,
+    h.SELLER_WISH_RECLAIM: Hold.DRAINING,
+}
+
+
+def wish(value: h.SellerWish.ValueType) -> Hold:
+    found = _WISHES.get(value)
+    if found is None:
+        raise invalid("wish", "SELL, PAUSE or RECLAIM")
+    return found
+
+
+def host_state_to(host: Host) -> t.HostState.ValueType:
+    return t.HostState.Value(f"HOST_STATE_{host.state.name}")
 
 
 def facts(message: h.HostFacts) -> HostFacts:

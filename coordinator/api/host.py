@@ -16,7 +16,8 @@ from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
 from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
-from coordinator.services import enrolment, gathered, synchronize
+from coordinator.services import books, enrolment, gathered, hosts, synchronize
+from coordinator.services.books import TIME_MS_MAX
 from coordinator.services.synchronize import Ack
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
@@ -87,6 +88,30 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
             if self._sessions.get(session.host_id) is session:
                 del self._sessions[session.host_id]
                 self._edge.figures.left(session.host_id)
+
+    async def GetStanding(  # noqa: N802
+        self,
+        request: h.GetStandingRequest,
+        context: Context,  # noqa: ARG002
+    ) -> h.GetStandingResponse:
+        name, since_ms = host_id(), validate.whole("since_ms", request.since_ms, 0, TIME_MS_MAX)
+        host, (count, earned_micro) = await self._edge.read(
+            lambda tx: (hosts.existing(tx, name), books.earned_by_host(tx, name, since_ms))
+        )
+        return h.GetStandingResponse(
+            state=convert.host_state_to(host),
+            reason=host.reason,
+            attempt_count=count,
+            earned_micro=earned_micro,
+        )
+
+    async def SetHold(self, request: h.SetHoldRequest, context: Context) -> h.SetHoldResponse:  # noqa: N802, ARG002
+        name, request_id = host_id(), validate.request_id(request.request_id)
+        wish, now_ms = convert.wish(request.wish), self._edge.clock.wall_ms()
+        host = await self._edge.write(
+            lambda tx: hosts.wish_at_the_machine(tx, name, request_id, wish, now_ms)
+        )
+        return h.SetHoldResponse(state=convert.host_state_to(host), reason=host.reason)
 
     @property
     def connected(self) -> int:

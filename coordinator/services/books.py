@@ -10,12 +10,15 @@ from coordinator.domain.job import Attempt, Job
 from coordinator.domain.pricing import Charge, charge_between
 from coordinator.domain.states import JOB_TERMINAL
 from coordinator.services.credits import paid_by_seller
+from coordinator.services.hosts import existing
 from coordinator.store.ports import Transaction
 from ledger import chart
 from ledger.entries import Statement
 
 # The year 10000: later than any time there is.
 TIME_MS_MAX = 253_402_300_800_000
+# One answer looks at no more attempts of a host.
+HOST_ATTEMPTS_MAX = 5_000
 
 
 class Purse(StrEnum):
@@ -78,9 +81,10 @@ def costs(tx: Transaction, account: Account, period: Period, before_id: str, lim
 
 
 def earnings(
-    tx: Transaction, seller: Account, period: Period, before_id: str, limit: int
+    tx: Transaction, seller_id: str, period: Period, before_id: str, limit: int, host_id: str = ""
 ) -> Sequence[AttemptEarning]:
-    attempts = tx.attempts_sold(seller.id, period.since_ms, period.until_ms, before_id, limit)
+    """Newest first; of all the seller's hosts, or of one."""
+    attempts = tx.attempts_sold(seller_id, period.since_ms, period.until_ms, before_id, limit, host_id)
     credits_ = tx.credits_of([attempt.id for attempt in attempts])
     return [
         AttemptEarning(
@@ -96,6 +100,13 @@ def earnings(
         )
         for attempt in attempts
     ]
+
+
+def earned_by_host(tx: Transaction, host_id: str, since_ms: int) -> tuple[int, int]:
+    """How many attempts were made on it since, and what they have earned its seller so far."""
+    host = existing(tx, host_id)
+    found = earnings(tx, host.account_id, Period(since_ms=since_ms), "", HOST_ATTEMPTS_MAX, host_id)
+    return len(found), sum(one.charge.earning_micro - one.returned_micro for one in found)
 
 
 def code_of(purse: Purse, account: Account) -> str:

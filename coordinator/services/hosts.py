@@ -90,6 +90,13 @@ def seller_hold(
     return hold(tx, seller, request_id, host, wish, _WISHES[wish], now_ms)
 
 
+def wish_at_the_machine(tx: Transaction, host_id: str, request_id: str, wish: Hold, now_ms: int) -> Host:
+    """The seller's wish, told by the host itself."""
+    seller = tx.account(existing(tx, host_id).account_id)
+    assert seller is not None, "every host is somebody's"
+    return seller_hold(tx, seller, request_id, host_id, wish, now_ms).host
+
+
 def owned(tx: Transaction, seller: Account, host_id: str) -> Host:
     """What one may not see does not exist."""
     found = tx.host(host_id)

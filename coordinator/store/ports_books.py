@@ -74,7 +74,13 @@ class Books(Protocol):
     def vitals(self) -> Vitals: ...
 
     def attempts_sold(
-        self, seller_account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
+        self,
+        seller_account_id: str,
+        since_ms: int,
+        until_ms: int,
+        before_id: str,
+        limit: int,
+        host_id: str = "",
     ) -> Sequence[Attempt]:
-        """Newest first."""
+        """Newest first; of all the seller's hosts, or of one."""
         ...

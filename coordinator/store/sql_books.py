@@ -55,7 +55,13 @@ class SqlBooks(SqlPart):
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def attempts_sold(
-        self, seller_account_id: str, since_ms: int, until_ms: int, before_id: str, limit: int
+        self,
+        seller_account_id: str,
+        since_ms: int,
+        until_ms: int,
+        before_id: str,
+        limit: int,
+        host_id: str = "",
     ) -> Sequence[Attempt]:
         assigned_ms = cast(attempt.c.assigned["wall_ms"].as_string(), BigInteger)
         query = (
@@ -71,6 +77,8 @@ class SqlBooks(SqlPart):
         )
         if before_id:
             query = query.where(attempt.c.id < before_id)
+        if host_id:
+            query = query.where(attempt.c.host_id == host_id)
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def caps(self, account_ids: Sequence[str]) -> dict[str, SpendingCap]:

@@ -41,7 +41,7 @@ READS: dict[str, Read] = {
     "tokens": lambda tx: tokens.page(tx, WHO, "", None, None, PAGE),
     "statement": lambda tx: books.statement(tx, WHO, Purse.WALLET, Period(), 0, PAGE),
     "costs": lambda tx: books.costs(tx, WHO, Period(), "", PAGE),
-    "earnings": lambda tx: books.earnings(tx, WHOSE, Period(), "", PAGE),
+    "earnings": lambda tx: books.earnings(tx, WHOSE.id, Period(), "", PAGE),
     "bill": lambda tx: reading.bill(tx, WHO, "job_01000001", BillPlace(), PAGE),
     "events": lambda tx: reading.events(tx, WHO, "job_01000001", 0, PAGE),
     "output": lambda tx: reading.log_page(tx, WHO, "job_01000001", "", 0, PAGE),

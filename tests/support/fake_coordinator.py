@@ -65,6 +65,9 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         self.faults: list[str] = []
         self.acknowledging = True
         self.answering = True
+        self.standing = host_pb2.GetStandingResponse(state=types_pb2.HOST_STATE_ONLINE)
+        self.standings_asked: list[host_pb2.GetStandingRequest] = []
+        self.wishes: list[host_pb2.SellerWish.ValueType] = []
         # Streams that said hello, in order, and those that are open.
         self.streams_open = 0
         self.market_port = 0
@@ -168,6 +171,20 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             reader.cancel()
             async with self._change:
                 self._change.notify_all()
+
+    async def GetStanding(self, request, context):  # noqa: N802
+        self.standings_asked.append(request)
+        return self.standing
+
+    async def SetHold(self, request, context):  # noqa: N802
+        self.wishes.append(request.wish)
+        states = {
+            host_pb2.SELLER_WISH_SELL: types_pb2.HOST_STATE_ONLINE,
+            host_pb2.SELLER_WISH_PAUSE: types_pb2.HOST_STATE_PAUSED,
+            host_pb2.SELLER_WISH_RECLAIM: types_pb2.HOST_STATE_DRAINING,
+        }
+        self.standing.state = states[request.wish]
+        return host_pb2.SetHoldResponse(state=self.standing.state, reason="a wish")
 
     async def _read(self, requests, queue) -> None:
         began = False

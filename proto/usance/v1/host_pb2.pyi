@@ -15,6 +15,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from usance.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -26,6 +27,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SellerWish:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SellerWishEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SellerWish.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SELLER_WISH_UNSPECIFIED: _SellerWish.ValueType  # 0
+    """Refused."""
+    SELLER_WISH_SELL: _SellerWish.ValueType  # 1
+    """Take new jobs again."""
+    SELLER_WISH_PAUSE: _SellerWish.ValueType  # 2
+    """Take no new jobs; what runs goes on."""
+    SELLER_WISH_RECLAIM: _SellerWish.ValueType  # 3
+    """Take no new jobs, and end what runs with the promised notice."""
+
+class SellerWish(_SellerWish, metaclass=_SellerWishEnumTypeWrapper):
+    """What the seller wants of the machine, said at the machine. Set by the agent."""
+
+SELLER_WISH_UNSPECIFIED: SellerWish.ValueType  # 0
+"""Refused."""
+SELLER_WISH_SELL: SellerWish.ValueType  # 1
+"""Take new jobs again."""
+SELLER_WISH_PAUSE: SellerWish.ValueType  # 2
+"""Take no new jobs; what runs goes on."""
+SELLER_WISH_RECLAIM: SellerWish.ValueType  # 3
+"""Take no new jobs, and end what runs with the promised notice."""
+Global___SellerWish: _TypeAlias = SellerWish  # noqa: Y015
 
 @_typing.final
 class EnrollRequest(_message.Message):
@@ -811,3 +840,111 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class GetStandingRequest(_message.Message):
+    """What to tell of the host. Set by the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    since_ms: _builtins.int
+    """Count what attempts made from then on have earned, 0 to 253,402,300,800,000 (the year 10000); 0 for all time."""
+    def __init__(
+        self,
+        *,
+        since_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStandingRequest: _TypeAlias = GetStandingRequest  # noqa: Y015
+
+@_typing.final
+class GetStandingResponse(_message.Message):
+    """Where the host stands. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    EARNED_MICRO_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.HostState.ValueType
+    """Never UNSPECIFIED."""
+    reason: _builtins.str
+    """Why it is not ONLINE, for people; at most 1,024 bytes, and may be empty."""
+    attempt_count: _builtins.int
+    """Attempts made since since_ms; of more than 5,000 the newest 5,000."""
+    earned_micro: _builtins.int
+    """What these have earned the seller so far, less fees and what was given back, >= 0."""
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.HostState.ValueType = ...,
+        reason: _builtins.str = ...,
+        attempt_count: _builtins.int = ...,
+        earned_micro: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "earned_micro", b"earned_micro", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStandingResponse: _TypeAlias = GetStandingResponse  # noqa: Y015
+
+@_typing.final
+class SetHoldRequest(_message.Message):
+    """A wish. Set by the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WISH_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID, new for each new request."""
+    wish: Global___SellerWish.ValueType
+    """Never UNSPECIFIED."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        wish: Global___SellerWish.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "wish", b"wish"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetHoldRequest: _TypeAlias = SetHoldRequest  # noqa: Y015
+
+@_typing.final
+class SetHoldResponse(_message.Message):
+    """What has become of it. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.HostState.ValueType
+    """Where the host stands now; never UNSPECIFIED."""
+    reason: _builtins.str
+    """Why, for people; at most 1,024 bytes, and may be empty."""
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.HostState.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetHoldResponse: _TypeAlias = SetHoldResponse  # noqa: Y015

@@ -121,6 +121,16 @@ class HostServiceStub:
                 request_serializer=usance_dot_v1_dot_host__pb2.SynchronizeRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_host__pb2.SynchronizeResponse.FromString,
                 _registered_method=True)
+        self.GetStanding = channel.unary_unary(
+                '/usance.v1.HostService/GetStanding',
+                request_serializer=usance_dot_v1_dot_host__pb2.GetStandingRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_host__pb2.GetStandingResponse.FromString,
+                _registered_method=True)
+        self.SetHold = channel.unary_unary(
+                '/usance.v1.HostService/SetHold',
+                request_serializer=usance_dot_v1_dot_host__pb2.SetHoldRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_host__pb2.SetHoldResponse.FromString,
+                _registered_method=True)
 
 
 class HostServiceServicer:
@@ -145,6 +155,28 @@ class HostServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStanding(self, request, context):
+        """Where the host stands in the market, for whoever sits at the machine.
+
+        Caller: an enrolled host, on the host port, by its certificate. Repeating: reads only.
+        Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, UNAVAILABLE, INTERNAL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetHold(self, request, context):
+        """What SellerService's PauseHost, ResumeHost and ReclaimHost do, asked for at the machine itself: whoever has
+        its key may as well pull its plug. The newest wish counts, wherever it was said.
+
+        Caller: an enrolled host, on the host port, by its certificate. Repeating: by request_id.
+        Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, FORBIDDEN (the host is quarantined), REQUEST_ID_REUSED,
+        UNAVAILABLE, INTERNAL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +184,16 @@ def add_HostServiceServicer_to_server(servicer, server):
                     servicer.Synchronize,
                     request_deserializer=usance_dot_v1_dot_host__pb2.SynchronizeRequest.FromString,
                     response_serializer=usance_dot_v1_dot_host__pb2.SynchronizeResponse.SerializeToString,
+            ),
+            'GetStanding': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStanding,
+                    request_deserializer=usance_dot_v1_dot_host__pb2.GetStandingRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_host__pb2.GetStandingResponse.SerializeToString,
+            ),
+            'SetHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetHold,
+                    request_deserializer=usance_dot_v1_dot_host__pb2.SetHoldRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_host__pb2.SetHoldResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +224,60 @@ class HostService:
             '/usance.v1.HostService/Synchronize',
             usance_dot_v1_dot_host__pb2.SynchronizeRequest.SerializeToString,
             usance_dot_v1_dot_host__pb2.SynchronizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStanding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.HostService/GetStanding',
+            usance_dot_v1_dot_host__pb2.GetStandingRequest.SerializeToString,
+            usance_dot_v1_dot_host__pb2.GetStandingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.HostService/SetHold',
+            usance_dot_v1_dot_host__pb2.SetHoldRequest.SerializeToString,
+            usance_dot_v1_dot_host__pb2.SetHoldResponse.FromString,
             options,
             channel_credentials,
             insecure,

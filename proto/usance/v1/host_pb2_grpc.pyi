@@ -104,6 +104,20 @@ class HostServiceStub:
     Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
     (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
     """
+    GetStanding: _grpc.UnaryUnaryMultiCallable[_host_pb2.GetStandingRequest, _host_pb2.GetStandingResponse]
+    """Where the host stands in the market, for whoever sits at the machine.
+
+    Caller: an enrolled host, on the host port, by its certificate. Repeating: reads only.
+    Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, UNAVAILABLE, INTERNAL.
+    """
+    SetHold: _grpc.UnaryUnaryMultiCallable[_host_pb2.SetHoldRequest, _host_pb2.SetHoldResponse]
+    """What SellerService's PauseHost, ResumeHost and ReclaimHost do, asked for at the machine itself: whoever has
+    its key may as well pull its plug. The newest wish counts, wherever it was said.
+
+    Caller: an enrolled host, on the host port, by its certificate. Repeating: by request_id.
+    Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, FORBIDDEN (the host is quarantined), REQUEST_ID_REUSED,
+    UNAVAILABLE, INTERNAL.
+    """
 
 @_typing.type_check_only
 class HostServiceAsyncStub(HostServiceStub):
@@ -123,6 +137,20 @@ class HostServiceAsyncStub(HostServiceStub):
     Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
     Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
     (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
+    """
+    GetStanding: _aio.UnaryUnaryMultiCallable[_host_pb2.GetStandingRequest, _host_pb2.GetStandingResponse]  # type: ignore[assignment]
+    """Where the host stands in the market, for whoever sits at the machine.
+
+    Caller: an enrolled host, on the host port, by its certificate. Repeating: reads only.
+    Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, UNAVAILABLE, INTERNAL.
+    """
+    SetHold: _aio.UnaryUnaryMultiCallable[_host_pb2.SetHoldRequest, _host_pb2.SetHoldResponse]  # type: ignore[assignment]
+    """What SellerService's PauseHost, ResumeHost and ReclaimHost do, asked for at the machine itself: whoever has
+    its key may as well pull its plug. The newest wish counts, wherever it was said.
+
+    Caller: an enrolled host, on the host port, by its certificate. Repeating: by request_id.
+    Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, FORBIDDEN (the host is quarantined), REQUEST_ID_REUSED,
+    UNAVAILABLE, INTERNAL.
     """
 
 class HostServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -146,6 +174,32 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
         Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
         Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
         (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStanding(
+        self,
+        request: _host_pb2.GetStandingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.GetStandingResponse, _abc.Awaitable[_host_pb2.GetStandingResponse]]:
+        """Where the host stands in the market, for whoever sits at the machine.
+
+        Caller: an enrolled host, on the host port, by its certificate. Repeating: reads only.
+        Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, UNAVAILABLE, INTERNAL.
+        """
+
+    @_abc_1.abstractmethod
+    def SetHold(
+        self,
+        request: _host_pb2.SetHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.SetHoldResponse, _abc.Awaitable[_host_pb2.SetHoldResponse]]:
+        """What SellerService's PauseHost, ResumeHost and ReclaimHost do, asked for at the machine itself: whoever has
+        its key may as well pull its plug. The newest wish counts, wherever it was said.
+
+        Caller: an enrolled host, on the host port, by its certificate. Repeating: by request_id.
+        Errors: UNAUTHENTICATED, INVALID_FIELD, NOT_FOUND, FORBIDDEN (the host is quarantined), REQUEST_ID_REUSED,
+        UNAVAILABLE, INTERNAL.
         """
 
 def add_HostServiceServicer_to_server(servicer: HostServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
