@@ -265,6 +265,24 @@ def rules(
     return "\n".join([*lines, "COMMIT\n"])
 
 
+def rules_v6(*, listed: Iterable[str]) -> str:
+    """The same for IPv6, of which a job has nothing.
+
+    The engine gives its container none; but a bridge has an address of its own, where the host answers.
+    """
+    drop = f"-j {CHAIN_JOB}"
+    lines = [
+        "*filter",
+        f":{CHAIN_JOB} - [0:0]",
+        f"-A {CHAIN_JOB} -j DROP",
+        *_without_jumps(listed),
+        f"-I FORWARD 1 -o {INTERFACE_PREFIX}+ {drop}",
+        f"-I FORWARD 1 -i {INTERFACE_PREFIX}+ {drop}",
+        f"-I INPUT 1 -i {INTERFACE_PREFIX}+ {drop}",
+    ]
+    return "\n".join([*lines, "COMMIT\n"])
+
+
 def rules_removed(listed: Sequence[str]) -> str:
     """What takes all that is ours away."""
     chains = [chain for chain in CHAINS if f"-N {chain}" in listed]

@@ -16,12 +16,15 @@ from agent.domain.network import (
     parent_of,
     rules,
     rules_removed,
+    rules_v6,
 )
 from agent.executor import probe
 
 _WAIT_S = 30
 # Always the same: the host takes no other one for an address that it has just spoken with.
 _PROBE_MAC = "02:75:73:61:6e:63"
+# A kernel without IPv6 has no filter for it either.
+_TABLES = ("iptables", "ip6tables") if Path("/proc/net/if_inet6").exists() else ("iptables",)
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"
 
 
@@ -43,19 +46,22 @@ class Firewall:
 
     def set(self, jobs: Iterable[JobNetwork]) -> None:
         """Replace our rules by those for these jobs, at once. Raises FirewallError."""
-        listed = self._listed()
-        text = rules(jobs, self._routes(), parent=parent_of(listed), listed=listed)
-        self._run(["iptables-restore", "--noflush", "--wait"], text)
-        self._right = ours(self._listed())
+        # First what says nothing of single jobs: a job never has a network without it.
+        if "ip6tables" in _TABLES:
+            self._restore("ip6tables", rules_v6(listed=self._listed("ip6tables")))
+        listed = self._listed("iptables")
+        self._restore("iptables", rules(jobs, self._routes(), parent=parent_of(listed), listed=listed))
+        self._right = self._ours()
 
     def is_as_set(self) -> bool:
-        return self._right is not None and self._right == ours(self._listed())
+        return self._right is not None and self._right == self._ours()
 
     def remove(self) -> None:
         """Leave nothing of ours; what is not there is success."""
-        listed = self._listed()
-        if ours(listed):
-            self._run(["iptables-restore", "--noflush", "--wait"], rules_removed(listed))
+        for table in _TABLES:
+            listed = self._listed(table)
+            if ours(listed):
+                self._restore(table, rules_removed(listed))
         self._right = None
 
     def prove(self, plan: NetworkPlan, job: JobNetwork) -> None:
@@ -80,8 +86,14 @@ class Firewall:
         """Networks that this host is in or has a way to."""
         return [*self._routes(), *(interface.network for interface in self._interfaces())]
 
-    def _listed(self) -> list[str]:
-        return self._run(["iptables", "--wait", "-S"]).splitlines()
+    def _ours(self) -> list[str]:
+        return [line for table in _TABLES for line in ours(self._listed(table))]
+
+    def _listed(self, table: str) -> list[str]:
+        return self._run([table, "--wait", "-S"]).splitlines()
+
+    def _restore(self, table: str, text: str) -> None:
+        self._run([f"{table}-restore", "--noflush", "--wait"], text)
 
     def _routes(self) -> list[IPv4Network]:
         """Networks that begin at this host's own door; a default route is none."""

@@ -79,6 +79,7 @@ def around() -> Iterator[tuple[Engine, World]]:
             python_image(client)
         yield own, world
         assert "USANCE" not in iptables(own, "-S")
+        assert "USANCE" not in ip6tables(own, "-S")
         assert interfaces(own) <= {"lo", "docker0", "lan"}
 
 
@@ -113,6 +114,10 @@ def iptables(engine: Engine, *arguments: str) -> str:
     return subprocess.check_output(engine.in_network(["iptables", *arguments]), text=True)
 
 
+def ip6tables(engine: Engine, *arguments: str) -> str:
+    return subprocess.check_output(engine.in_network(["ip6tables", *arguments]), text=True)
+
+
 def interfaces(engine: Engine) -> set[str]:
     listed = subprocess.check_output(engine.in_network(["ip", "-json", "link"]), text=True)
     return {link["ifname"] for link in json.loads(listed) if not link["ifname"].startswith("usp")}
@@ -121,6 +126,42 @@ def interfaces(engine: Engine) -> set[str]:
 def caller(*targets: str, attempt_id: str = "a", **changes: Any) -> JobOrder:
     command = ("python3", "-c", CALLS, *targets)
     return order(attempt_id, image=PYTHON, command=command, **changes)
+
+
+# Another machine on the bridge, with an address of its own making. (Not at once taken for a stranger's: the
+# bridge is not asked whether it is free.)
+KNOCKS = """
+import ctypes, errno, os, socket, subprocess, sys
+ctypes.CDLL(None).unshare(0x40000000)
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+subprocess.run("ip link set knock up && ip address add fe80::77/64 dev knock nodad", shell=True, check=True)
+with socket.socket(socket.AF_INET6) as connection:
+    connection.settimeout(1)
+    try:
+        code = connection.connect_ex(("fe80::1", 9, 0, socket.if_nametoindex("knock")))
+    except OSError as error:
+        code = error.errno
+print(code in (0, errno.ECONNREFUSED))
+"""
+
+
+def neighbour_answers(engine: Engine, bridge: str) -> bool:
+    """Does the host answer to who calls it by IPv6 from a job's bridge?"""
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(engine.in_network(["ip", *arguments]), check=True, capture_output=True)
+
+    with subprocess.Popen(
+        [sys.executable, "-c", KNOCKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        pid = child.stdout.readline().strip()
+        ip("-6", "address", "replace", "fe80::1/64", "dev", bridge, "nodad")
+        ip("link", "add", f"usp{pid}", "type", "veth", "peer", "name", "knock", "netns", pid)
+        ip("link", "set", f"usp{pid}", "master", bridge, "up")
+        answer, _ = child.communicate("go\n", timeout=30)
+    return answer.strip() == "True"
 
 
 def scenario(test):
@@ -186,6 +227,21 @@ async def test_names_are_resolved_outside_the_sellers_lan(executor, engine, worl
 @scenario
 async def test_a_job_without_a_network_has_none(executor, engine, world, client):
     assert await reached(executor, caller(*EVERYWHERE)) == []
+
+
+@scenario
+async def test_a_job_has_no_ipv6_and_its_bridge_takes_none(executor, engine, world, client):
+    job = order(image=PYTHON, command=("cat", "/proc/net/if_inet6"), network=Network.INTERNET)
+    await begin(executor, job)
+    (bridge,) = [name for name in interfaces(engine) if name.startswith("usn")]
+    before = ours(ip6tables(engine, "-S").splitlines())
+    assert await asyncio.to_thread(neighbour_answers, engine, bridge) is False
+    ip6tables(engine, "-F", "USANCE-JOB")
+    assert await asyncio.to_thread(neighbour_answers, engine, bridge) is True
+    await executor.look()
+    assert ours(ip6tables(engine, "-S").splitlines()) == before
+    found = (await collect(executor, job))[OutputStream.STDOUT].decode()
+    assert {line.split()[-1] for line in found.splitlines()} <= {"lo"}
 
 
 @scenario

@@ -23,6 +23,7 @@ from agent.domain.network import (
     parent_of,
     rules,
     rules_removed,
+    rules_v6,
     subnet_of,
     why_not_let,
 )
@@ -223,3 +224,14 @@ def test_the_seller_decides_how_much_a_job_may_reach():
     assert why_not_let(listed_order("site.example:443", "8.8.8.8:53"), some) == ""
     for text in ("site.example:80", "site.example", "other.example:443", "8.8.0.0/16"):
         assert text in why_not_let(listed_order(text), some)
+
+
+def test_of_ipv6_a_bridge_takes_nothing_and_setting_it_again_changes_nothing():
+    ways = ["-A FORWARD -o usn+ -j USANCE-JOB", "-A FORWARD -i usn+ -j USANCE-JOB"]
+    listed = ["-N USANCE-JOB", *ways, "-A INPUT -i usn+ -j USANCE-JOB", "-A USANCE-JOB -j DROP"]
+    text = rules_v6(listed=listed).splitlines()
+    assert [line for line in text if line.startswith("-A")] == ["-A USANCE-JOB -j DROP"]
+    assert {line.replace("-D", "-A") for line in text if line.startswith("-D")} == set(listed[1:4])
+    assert {line.replace("-I", "-A").replace(" 1 ", " ") for line in text if line.startswith("-I")} == set(
+        listed[1:4]
+    )
