@@ -29,15 +29,18 @@ from agent.gpu.simulated import SimulatedGpus
 from agent.gpu.watch import GpuWatch
 from agent.link.client import Link
 from agent.link.identity import Identity
+from agent.link.renewal import Papers
 from agent.metrics import Metrics
 from agent.observer import Observer
 from agent.runner import Runner
 from agent.settings import GIB, MEGA, ExecutorKind, Settings
-from runtime.channel import open_channel
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
+from runtime.ids import new_id
 
 log = logging.getLogger(__name__)
 
+# Names this run of ours.
+_INSTANCE = new_id("run")
 _LOOK_MS = 5_000
 _HOURS_MS = 60_000
 
@@ -79,10 +82,9 @@ async def run(settings: Settings, identity: Identity) -> None:
         record_ms=settings.record_seconds * 1_000,
         output_waiting_bytes_max=settings.output_waiting_mib << 20,
     )
+    papers = Papers(settings.state_dir, identity, clock)
     link = Link(
-        open_channel=lambda: open_channel(
-            identity.hosts, identity.authority_pem, identity.key_pem, identity.certificate_pem
-        ),
+        open_channel=papers.open_channel,
         hello=lambda: _hello(settings, clock, executor, name, gpus),
         holder=runner,
         clock=clock,
@@ -100,6 +102,7 @@ async def run(settings: Settings, identity: Identity) -> None:
         await _until_told(
             runner.keep_reconciling(),
             link.run(),
+            papers.keep_good(),
             gpus.keep_watching(runner),
             observer.keep_observing(),
             _keep_looking(executor, clock),
@@ -172,6 +175,7 @@ def _hello(
     return Hello(
         agent_version=version(),
         boot_id=clock.boot_id,
+        instance=_INSTANCE,
         facts=HostFacts(
             hostname=socket.gethostname(),
             cpu_count=len(os.sched_getaffinity(0)),

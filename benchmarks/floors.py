@@ -99,6 +99,13 @@ class EmptyServicer(host_pb2_grpc.HostServiceServicer):
     async def SetHold(self, request: Any, context: Any) -> h.SetHoldResponse:  # noqa: ANN401, N802, ARG002
         return h.SetHoldResponse()
 
+    async def RenewCertificate(  # noqa: N802
+        self,
+        request: h.RenewCertificateRequest,
+        context: Any,  # noqa: ANN401
+    ) -> h.RenewCertificateResponse:
+        raise NotImplementedError
+
     async def Synchronize(  # noqa: N802
         self,
         request_iterator: AsyncIterator[h.SynchronizeRequest],

@@ -134,7 +134,7 @@ class Ground:
             "agents": [
                 {
                     "host_id": name,
-                    "certificate_pem": who.issue_host(csr, name, now_ms).decode(),
+                    "certificate_pem": who.issue_host(csr, name, now_ms).pem.decode(),
                     "attempts": attempts[name],
                 }
                 for name in names

@@ -1,4 +1,4 @@
-"""usance-coordinator: init, run, audit."""
+"""usance-coordinator: init, run, audit, rotate-ca."""
 
 import argparse
 import asyncio
@@ -9,8 +9,9 @@ from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
-from coordinator import app, settings
+from coordinator import app, rotation, settings
 from runtime import logs
+from runtime.clock import SystemClock
 
 EXIT_WRONG_USE = 2
 EXIT_VIOLATIONS = 1
@@ -36,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         found = settings.load(parsed.data_dir, overrides)
-        return _run(parsed.command, found, take_over=getattr(parsed, "take_over", False))
+        return _run(parsed, found)
     except (settings.SettingsError, FileExistsError, FileNotFoundError, ValueError) as error:
         print(f"usance-coordinator: {error}", file=sys.stderr)  # noqa: T201 - a command line speaks
         return EXIT_WRONG_USE
 
 
-def _run(command: str, found: settings.Settings, *, take_over: bool) -> int:
+def _run(parsed: argparse.Namespace, found: settings.Settings) -> int:
+    command = parsed.command
     if command == "init":
         token = app.initialise(found)
         print(  # noqa: T201 - a command line speaks
@@ -57,9 +59,13 @@ def _run(command: str, found: settings.Settings, *, take_over: bool) -> int:
             f"{checked} transfers checked, {len(violations)} violations", file=sys.stderr
         )
         return EXIT_VIOLATIONS if violations else 0
+    if command == "rotate-ca":
+        step = rotation.Step(parsed.step)
+        print(rotation.run(found, step, SystemClock(), force=parsed.force), end="")  # noqa: T201 - as above
+        return 0
     logs.set_up(as_json=found.log_json)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it finds at each start is no news
-    return asyncio.run(app.serve(found, take_over=take_over))
+    return asyncio.run(app.serve(found, take_over=parsed.take_over))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser(
         "audit", help="check every invariant of the books; exits 1 if one is violated"
     )
-    for command in (init, run, audit):
+    rotate = commands.add_parser("rotate-ca", help="have another authority follow the one there is")
+    rotate.add_argument(
+        "step",
+        choices=list(rotation.Step),
+        help="begin: from the next start on both are trusted; finish: only it",
+    )
+    rotate.add_argument("--force", action="store_true", help="finish although some hosts will be locked out")
+    for command in (init, run, audit, rotate):
         command.add_argument("--data-dir", type=Path, default=Path("/var/lib/usance-coordinator"))
         command.add_argument("--database", help="postgresql+psycopg://… instead of SQLite in the data folder")
     for command in (init, run):

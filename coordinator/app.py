@@ -10,26 +10,21 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health
 from prometheus_client import start_http_server
 from sqlalchemy import Engine
 
-from coordinator import identity
+from coordinator import identity, serving
 from coordinator.api.bell import Bell
-from coordinator.api.books import BooksServicer, TokenServicer
 from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
-from coordinator.api.host import EnrolmentServicer, HostServicer
-from coordinator.api.market import MarketServicer
+from coordinator.api.host import HostServicer
 from coordinator.api.metrics import Metrics
-from coordinator.api.operations import OperationsServicer
-from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.domain.account import Account, Role
 from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, gpus, reap, synchronize, upkeep
+from coordinator.services import accounts, audit, certificates, gpus, reap, synchronize, upkeep
 from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
@@ -43,7 +38,6 @@ from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from ledger.engine import make_engine
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
-from usance.v1 import books_pb2, books_pb2_grpc, host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 OPERATOR_NAME = "operator"
@@ -138,7 +132,12 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         asked = database.gather_read(accounts.authenticate, (token, clock.wall_ms()))
         return accounts.known(await asyncio.wrap_future(asked))
 
-    gate = Gate(authenticate, metrics, clock, opened)
+    async def recognise(host_id: str) -> None:
+        refusal = await asyncio.wrap_future(database.gather_read(certificates.recognise, host_id))
+        if refusal is not None:
+            raise refusal
+
+    gate = Gate(authenticate, recognise, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
         market.must_be_free()
@@ -158,8 +157,9 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             hosts_address=settings.hosts_public or hosts.address,
         ),
     )
-    host_servicer, healthy = HostServicer(edge), health.aio.HealthServicer()
-    register = partial(_register, edge, who, host_servicer, healthy)
+    issuer = serving.issuer_of(edge, who, settings.host_certificate_days)
+    host_servicer, healthy = HostServicer(edge, issuer), health.aio.HealthServicer()
+    register = partial(serving.register, edge, issuer, host_servicer, healthy)
     try:
         await hosts.open(register)
         if not await shift.begin(partial(market.open, register)):
@@ -348,37 +348,6 @@ def _doors(settings: Settings, who: identity.Identity, gate: Gate) -> tuple[Door
     people = grpc.ssl_server_credentials(pair)
     agents = grpc.ssl_server_credentials(pair, who.authority_pem, require_client_auth=True)
     return Door("market", settings.market, people, [gate]), Door("hosts", settings.hosts, agents, [gate])
-
-
-def _register(
-    edge: Edge,
-    who: identity.Identity,
-    host_servicer: HostServicer,
-    healthy: health.aio.HealthServicer,
-    server: grpc.aio.Server,
-) -> None:
-    """Ours; and health and reflection, as every gRPC tool knows them."""
-    market_pb2_grpc.add_MarketServiceServicer_to_server(MarketServicer(edge), server)
-    market_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(edge), server)
-    market_pb2_grpc.add_SellerServiceServicer_to_server(SellerServicer(edge, who.authority_pem), server)
-    market_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(edge), server)
-    books_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(edge), server)
-    books_pb2_grpc.add_BooksServiceServicer_to_server(BooksServicer(edge), server)
-    books_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(edge), server)
-    host_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-        EnrolmentServicer(
-            edge, lambda csr, name: who.issue_host(csr, name, edge.clock.wall_ms()), who.authority_pem
-        ),
-        server,
-    )
-    host_pb2_grpc.add_HostServiceServicer_to_server(host_servicer, server)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    names = [
-        service.full_name
-        for file in (market_pb2.DESCRIPTOR, books_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
-        for service in file.services_by_name.values()
-    ]
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
 
 def _mint(directory: Path) -> Mint:

@@ -30,6 +30,8 @@ class Settings:
     beat_interval_ms: int = 5_000
     reconnect_window_ms: int = 600_000
     fee_ppm: int = 50_000
+    # How long a host's certificate is good; its agent renews it when half of that is over.
+    host_certificate_days: int = 7
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
     metrics: str = ""
     log_json: bool = False
@@ -58,6 +60,10 @@ TEMPLATE = """\
 
 # The platform's part of each charge, in parts per million.
 #fee_ppm = 50000
+
+# How long a host's certificate is good, in days; its agent renews it when half of that is over. A machine
+# that was off for longer has to be enrolled anew.
+#host_certificate_days = 7
 
 # Where a Prometheus may read the figures; nowhere, if nothing is named.
 #metrics = "127.0.0.1:7412"
@@ -104,6 +110,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError("beat_interval_ms: between 500 and 60000")
     if settings.reconnect_window_ms < 3 * settings.beat_interval_ms:
         raise SettingsError("reconnect_window_ms: at least three times beat_interval_ms")
+    if not 1 <= settings.host_certificate_days <= 90:
+        raise SettingsError("host_certificate_days: between 1 and 90")
     if not 0 <= settings.fee_ppm <= 1_000_000:
         raise SettingsError("fee_ppm: between 0 and 1000000")
 

@@ -59,6 +59,8 @@ class Hello:
     boot_id: str
     facts: HostFacts
     terms: Terms
+    # Names this run of the agent.
+    instance: str = ""
 
 
 def prices_of(gpus: Iterable[GpuInfo], configured_micro: Mapping[str, int]) -> dict[str, int]:

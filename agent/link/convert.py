@@ -54,6 +54,7 @@ def hello_request(hello: Hello) -> host_pb2.SynchronizeRequest:
         hello=host_pb2.Hello(
             agent_version=hello.agent_version,
             boot_id=hello.boot_id,
+            instance=hello.instance,
             facts=host_pb2.HostFacts(
                 hostname=facts.hostname,
                 cpu_count=facts.cpu_count,

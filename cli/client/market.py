@@ -229,6 +229,11 @@ class Market:
         request = pb.QuarantineHostRequest(request_id=request_id, host_id=host_id, reason=reason)
         return convert_people.host_of((await self._caller.call(self._admin.QuarantineHost, request)).host)
 
+    async def revoke_host(self, host_id: str, reason: str, request_id: str) -> people.Host:
+        """Refused for ever, from now on."""
+        request = pb.RevokeHostRequest(request_id=request_id, host_id=host_id, reason=reason)
+        return convert_people.host_of((await self._caller.call(self._admin.RevokeHost, request)).host)
+
     async def unquarantine_host(self, host_id: str, request_id: str) -> people.Host:
         request = pb.UnquarantineHostRequest(request_id=request_id, host_id=host_id)
         return convert_people.host_of((await self._caller.call(self._admin.UnquarantineHost, request)).host)

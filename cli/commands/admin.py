@@ -270,6 +270,23 @@ def quarantine(session: Session, host: str, reason: str) -> None:
     session.answer(lambda: hosts_screen([changed]), host=changed)
 
 
+@admin.command("revoke-host")
+@click.argument("host", shell_complete=ALL_HOSTS)
+@click.option("--reason", type=TEXT, required=True, help="For the seller and the books: why.")
+@market_command
+def revoke_host(session: Session, host: str, reason: str) -> None:
+    """Refuse a host for ever, from now on, as when its machine or its key was stolen; its jobs end.
+
+    Its seller can bring the machine back as another host, with a fresh enrolment token.
+    """
+    from cli.screens import hosts_screen
+    from runtime.ids import new_uuid
+
+    request_id = str(new_uuid())
+    changed = session.ask(lambda market: market.revoke_host(host, reason, request_id))
+    session.answer(lambda: hosts_screen([changed]), host=changed)
+
+
 @admin.command()
 @click.argument("host", shell_complete=ALL_HOSTS)
 @market_command

@@ -37,6 +37,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Authenticate = Callable[[str], Awaitable[Account]]
+# Raises a refusal where the host that a certificate names is none of ours, or none any more.
+Recognise = Callable[[str], Awaitable[None]]
 
 
 def caller() -> Account:
@@ -61,11 +63,17 @@ class _Note:
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported, unused-ignore]
     def __init__(
-        self, authenticate: Authenticate, metrics: Metrics, clock: Clock, opened: asyncio.Event
+        self,
+        authenticate: Authenticate,
+        recognise: Recognise,
+        metrics: Metrics,
+        clock: Clock,
+        opened: asyncio.Event,
     ) -> None:
         """Whoever comes before it is opened waits."""
         self._opened = opened
         self._authenticate = authenticate
+        self._recognise = recognise
         self._metrics = metrics
         self._clock = clock
         self._closing = False
@@ -172,6 +180,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             raise _stopping()
         if access is Access.HOST:
             note.who = _host_of(context)
+            await self._recognise(note.who)
             _HOST_ID.set(note.who)
         elif access is not Access.ANYBODY:
             account = await self._authenticate(token_of(context))

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,11 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from coordinator.api import convert_host as convert
 from coordinator.api import validate
+from coordinator.api.arrivals import Arrivals
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
+from coordinator.domain.host import Certificate
 from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
-from coordinator.services import books, enrolment, gathered, hosts, synchronize
+from coordinator.services import books, certificates, enrolment, gathered, hosts, strikes, synchronize
 from coordinator.services.books import TIME_MS_MAX
 from coordinator.services.synchronize import Ack
 from usance.v1 import host_pb2 as h
@@ -26,23 +29,45 @@ _LOG = logging.getLogger(__name__)
 CSR_BYTES_MAX = 8_192
 # A host that holds nothing is answered from memory; after so many beats we look all the same.
 BEATS_UNREAD_MAX = 12
-# Signs a request for a host's certificate: (csr, host id) -> certificate.
-Issue = Callable[[x509.CertificateSigningRequest, str], bytes]
+# Signs a request for a host's certificate: (csr, host id, is it renewed in time) -> PEM, and what is noted.
+Sign = Callable[[x509.CertificateSigningRequest, str, bool], tuple[bytes, Certificate]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issuer:
+    """Gives hosts their certificates, and notes each before it is out."""
+
+    edge: Edge
+    sign: Sign
+    # Of all authorities that are to be trusted.
+    authority_pem: bytes
+
+    async def issue(
+        self, csr: x509.CertificateSigningRequest, name: str, *, renews: bool
+    ) -> tuple[bytes, int]:
+        """PEM, and until when it is good."""
+        pem, noted = self.sign(csr, name, renews)
+        now_ms = self.edge.clock.wall_ms()
+        await self.edge.write(lambda tx: tx.insert_certificate(name, noted, now_ms))
+        return pem, noted.expires_ms
 
 
 class EnrolmentServicer(host_pb2_grpc.EnrolmentServiceServicer):
-    def __init__(self, edge: Edge, issue: Issue, authority_pem: bytes) -> None:
+    def __init__(self, edge: Edge, issuer: Issuer) -> None:
         self._edge = edge
-        self._issue = issue
-        self._authority_pem = authority_pem
+        self._issuer = issuer
 
     async def Enroll(self, request: h.EnrollRequest, context: Context) -> h.EnrollResponse:  # noqa: N802, ARG002
         csr = _signing_request(request.csr_pem)
         key = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         key_digest, now = hashlib.sha256(key).digest(), self._edge.now()
         name = await self._edge.write(lambda tx: enrolment.enroll(tx, request.token_secret, key_digest, now))
+        pem, expires_ms = await self._issuer.issue(csr, name, renews=request.renews)
         return h.EnrollResponse(
-            host_id=name, certificate_pem=self._issue(csr, name), authority_pem=self._authority_pem
+            host_id=name,
+            certificate_pem=pem,
+            authority_pem=self._issuer.authority_pem,
+            expires_at_ms=expires_ms,
         )
 
 
@@ -61,23 +86,39 @@ def _signing_request(pem: bytes) -> x509.CertificateSigningRequest:
 
 
 class HostServicer(host_pb2_grpc.HostServiceServicer):
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, issuer: Issuer) -> None:
         self._edge = edge
+        self._issuer = issuer
+        self._arrivals = Arrivals()
         self._sessions: dict[str, _Session] = {}
+
+    async def RenewCertificate(  # noqa: N802
+        self,
+        request: h.RenewCertificateRequest,
+        context: Context,  # noqa: ARG002
+    ) -> h.RenewCertificateResponse:
+        name, csr = host_id(), _signing_request(request.csr_pem)
+        pem, expires_ms = await self._issuer.issue(csr, name, renews=True)
+        return h.RenewCertificateResponse(
+            certificate_pem=pem, authority_pem=self._issuer.authority_pem, expires_at_ms=expires_ms
+        )
 
     async def Synchronize(  # noqa: N802
         self,
         request_iterator: AsyncIterator[h.SynchronizeRequest],
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[h.SynchronizeResponse]:
-        session = _Session(self._edge, host_id())
+        session = _Session(self._edge, host_id(), self._arrivals)
         older = self._sessions.get(session.host_id)
         self._sessions[session.host_id] = session
         if older is not None:
             older.supersede()
         reader = asyncio.create_task(session.read(request_iterator))
         try:
-            with self._edge.bell.hears(session.host_id, session):
+            with (
+                self._edge.bell.hears(session.host_id, session),
+                self._edge.bell.hears(certificates.revoked_topic(session.host_id), session.revoked),
+            ):
                 async for message in session.messages(reader):
                     yield message
         finally:
@@ -124,12 +165,23 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
             session.drain(spread_ms)
 
 
+class _Revocation:
+    def __init__(self, rung: asyncio.Event) -> None:
+        self._rung = rung
+        self.is_set = False
+
+    def set(self) -> None:
+        self.is_set = True
+        self._rung.set()
+
+
 class _Session:
     """What is to be said is kept as state, not as a queue, so it can't pile up: the latest whole `desired`,
     and for each attempt the latest acknowledgement."""
 
-    def __init__(self, edge: Edge, name: str) -> None:
+    def __init__(self, edge: Edge, name: str, arrivals: Arrivals) -> None:
         self.host_id = name
+        self._arrivals = arrivals
         self._rung = asyncio.Event()
         self._edge = edge
         self._boot_id = ""
@@ -138,6 +190,8 @@ class _Session:
         self._acks: dict[str, Ack] = {}
         self._drain_ms: int | None = None
         self._superseded = False
+        # Rung when the host is refused from now on.
+        self.revoked = _Revocation(self._rung)
         # What was last said that it should hold, and whether that is to be said again.
         self._said: h.SynchronizeResponse | None = None
         self._say_again = False
@@ -164,6 +218,8 @@ class _Session:
             if self._superseded:
                 # What an older connection still says is older news than the newer one's.
                 raise _superseded()
+            if self.revoked.is_set:
+                raise certificates.revoked(self.host_id)
             await self._take(request)
             self._rung.set()
 
@@ -176,6 +232,8 @@ class _Session:
             self._rung.clear()
             if self._superseded:
                 raise _superseded()
+            if self.revoked.is_set:
+                raise certificates.revoked(self.host_id)
             if not self._greeted:
                 continue
             if not welcomed:
@@ -231,6 +289,10 @@ class _Session:
         self._boot_id = validate.line("hello.boot_id", message.boot_id, 64, empty=False)
         await self._edge.write(lambda tx: synchronize.hello(tx, self.host_id, facts, terms, now))
         self._greeted = True
+        instance = validate.line("hello.instance", message.instance, 64)
+        if self._arrivals.came(self.host_id, f"{self._boot_id} {instance}", now.wall_ms):
+            _LOG.warning("%s: two machines take turns with its identity", self.host_id)
+            await self._edge.write(lambda tx: strikes.two_machines(tx, self.host_id, now.wall_ms))
 
     async def _beat(self, message: h.Beat) -> None:
         reports, now = convert.reports(message), self._edge.now()

@@ -11,12 +11,14 @@ from coordinator.api.gate import Context, caller
 from coordinator.api.pages import AROUND_BYTES, PAGE_BYTES_MAX, fill
 from coordinator.domain.host import Hold, HostRoom
 from coordinator.domain.refusal import invalid
-from coordinator.services import accounts, audit, enrolment, gpus, hosts
+from coordinator.services import accounts, audit, certificates, enrolment, gpus, hosts
 from coordinator.store.ports import Transaction
 from usance.v1 import market_pb2 as m
 from usance.v1 import market_pb2_grpc
 
 LIFETIME_MS_MIN, LIFETIME_MS_MAX = 60_000, 31_536_000_000
+# It is told behind a word of ours.
+REVOKED_REASON_BYTES_MAX = 240
 ENROLMENT_PREFIX = "usance_enroll"
 
 
@@ -191,6 +193,15 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
             lambda tx: hosts.trust_again(tx, operator, request_id, hosts.existing(tx, host_id), now_ms)
         )
         return m.UnquarantineHostResponse(host=render.host_to(room.host, room, now_ms))
+
+    async def RevokeHost(self, request: m.RevokeHostRequest, context: Context) -> m.RevokeHostResponse:  # noqa: N802, ARG002
+        operator, request_id = caller(), validate.request_id(request.request_id)
+        reason = validate.line("reason", request.reason, REVOKED_REASON_BYTES_MAX, empty=False)
+        host_id, now = request.host_id, self._edge.now()
+        room = await self._edge.write(
+            lambda tx: certificates.revoke(tx, operator, request_id, host_id, reason, now)
+        )
+        return m.RevokeHostResponse(host=render.host_to(room.host, room, now.wall_ms))
 
     async def _hold(self, request_id: str, host_id: str, wish: Hold, reason: str) -> m.Host:
         operator, request_id = caller(), validate.request_id(request_id)

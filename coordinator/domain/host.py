@@ -120,9 +120,21 @@ class Host:
     hold_under: Hold = Hold.NONE
     reason: str
     since_ms: int
+    # Since when it is refused for ever; 0 where it is not.
+    revoked_ms: int = 0
     facts: HostFacts
     terms: Terms
     reliability_ppm: int = RELIABILITY_PPM_AT_FIRST
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What is noted of one that a host was given."""
+
+    # In base 16.
+    serial: str
+    authority_digest: bytes
+    expires_ms: int
 
 
 @dataclass(frozen=True, kw_only=True)

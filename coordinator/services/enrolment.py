@@ -31,10 +31,11 @@ def enroll(tx: Transaction, secret: str, key_digest: bytes, stamp: Stamp) -> str
     digest = digest_of(secret)
     fresh_id = new_id("host")
     host_id = tx.use_enrolment_token(digest, key_digest, fresh_id, stamp.wall_ms)
-    if host_id is None:
+    known = None if host_id is None else tx.host(host_id)
+    if host_id is None or (known is not None and known.revoked_ms):
         raise Refusal(
             RefusalCode.ENROLMENT_REFUSED,
-            "the enrolment token is unknown, expired, or was used for another machine",
+            "the enrolment token is unknown, expired, was used for another machine, or its host was revoked",
             field="token_secret",
             remedy="a fresh token from the seller",
         )

@@ -43,6 +43,10 @@ def change_link(tx: Transaction, host: Host, link: HostState, reason: str, now_m
 
 def trust_again(tx: Transaction, operator: Account, request_id: str, host: Host, now_ms: int) -> HostRoom:
     """The operator's distrust is over. What the seller wished beneath it stays the seller's."""
+    if host.revoked_ms:
+        raise Refusal(
+            RefusalCode.FORBIDDEN, "it was revoked, and that is for ever; its seller can enrol it anew"
+        )
 
     def make() -> str:
         if host.hold is Hold.QUARANTINED:

@@ -110,7 +110,7 @@ def _look_at_host(tx: Transaction, host_id: str, rules: Rules, now: Stamp) -> No
     for _, link, seen in tx.hosts_seen([host_id]):
         after = _link_after(link, seen, rules, now)
         if after is HostState.LOST:
-            _lose(tx, host_id, now)
+            lose(tx, host_id, "has been silent for longer than the reconnect window", now)
         elif after is not link:
             _suspect(tx, host_id, now)
 
@@ -156,8 +156,8 @@ def _give_up(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
         end_attempt(tx, attempt, EndReason.START_FAILED, None, "it never took the job up", now)
 
 
-def _lose(tx: Transaction, host_id: str, now: Stamp) -> None:
-    reason = "has been silent for longer than the reconnect window"
+def lose(tx: Transaction, host_id: str, reason: str, now: Stamp) -> None:
+    """It is given up, and its attempts with it."""
     if not change_link(tx, existing(tx, host_id), HostState.LOST, reason, now.wall_ms):
         return
     tx.wake(host_id)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from coordinator.domain.claim import (
     COUNTED,
+    DAY_MS,
     STRIKE_MS,
     STRIKE_SENTENCES,
     STRIKES_BEFORE_QUARANTINE,
@@ -14,6 +15,8 @@ from coordinator.domain.job import Attempt
 from coordinator.domain.states import AttemptState, Cause
 from coordinator.services.hosts import existing, quarantine
 from coordinator.store.ports import Transaction
+
+_TWO_MACHINES = "two machines take turns with its identity"
 
 
 def strike(tx: Transaction, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> None:
@@ -30,6 +33,12 @@ def strike(tx: Transaction, host_id: str, kind: Strike, subject: str, detail: st
     tx.append_events([event], now_ms)
     if counted(tx, [host_id], now_ms)[host_id] >= STRIKES_BEFORE_QUARANTINE:
         quarantine(tx, existing(tx, host_id), f"claimed what can't be, again: {detail or sentence}", now_ms)
+
+
+def two_machines(tx: Transaction, host_id: str, now_ms: int) -> None:
+    """Its identity was copied. Which of them is the host only its seller can tell, by enrolling one anew."""
+    strike(tx, host_id, Strike.FALSE_CLAIM, f"day {now_ms // DAY_MS}", _TWO_MACHINES, now_ms)
+    quarantine(tx, existing(tx, host_id), f"{_TWO_MACHINES}; enrol one of them anew", now_ms)
 
 
 def counted(tx: Transaction, host_ids: Sequence[str], now_ms: int) -> dict[str, int]:

@@ -8,7 +8,6 @@ from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host, HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt, Job, JobSpec, LogChunk, LogState, LogTotals, ReportedEnd
 from coordinator.domain.metering import Lie, Stamp, believe, paid_through_ms, run_ms_at_least, sight
-from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.domain.states import (
     AttemptState,
     AttemptStep,
@@ -21,6 +20,7 @@ from coordinator.domain.states import (
 from coordinator.domain.values import changed
 from coordinator.services import gpus
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
+from coordinator.services.certificates import revoked, revoked_topic, unknown
 from coordinator.services.hosts import OFFERS_TOPIC, change_link
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
 from coordinator.services.strikes import judge
@@ -74,7 +74,12 @@ def hello(tx: Transaction, host_id: str, facts: HostFacts, terms: Terms, now: St
 def heard(tx: Transaction, heard: Mapping[str, Stamp]) -> None:
     """These hosts, which hold nothing, have beaten since the last call."""
     for host_id in tx.save_all_seen(heard):
-        _seen(tx, host_id, heard[host_id])
+        host = tx.host(host_id)
+        if host is not None and host.revoked_ms:
+            # Not told by whoever revokes by our RPC, but written into the database by hand.
+            tx.wake(revoked_topic(host_id))
+        else:
+            _seen(tx, host_id, heard[host_id])
 
 
 def beat(
@@ -177,8 +182,9 @@ def ack_of(attempt: Attempt) -> Ack:
 def _seen(tx: Transaction, host_id: str, now: Stamp) -> Host:
     host = tx.host(host_id)
     if host is None:
-        # Its certificate is good, but our database is older than it: restored, or another.
-        raise Refusal(RefusalCode.UNAUTHENTICATED, f"{host_id} is not known here; enrol it anew")
+        raise unknown(host_id)
+    if host.revoked_ms:
+        raise revoked(host_id)
     tx.save_seen(host_id, now)
     if host.link is not HostState.ONLINE:
         change_link(tx, host, HostState.ONLINE, "connected", now.wall_ms)

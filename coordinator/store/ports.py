@@ -12,7 +12,7 @@ from coordinator.domain.account import Account, Balances
 from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
-from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Terms
+from coordinator.domain.host import Certificate, Hold, Host, HostFacts, HostRoom, HostState, Terms
 from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Line, Stamp
 from coordinator.domain.states import JobState
@@ -114,7 +114,7 @@ class Hosts(Protocol):
     def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
 
     def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
-        """Which of them are not ONLINE."""
+        """Which of them are not ONLINE, or are to be refused."""
         ...
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
@@ -127,6 +127,16 @@ class Hosts(Protocol):
 
     def lift_quarantine(self, host_id: str, reason: str, now_ms: int) -> None:
         """What its seller had wished holds again, since when it did; nothing, if there is no quarantine."""
+        ...
+
+    def revoke_host(self, host_id: str, now_ms: int) -> None:
+        """It is to be refused for ever."""
+        ...
+
+    def insert_certificate(self, host_id: str, certificate: Certificate, now_ms: int) -> None: ...
+
+    def hosts_certified_only_by_others(self, authority_digest: bytes, now_ms: int) -> Sequence[str]:
+        """Those not refused that may have a good certificate, but none of this authority."""
         ...
 
     def save_reliability(self, host_id: str, ppm: int) -> None: ...

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, case, func, insert, select, true, update
+from sqlalchemy import ColumnElement, case, func, insert, or_, select, true, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
+    Certificate,
     Hold,
     Host,
     HostFacts,
@@ -22,7 +23,16 @@ from coordinator.store.codec import Json, Row, facts_from_json, facts_to_json, t
 from coordinator.store.live import ONLY_LIVE_ATTEMPTS
 from coordinator.store.ports import Page
 from coordinator.store.sql_claims import SqlClaims
-from coordinator.store.tables import account, attempt, attempt_gpu, enrolment_token, gpu_owner, host, job
+from coordinator.store.tables import (
+    account,
+    attempt,
+    attempt_gpu,
+    enrolment_token,
+    gpu_owner,
+    host,
+    host_certificate,
+    job,
+)
 
 _NOT_SEEN_YET = HostFacts(
     hostname="",
@@ -164,9 +174,8 @@ class SqlHosts(SqlClaims):
         if not seen:
             return []
         self.save_standings(seen, {})
-        query = select(host.c.id).where(
-            among(self.beside, host.c.id, list(seen)), host.c.state != str(HostState.ONLINE)
-        )
+        noteworthy = or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
+        query = select(host.c.id).where(among(self.beside, host.c.id, list(seen)), noteworthy)
         return self.beside.execute(query).scalars().all()
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
@@ -206,6 +215,26 @@ class SqlHosts(SqlClaims):
                 hold_under_since_ms=None,
             )
         )
+
+    def revoke_host(self, host_id: str, now_ms: int) -> None:
+        self.beside.execute(update(host).where(host.c.id == host_id).values(revoked_ms=now_ms))
+
+    def insert_certificate(self, host_id: str, certificate: Certificate, now_ms: int) -> None:
+        values = {"host_id": host_id, "issued_ms": now_ms, **vars(certificate)}
+        self.connection.execute(insert(host_certificate).values(values))
+
+    def hosts_certified_only_by_others(self, authority_digest: bytes, now_ms: int) -> Sequence[str]:
+        of = host_certificate.c
+        good = select(of.host_id).where(of.expires_ms > now_ms)
+        moved = good.where(of.authority_digest == authority_digest)
+        # Of before certificates were noted there is nothing, but they may well be good.
+        noted = select(of.host_id)
+        query = select(host.c.id).where(
+            host.c.revoked_ms.is_(None),
+            host.c.id.not_in(moved),
+            or_(host.c.id.in_(good), host.c.id.not_in(noted)),
+        )
+        return self.connection.execute(query.order_by(host.c.id)).scalars().all()
 
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self.save_standings({}, {host_id: ppm})
@@ -256,6 +285,7 @@ def host_from_row(row: Row) -> Host:
         hold_under=Hold(row["hold_under"] or Hold.NONE),
         reason=row["hold_reason"] if held else row["reason"],
         since_ms=row["hold_since_ms"] if held else row["since_ms"],
+        revoked_ms=row["revoked_ms"] or 0,
         reliability_ppm=row["reliability_ppm"],
         facts=facts_from_json(row["facts"]),
         terms=terms_from_json(row["terms"]),

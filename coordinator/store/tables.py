@@ -4,8 +4,6 @@ The ledger's own tables stand beside these in the same database (`ledger.tables`
 money are one commit.
 """
 
-from collections.abc import Iterable
-
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -27,22 +25,24 @@ from sqlalchemy import (
 )
 from sqlalchemy import event as event_api
 
-from coordinator.domain.account import Role
 from coordinator.domain.claim import Strike
 from coordinator.domain.event import EventKind
 from coordinator.domain.host import Hold, HostState
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
+from coordinator.store.tables_base import id_column, metadata, one_of
+from coordinator.store.tables_trust import account, account_role, api_token, enrolment_token, host_certificate
 from coordinator.store.triggers import COUNTERS, POSTGRES, SQLITE
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "%(table_name)s_pk",
-        "uq": "%(table_name)s_%(column_0_N_name)s_uq",
-        "ix": "%(table_name)s_%(column_0_N_name)s_ix",
-        "ck": "%(table_name)s_%(constraint_name)s_ck",
-        "fk": "%(table_name)s_%(column_0_N_name)s_fk",
-    }
-)
+# What stands in files of its own.
+__all__ = [
+    "account",
+    "account_role",
+    "api_token",
+    "enrolment_token",
+    "host_certificate",
+    "metadata",
+    "one_of",
+]
 
 # Where rows change all the time: half of each page is for their new versions, which then need no new entry in
 # any index.
@@ -51,42 +51,6 @@ _CHANGES_OFTEN = {"fillfactor": 50}
 # A host is heard, not heard for a while, or given up.
 LINK_STATES = (HostState.ONLINE, HostState.SUSPECT, HostState.LOST)
 
-
-def one_of(column: str, values: Iterable[str]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
-
-
-def _id(name: str = "id") -> Column[str]:
-    return Column(name, String(64), primary_key=True)
-
-
-account = Table(
-    "account",
-    metadata,
-    _id(),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("created_ms", BigInteger, nullable=False),
-)
-
-account_role = Table(
-    "account_role",
-    metadata,
-    Column("account_id", ForeignKey("account.id"), primary_key=True),
-    Column("role", String(16), CheckConstraint(one_of("role", Role), name="role"), primary_key=True),
-)
-
-# Only the digest of a token is kept: who reads the database can't use it.
-api_token = Table(
-    "api_token",
-    metadata,
-    Column("digest", LargeBinary(32), primary_key=True),
-    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
-    Column("created_ms", BigInteger, nullable=False),
-    Column("expires_ms", BigInteger, nullable=False),
-    Column("revoked_ms", BigInteger),
-    # For people: what it is for.
-    Column("label", String(64), nullable=False),
-)
 
 # The most that a buyer wants to spend on the jobs of one calendar month.
 spending_cap = Table(
@@ -102,18 +66,6 @@ spending_cap = Table(
     ),
 )
 
-enrolment_token = Table(
-    "enrolment_token",
-    metadata,
-    Column("digest", LargeBinary(32), primary_key=True),
-    Column("account_id", ForeignKey("account.id"), nullable=False),
-    Column("expires_ms", BigInteger, nullable=False),
-    # Set by its one use: the host it made, and the key that it was made for.
-    Column("host_id", String(64)),
-    Column("key_digest", LargeBinary(32)),
-    CheckConstraint("(host_id IS NULL) = (key_digest IS NULL)", name="use"),
-)
-
 # What a request_id answered, so that it answers the same for ever.
 request = Table(
     "request",
@@ -127,7 +79,7 @@ request = Table(
 host = Table(
     "host",
     metadata,
-    _id(),
+    id_column(),
     Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
     Column("state", String(16), CheckConstraint(one_of("state", LINK_STATES), name="state"), nullable=False),
     Column("reason", Text, nullable=False),
@@ -154,6 +106,8 @@ host = Table(
         CheckConstraint(one_of("hold_under", set(Hold) - {Hold.QUARANTINED}), name="hold_under"),
     ),
     Column("hold_under_since_ms", BigInteger),
+    # Since when it is refused for ever. Whoever sets it here by hand is heeded within a minute.
+    Column("revoked_ms", BigInteger),
     postgresql_with=_CHANGES_OFTEN,
 )
 
@@ -162,7 +116,7 @@ JOB_IS_LIVE = one_of("state", set(JobState) - JOB_TERMINAL)
 job = Table(
     "job",
     metadata,
-    _id(),
+    id_column(),
     Column("account_id", ForeignKey("account.id"), nullable=False),
     Column("state", String(16), CheckConstraint(one_of("state", JobState), name="state"), nullable=False),
     Column("cause", String(16), CheckConstraint(one_of("cause", Cause), name="cause")),
@@ -189,7 +143,7 @@ _ATTEMPT_LIVE = one_of("state", ATTEMPT_LIVE)
 attempt = Table(
     "attempt",
     metadata,
-    _id(),
+    id_column(),
     Column("job_id", ForeignKey("job.id"), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("host_id", ForeignKey("host.id"), nullable=False),

@@ -295,6 +295,10 @@ class UnitTransaction(SqlTransaction):
         self._move(host_id)
         super().lift_quarantine(host_id, reason, now_ms)
 
+    def revoke_host(self, host_id: str, now_ms: int) -> None:
+        self._move(host_id)
+        super().revoke_host(host_id, now_ms)
+
     def _move(self, host_id: str) -> None:
         self._hosts.pop(host_id, None)
         self._hosts_moved.add(host_id)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from coordinator.domain.claim import Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.host import Certificate
 from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
@@ -48,6 +49,7 @@ def full(market: SqlTransaction) -> SqlTransaction:
     event = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text="a", job_state=JobState.QUEUED)
     market.append_events([event], 1)
     market.insert_strike("host_1", Strike.FALSE_CLAIM, "att_1", "a figure that can't be", 1)
+    market.insert_certificate("host_1", Certificate(serial="1f", authority_digest=DIGEST, expires_ms=9), 1)
     return market
 
 
@@ -62,6 +64,7 @@ COLUMN = {
     "bill_line": "start_ms",
     "credit": "fee_micro",
     "event": "happened_ms",
+    "host_certificate": "expires_ms",
     "log_chunk": "stream",
     "request": "request_id",
     "strike": "detail",

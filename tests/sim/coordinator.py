@@ -16,10 +16,11 @@ from coordinator import app
 from coordinator.api import gate
 from coordinator.api.bell import Bell, Listener
 from coordinator.api.edge import Edge, Rules
-from coordinator.api.host import HostServicer
+from coordinator.api.host import HostServicer, Issuer
 from coordinator.api.market import MarketServicer
 from coordinator.api.metrics import Metrics
 from coordinator.domain.account import Account
+from coordinator.domain.host import Certificate
 from coordinator.domain.refusal import Refusal
 from coordinator.services.mint import Mint
 from coordinator.store.database import Database, _Write
@@ -177,6 +178,10 @@ class SimDatabase(Database):
         self._after()
 
 
+def _no_certificates(*_: object) -> tuple[bytes, Certificate]:
+    raise AssertionError("simulated hosts have none")
+
+
 class _SimBell(Bell):
     """Rings listeners in the order in which they came, in every run."""
 
@@ -234,7 +239,7 @@ class SimCoordinator:
         edge.store.keeper = dispatcher = app.dispatcher_of(edge, lambda _: None)  # type: ignore[attr-defined]
         metrics = Metrics()
         self.metrics.append(metrics)
-        self.hosts = HostServicer(edge)
+        self.hosts = HostServicer(edge, Issuer(edge=edge, sign=_no_certificates, authority_pem=b""))
         self.market = MarketServicer(edge)
         process.on_death.append(self._died)
         process.spawn(app._schedule(edge, dispatcher), "schedule")

@@ -63,6 +63,8 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         self.hellos: list[host_pb2.Hello] = []
         self.beats: list[host_pb2.Beat] = []
         self.faults: list[str] = []
+        self.renewals = 0
+        self.renewed_until_ms = 0
         self.acknowledging = True
         self.answering = True
         self.standing = host_pb2.GetStandingResponse(state=types_pb2.HOST_STATE_ONLINE)
@@ -147,6 +149,14 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             host_id=HOST_ID,
             certificate_pem=self.authority.sign(request.csr_pem, HOST_ID),
             authority_pem=self.authority.pair.certificate_pem,
+        )
+
+    async def RenewCertificate(self, request, context):  # noqa: N802
+        self.renewals += 1
+        return host_pb2.RenewCertificateResponse(
+            certificate_pem=self.authority.sign(request.csr_pem, HOST_ID),
+            authority_pem=self.authority.pair.certificate_pem,
+            expires_at_ms=self.renewed_until_ms,
         )
 
     async def Synchronize(self, request_iterator, context):  # noqa: N802

@@ -345,6 +345,10 @@ class _Admin(market_pb2_grpc.AdminServiceServicer):
         self._market.change_host("QuarantineHost", types_pb2.HOST_STATE_QUARANTINED, request, context)
         return pb.QuarantineHostResponse(host=self._market.host())
 
+    def RevokeHost(self, request, context):
+        self._market.change_host("RevokeHost", types_pb2.HOST_STATE_QUARANTINED, request, context)
+        return pb.RevokeHostResponse(host=self._market.host())
+
     def UnquarantineHost(self, request, context):
         self._market.change_host("UnquarantineHost", types_pb2.HOST_STATE_ONLINE, request, context)
         return pb.UnquarantineHostResponse(host=self._market.host())

@@ -38,6 +38,7 @@ class _Host:
     facts: HostFacts = _NOTHING
     terms: Terms = field(default_factory=Terms)
     reliability_ppm: int = 900_000
+    revoked_ms: int = 0
 
 
 class MemoryAccounts:
@@ -154,6 +155,7 @@ class MemoryHosts(MemoryAccounts):
             facts=row.facts,
             terms=row.terms,
             reliability_ppm=row.reliability_ppm,
+            revoked_ms=row.revoked_ms,
         )
 
     def own_gpus(self, host_id: str, gpu_uuids: Sequence[str]) -> Sequence[str]:
@@ -191,7 +193,11 @@ class MemoryHosts(MemoryAccounts):
     def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
         for host_id, stamp in seen.items():
             self.save_seen(host_id, stamp)
-        return [host_id for host_id in sorted(seen) if self._hosts[host_id].link is not HostState.ONLINE]
+        rows = [self._hosts[host_id] for host_id in sorted(seen)]
+        return [row.id for row in rows if row.link is not HostState.ONLINE or row.revoked_ms]
+
+    def revoke_host(self, host_id: str, now_ms: int) -> None:
+        self._hosts[host_id].revoked_ms = now_ms
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         row = self._hosts[host_id]

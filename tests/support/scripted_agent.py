@@ -130,6 +130,7 @@ class ScriptedAgent:
         self.address = address
         self.identity = identity
         self.boot_id = "boot-1"
+        self.instance = "run-1"
         self.facts = h.HostFacts(
             hostname="rig",
             cpu_count=8,
@@ -169,7 +170,13 @@ class ScriptedAgent:
         return self
 
     async def hello(self) -> None:
-        message = h.Hello(agent_version="0", boot_id=self.boot_id, facts=self.facts, terms=self.terms)
+        message = h.Hello(
+            agent_version="0",
+            boot_id=self.boot_id,
+            instance=self.instance,
+            facts=self.facts,
+            terms=self.terms,
+        )
         await self.say(h.SynchronizeRequest(hello=message))
 
     async def say(self, message: h.SynchronizeRequest) -> None:

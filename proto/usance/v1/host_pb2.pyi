@@ -64,6 +64,7 @@ class EnrollRequest(_message.Message):
 
     TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     CSR_PEM_FIELD_NUMBER: _builtins.int
+    RENEWS_FIELD_NUMBER: _builtins.int
     token_secret: _builtins.str
     """The secret part of the enrolment token, as the seller's token holds it. One that is not known, whatever
     its form, is ENROLMENT_REFUSED.
@@ -72,15 +73,18 @@ class EnrollRequest(_message.Message):
     """A PKCS #10 certificate signing request (PEM, at most 8 KiB) for the agent's own P-256 key. Names in
     it are ignored: the coordinator names the host.
     """
+    renews: _builtins.bool
+    """The agent calls RenewCertificate in time, so a certificate that is good for days will do."""
     def __init__(
         self,
         *,
         token_secret: _builtins.str = ...,
         csr_pem: _builtins.bytes = ...,
+        renews: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_pem", b"csr_pem", "token_secret", b"token_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_pem", b"csr_pem", "renews", b"renews", "token_secret", b"token_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -95,26 +99,86 @@ class EnrollResponse(_message.Message):
     HOST_ID_FIELD_NUMBER: _builtins.int
     CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     AUTHORITY_PEM_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """The host's name for good; also in its certificate."""
     certificate_pem: _builtins.bytes
-    """The host's own certificate, PEM; good for 90 days."""
+    """The host's own certificate, PEM; good for 90 days, or to an agent that renews it for as long as the operator
+    has set, 1 to 90 days.
+    """
     authority_pem: _builtins.bytes
-    """The certificate of the authority that signed it and by which the coordinator is known, PEM."""
+    """The certificates of the authorities by which the coordinator is known, PEM, one after the other: one, or two
+    while one follows the other.
+    """
+    expires_at_ms: _builtins.int
+    """When the certificate ends; 0 from a coordinator of before this field."""
     def __init__(
         self,
         *,
         host_id: _builtins.str = ...,
         certificate_pem: _builtins.bytes = ...,
         authority_pem: _builtins.bytes = ...,
+        expires_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_pem", b"authority_pem", "certificate_pem", b"certificate_pem", "host_id", b"host_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_pem", b"authority_pem", "certificate_pem", b"certificate_pem", "expires_at_ms", b"expires_at_ms", "host_id", b"host_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrollResponse: _TypeAlias = EnrollResponse  # noqa: Y015
+
+@_typing.final
+class RenewCertificateRequest(_message.Message):
+    """For what key. Set by the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CSR_PEM_FIELD_NUMBER: _builtins.int
+    csr_pem: _builtins.bytes
+    """As in EnrollRequest; best of a fresh key."""
+    def __init__(
+        self,
+        *,
+        csr_pem: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_pem", b"csr_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewCertificateRequest: _TypeAlias = RenewCertificateRequest  # noqa: Y015
+
+@_typing.final
+class RenewCertificateResponse(_message.Message):
+    """What follows the certificate that the call came with. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    AUTHORITY_PEM_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.bytes
+    """As in EnrollResponse; as for an agent that renews it."""
+    authority_pem: _builtins.bytes
+    """As in EnrollResponse; takes the place of what the agent had."""
+    expires_at_ms: _builtins.int
+    """When the certificate ends."""
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.bytes = ...,
+        authority_pem: _builtins.bytes = ...,
+        expires_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_pem", b"authority_pem", "certificate_pem", b"certificate_pem", "expires_at_ms", b"expires_at_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewCertificateResponse: _TypeAlias = RenewCertificateResponse  # noqa: Y015
 
 @_typing.final
 class SynchronizeRequest(_message.Message):
@@ -216,11 +280,17 @@ class Hello(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     """"0.1.0"; for people, and nothing is decided by it."""
     boot_id: _builtins.str
     """Names the boot of the host's kernel, 1 to 64 bytes: run times of the same attempt are comparable within
     one boot.
+    """
+    instance: _builtins.str
+    """Names this run of the agent: random, the same in every hello until the agent ends, at most 64 bytes of
+    [A-Za-z0-9_-]. By it the coordinator sees two machines that take turns with one identity. Empty from an agent
+    of before this field.
     """
     @_builtins.property
     def facts(self) -> Global___HostFacts:
@@ -237,10 +307,11 @@ class Hello(_message.Message):
         boot_id: _builtins.str = ...,
         facts: Global___HostFacts | None = ...,
         terms: Global___Terms | None = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "facts", b"facts", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "facts", b"facts", "instance", b"instance", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

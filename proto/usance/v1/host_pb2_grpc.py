@@ -116,6 +116,11 @@ class HostServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.RenewCertificate = channel.unary_unary(
+                '/usance.v1.HostService/RenewCertificate',
+                request_serializer=usance_dot_v1_dot_host__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_host__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
         self.Synchronize = channel.stream_stream(
                 '/usance.v1.HostService/Synchronize',
                 request_serializer=usance_dot_v1_dot_host__pb2.SynchronizeRequest.SerializeToString,
@@ -137,6 +142,20 @@ class HostServiceServicer:
     """How agents are told what to run, and tell what runs. On the host port alone.
     """
 
+    def RenewCertificate(self, request, context):
+        """A fresh certificate for the calling host, for a key that its machine has just made.
+
+        Caller: an enrolled host, on the host port, by the certificate that is to be followed. The one before stays
+        good until its own end. A coordinator of before this RPC answers that it is not implemented, and its
+        certificates are good for 90 days.
+        Repeating: may be repeated at any time; each answer is another certificate.
+        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked: enrol anew),
+        INVALID_FIELD, UNAVAILABLE, INTERNAL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Synchronize(self, request_iterator, context):
         """The one conversation of an agent, for as long as it lives.
 
@@ -146,10 +165,11 @@ class HostServiceServicer:
         attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
         unasked when something changes.
         A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
-        the host, because the older may be a connection that only the coordinator believes in.
+        the host, because the older may be a connection that only the coordinator believes in. Two machines that
+        take turns with one identity are noticed by Hello.instance and boot_id, and the host is quarantined.
         Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
-        (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
+        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked, at any time:
+        enrol anew), INVALID_FIELD (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +200,11 @@ class HostServiceServicer:
 
 def add_HostServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=usance_dot_v1_dot_host__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_host__pb2.RenewCertificateResponse.SerializeToString,
+            ),
             'Synchronize': grpc.stream_stream_rpc_method_handler(
                     servicer.Synchronize,
                     request_deserializer=usance_dot_v1_dot_host__pb2.SynchronizeRequest.FromString,
@@ -206,6 +231,33 @@ def add_HostServiceServicer_to_server(servicer, server):
 class HostService:
     """How agents are told what to run, and tell what runs. On the host port alone.
     """
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.HostService/RenewCertificate',
+            usance_dot_v1_dot_host__pb2.RenewCertificateRequest.SerializeToString,
+            usance_dot_v1_dot_host__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Synchronize(request_iterator,

@@ -90,6 +90,16 @@ class HostServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HostServiceAsyncStub: ...
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_host_pb2.RenewCertificateRequest, _host_pb2.RenewCertificateResponse]
+    """A fresh certificate for the calling host, for a key that its machine has just made.
+
+    Caller: an enrolled host, on the host port, by the certificate that is to be followed. The one before stays
+    good until its own end. A coordinator of before this RPC answers that it is not implemented, and its
+    certificates are good for 90 days.
+    Repeating: may be repeated at any time; each answer is another certificate.
+    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked: enrol anew),
+    INVALID_FIELD, UNAVAILABLE, INTERNAL.
+    """
     Synchronize: _grpc.StreamStreamMultiCallable[_host_pb2.SynchronizeRequest, _host_pb2.SynchronizeResponse]
     """The one conversation of an agent, for as long as it lives.
 
@@ -99,10 +109,11 @@ class HostServiceStub:
     attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
     unasked when something changes.
     A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
-    the host, because the older may be a connection that only the coordinator believes in.
+    the host, because the older may be a connection that only the coordinator believes in. Two machines that
+    take turns with one identity are noticed by Hello.instance and boot_id, and the host is quarantined.
     Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
-    (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
+    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked, at any time:
+    enrol anew), INVALID_FIELD (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
     """
     GetStanding: _grpc.UnaryUnaryMultiCallable[_host_pb2.GetStandingRequest, _host_pb2.GetStandingResponse]
     """Where the host stands in the market, for whoever sits at the machine.
@@ -124,6 +135,16 @@ class HostServiceAsyncStub(HostServiceStub):
     """How agents are told what to run, and tell what runs. On the host port alone."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_host_pb2.RenewCertificateRequest, _host_pb2.RenewCertificateResponse]  # type: ignore[assignment]
+    """A fresh certificate for the calling host, for a key that its machine has just made.
+
+    Caller: an enrolled host, on the host port, by the certificate that is to be followed. The one before stays
+    good until its own end. A coordinator of before this RPC answers that it is not implemented, and its
+    certificates are good for 90 days.
+    Repeating: may be repeated at any time; each answer is another certificate.
+    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked: enrol anew),
+    INVALID_FIELD, UNAVAILABLE, INTERNAL.
+    """
     Synchronize: _aio.StreamStreamMultiCallable[_host_pb2.SynchronizeRequest, _host_pb2.SynchronizeResponse]  # type: ignore[assignment]
     """The one conversation of an agent, for as long as it lives.
 
@@ -133,10 +154,11 @@ class HostServiceAsyncStub(HostServiceStub):
     attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
     unasked when something changes.
     A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
-    the host, because the older may be a connection that only the coordinator believes in.
+    the host, because the older may be a connection that only the coordinator believes in. Two machines that
+    take turns with one identity are noticed by Hello.instance and boot_id, and the host is quarantined.
     Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
-    (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
+    Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked, at any time:
+    enrol anew), INVALID_FIELD (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
     """
     GetStanding: _aio.UnaryUnaryMultiCallable[_host_pb2.GetStandingRequest, _host_pb2.GetStandingResponse]  # type: ignore[assignment]
     """Where the host stands in the market, for whoever sits at the machine.
@@ -157,6 +179,22 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
     """How agents are told what to run, and tell what runs. On the host port alone."""
 
     @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _host_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.RenewCertificateResponse, _abc.Awaitable[_host_pb2.RenewCertificateResponse]]:
+        """A fresh certificate for the calling host, for a key that its machine has just made.
+
+        Caller: an enrolled host, on the host port, by the certificate that is to be followed. The one before stays
+        good until its own end. A coordinator of before this RPC answers that it is not implemented, and its
+        certificates are good for 90 days.
+        Repeating: may be repeated at any time; each answer is another certificate.
+        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked: enrol anew),
+        INVALID_FIELD, UNAVAILABLE, INTERNAL.
+        """
+
+    @_abc_1.abstractmethod
     def Synchronize(
         self,
         request_iterator: _MaybeAsyncIterator[_host_pb2.SynchronizeRequest],
@@ -170,10 +208,11 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
         attempt's state changes; the coordinator answers beats with `desired`, and sends `desired`
         unasked when something changes.
         A second stream of the same host supersedes the first, which ends with SUPERSEDED: the newer one is
-        the host, because the older may be a connection that only the coordinator believes in.
+        the host, because the older may be a connection that only the coordinator believes in. Two machines that
+        take turns with one identity are noticed by Hello.instance and boot_id, and the host is quarantined.
         Repeating: connect again after any end, with random back-off of 1 to 10 s at first.
-        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know: enrol anew), INVALID_FIELD
-        (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
+        Errors: UNAUTHENTICATED (also for a host that the coordinator does not know, or that was revoked, at any time:
+        enrol anew), INVALID_FIELD (the agent has broken the protocol; it is a bug), SUPERSEDED, UNAVAILABLE, INTERNAL.
         """
 
     @_abc_1.abstractmethod

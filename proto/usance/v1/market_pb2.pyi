@@ -2108,6 +2108,60 @@ class QuarantineHostResponse(_message.Message):
 Global___QuarantineHostResponse: _TypeAlias = QuarantineHostResponse  # noqa: Y015
 
 @_typing.final
+class RevokeHostRequest(_message.Message):
+    """Which host is to be refused for ever, and why. Set by the operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID made by the caller before the first try."""
+    host_id: _builtins.str
+    """Any host of the market."""
+    reason: _builtins.str
+    """For the seller and the books, 1 to 240 bytes."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeHostRequest: _TypeAlias = RevokeHostRequest  # noqa: Y015
+
+@_typing.final
+class RevokeHostResponse(_message.Message):
+    """The host revoked. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host:
+        """As it stands now; always there."""
+
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeHostResponse: _TypeAlias = RevokeHostResponse  # noqa: Y015
+
+@_typing.final
 class UnquarantineHostRequest(_message.Message):
     """Which host is to be trusted again. Set by the operator."""
 

@@ -988,6 +988,11 @@ class AdminServiceStub:
                 request_serializer=usance_dot_v1_dot_market__pb2.UnquarantineHostRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_market__pb2.UnquarantineHostResponse.FromString,
                 _registered_method=True)
+        self.RevokeHost = channel.unary_unary(
+                '/usance.v1.AdminService/RevokeHost',
+                request_serializer=usance_dot_v1_dot_market__pb2.RevokeHostRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_market__pb2.RevokeHostResponse.FromString,
+                _registered_method=True)
         self.RunAudit = channel.unary_unary(
                 '/usance.v1.AdminService/RunAudit',
                 request_serializer=usance_dot_v1_dot_market__pb2.RunAuditRequest.SerializeToString,
@@ -1052,7 +1057,19 @@ class AdminServiceServicer:
 
     def UnquarantineHost(self, request, context):
         """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
-        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it was revoked),
+        REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeHost(self, request, context):
+        """Refuses a host for ever, from now on: its connection ends, its certificate opens nothing any more, and its
+        jobs end as those of a lost host. Its machine can only come back as another host, with a fresh token of its
+        seller's.
+        Caller: an operator. Repeating: by request_id; revoking again is success. Errors: NOT_FOUND,
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1103,6 +1120,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.UnquarantineHost,
                     request_deserializer=usance_dot_v1_dot_market__pb2.UnquarantineHostRequest.FromString,
                     response_serializer=usance_dot_v1_dot_market__pb2.UnquarantineHostResponse.SerializeToString,
+            ),
+            'RevokeHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeHost,
+                    request_deserializer=usance_dot_v1_dot_market__pb2.RevokeHostRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_market__pb2.RevokeHostResponse.SerializeToString,
             ),
             'RunAudit': grpc.unary_unary_rpc_method_handler(
                     servicer.RunAudit,
@@ -1300,6 +1322,33 @@ class AdminService:
             '/usance.v1.AdminService/UnquarantineHost',
             usance_dot_v1_dot_market__pb2.UnquarantineHostRequest.SerializeToString,
             usance_dot_v1_dot_market__pb2.UnquarantineHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.AdminService/RevokeHost',
+            usance_dot_v1_dot_market__pb2.RevokeHostRequest.SerializeToString,
+            usance_dot_v1_dot_market__pb2.RevokeHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -489,7 +489,15 @@ class AdminServiceStub:
     """
     UnquarantineHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]
     """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
-    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it was revoked),
+    REQUEST_ID_REUSED.
+    """
+    RevokeHost: _grpc.UnaryUnaryMultiCallable[_market_pb2.RevokeHostRequest, _market_pb2.RevokeHostResponse]
+    """Refuses a host for ever, from now on: its connection ends, its certificate opens nothing any more, and its
+    jobs end as those of a lost host. Its machine can only come back as another host, with a fresh token of its
+    seller's.
+    Caller: an operator. Repeating: by request_id; revoking again is success. Errors: NOT_FOUND,
+    REQUEST_ID_REUSED.
     """
     RunAudit: _grpc.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]
     """Checks every invariant of the ledger and the market, and tells what is violated: normally nothing.
@@ -530,7 +538,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     UnquarantineHost: _aio.UnaryUnaryMultiCallable[_market_pb2.UnquarantineHostRequest, _market_pb2.UnquarantineHostResponse]  # type: ignore[assignment]
     """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
-    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+    Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it was revoked),
+    REQUEST_ID_REUSED.
+    """
+    RevokeHost: _aio.UnaryUnaryMultiCallable[_market_pb2.RevokeHostRequest, _market_pb2.RevokeHostResponse]  # type: ignore[assignment]
+    """Refuses a host for ever, from now on: its connection ends, its certificate opens nothing any more, and its
+    jobs end as those of a lost host. Its machine can only come back as another host, with a fresh token of its
+    seller's.
+    Caller: an operator. Repeating: by request_id; revoking again is success. Errors: NOT_FOUND,
+    REQUEST_ID_REUSED.
     """
     RunAudit: _aio.UnaryUnaryMultiCallable[_market_pb2.RunAuditRequest, _market_pb2.RunAuditResponse]  # type: ignore[assignment]
     """Checks every invariant of the ledger and the market, and tells what is violated: normally nothing.
@@ -610,7 +626,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_pb2.UnquarantineHostResponse, _abc.Awaitable[_market_pb2.UnquarantineHostResponse]]:
         """Lifts a quarantine. What the seller had wished before, a pause or a reclaim, holds again.
-        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, REQUEST_ID_REUSED.
+        Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (it was revoked),
+        REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeHost(
+        self,
+        request: _market_pb2.RevokeHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_pb2.RevokeHostResponse, _abc.Awaitable[_market_pb2.RevokeHostResponse]]:
+        """Refuses a host for ever, from now on: its connection ends, its certificate opens nothing any more, and its
+        jobs end as those of a lost host. Its machine can only come back as another host, with a fresh token of its
+        seller's.
+        Caller: an operator. Repeating: by request_id; revoking again is success. Errors: NOT_FOUND,
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -143,7 +143,11 @@ def test_an_rpc_that_nobody_was_admitted_to_is_not_there():
     async def scenario() -> None:
         opened = asyncio.Event()
         opened.set()
-        gate = Gate(authenticate, Metrics(), SystemClock(), opened)
+
+        async def recognise(host_id: str) -> None:
+            raise AssertionError(host_id)
+
+        gate = Gate(authenticate, recognise, Metrics(), SystemClock(), opened)
         assert await gate.intercept_service(continuation, Details("/usance.v1.Market/New")) is None  # type: ignore[arg-type]
         known = Details("/usance.v1.MarketService/GetJob")
         assert await gate.intercept_service(continuation, known) is not None  # type: ignore[arg-type]

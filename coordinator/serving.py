@@ -1,0 +1,54 @@
+"""What stands behind the doors: every service of ours, and those that every gRPC tool knows."""
+
+import grpc.aio
+from cryptography.x509 import CertificateSigningRequest
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coordinator import identity
+from coordinator.api.books import BooksServicer, TokenServicer
+from coordinator.api.edge import Edge
+from coordinator.api.host import EnrolmentServicer, HostServicer, Issuer
+from coordinator.api.market import MarketServicer
+from coordinator.api.operations import OperationsServicer
+from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
+from coordinator.domain.host import Certificate
+from usance.v1 import books_pb2, books_pb2_grpc, host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
+
+
+def register(
+    edge: Edge,
+    issuer: Issuer,
+    host_servicer: HostServicer,
+    healthy: health.aio.HealthServicer,
+    server: grpc.aio.Server,
+) -> None:
+    """Ours; and health and reflection, as every gRPC tool knows them."""
+    market_pb2_grpc.add_MarketServiceServicer_to_server(MarketServicer(edge), server)
+    market_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(edge), server)
+    market_pb2_grpc.add_SellerServiceServicer_to_server(SellerServicer(edge, issuer.authority_pem), server)
+    market_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(edge), server)
+    books_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(edge), server)
+    books_pb2_grpc.add_BooksServiceServicer_to_server(BooksServicer(edge), server)
+    books_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(edge), server)
+    host_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(edge, issuer), server)
+    host_pb2_grpc.add_HostServiceServicer_to_server(host_servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    names = [
+        service.full_name
+        for file in (market_pb2.DESCRIPTOR, books_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+    ]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+
+def issuer_of(edge: Edge, who: identity.Identity, days: int) -> Issuer:
+    def sign(csr: CertificateSigningRequest, host_id: str, renews: bool) -> tuple[bytes, Certificate]:
+        good_days = days if renews else identity.HOST_DAYS
+        issued = who.issue_host(csr, host_id, edge.clock.wall_ms(), good_days)
+        noted = Certificate(
+            serial=issued.serial, authority_digest=issued.authority_digest, expires_ms=issued.expires_ms
+        )
+        return issued.pem, noted
+
+    return Issuer(edge=edge, sign=sign, authority_pem=who.authority_pem)
