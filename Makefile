@@ -53,6 +53,9 @@ freeze:  ## make today's contract the released one, which later ones must not br
 docs: setup  ## write the parts of docs/ that are made from the code
 	$(BIN)/python -m tests.docs.reference
 
+sessions: setup  ## record docs/sessions/ anew, on a market of this machine
+	$(BIN)/python -m tests.docs.sessions
+
 lock:  ## pin dependencies again (developers; needs uv)
 	requirements/lock.sh
 
@@ -60,4 +63,4 @@ clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test sim demo proto freeze lock clean
+.PHONY: help setup lint check test sim demo proto freeze docs sessions lock clean

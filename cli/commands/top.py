@@ -34,7 +34,7 @@ def top(session: Session, every: int, count: int | None) -> None:
     """
     if every < EVERY_MS_MIN:
         raise WrongUse(f"--every: at least {EVERY_MS_MIN}ms, for everybody's sake")
-    live = sys.stdout.isatty() and not session.as_json
+    live = sys.stdout.isatty() and not session.as_json and count != 1
     looks = count or (0 if live else 1)
 
     async def show(market: "Market") -> None:

@@ -1,7 +1,9 @@
-"""The Python client as its page shows it, against a fake market."""
+"""The Python client as its page and the examples show it, against a fake market."""
 
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,12 @@ from cli.wishes import GpuRequest, Network, OnHostLoss
 from tests.support.fake_job import Script
 from tests.support.fake_market import FakeMarket
 
-PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text(encoding="utf-8")
-SWEEP, FUNCTION, LOOP = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+FIRST, LOOP = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SWEEP, FUNCTION = (
+    (ROOT / f"examples/{name}.py").read_text(encoding="utf-8") for name in ("sweep", "function")
+)
 
 
 @pytest.fixture
@@ -39,16 +45,27 @@ def run(code: str, tmp_path: Path) -> dict[str, object]:
 def test_the_sweep_stays_within_its_budget(market, capfd, tmp_path):
     market.script = Script(output=[("STDERR", b"noise"), ("STDOUT", b"loss 0.25\n")])
     run(SWEEP, tmp_path)
-    assert capfd.readouterr().out == "best rate 0.001, 30000000 micro-credits spent\n"
+    assert capfd.readouterr().out == "best rate 0.001 of 20, 30.000000 credits spent\n"
     assert len(market.jobs) == 20
     assert sum(made.spec.budget_micro for made in market.jobs) == 5_000_000
     assert {made.spec.labels["sweep"] for made in market.jobs} == {"rate"}
 
 
-def test_a_function_goes_and_its_result_comes_back(market, tmp_path):
+def test_a_function_goes_and_its_result_comes_back(market, capfd, tmp_path):
     market.script = Script(output=[("STDOUT", b"21.0\n")])
-    assert run(FUNCTION, tmp_path)["result"] == 21.0
-    assert "def halve(number):" in market.jobs[0].spec.command[2]
+    run(FUNCTION, tmp_path)
+    assert capfd.readouterr().out == "21.0\n"
+    # What goes there is a whole program, which gives what the function gives.
+    interpreter, *arguments = market.jobs[0].spec.command
+    assert interpreter == "python3"
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+    assert done.stdout == b"21.0\n"
+
+
+def test_a_first_job_is_waited_for(market, capfd, tmp_path):
+    market.script = Script(output=[("STDOUT", b"hello")])
+    run(FIRST, tmp_path)
+    assert capfd.readouterr().out == "SUCCEEDED 0 hello\n"
 
 
 def test_output_is_followed_with_an_event_loop(market, capfdbinary, tmp_path):
