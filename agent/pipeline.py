@@ -14,6 +14,7 @@ from agent.domain.attempt import (
     EndReason,
     Run,
 )
+from agent.domain.confidential import Confidential
 from agent.domain.gpu import GpuSample
 from agent.domain.reducer import Held
 from agent.executor.ports import Executor, RunEnd, StartError
@@ -40,6 +41,8 @@ class Surroundings:
     output_waiting_bytes_max: int
     # Returns when nobody else uses the attempt's GPUs and they are fit; raises StartError where they are not.
     gpus_ready: Callable[["Attempt"], Awaitable[None]]
+    # What of its order is never kept with it; waits until the coordinator has told it.
+    confidential: Callable[["Attempt"], Awaitable[Confidential]]
     # Why the attempt's GPUs failed under it; empty where they did not.
     why_gpus_failed: Callable[["Attempt"], Awaitable[str]]
     # An attempt's state or its detail has changed.
@@ -191,7 +194,8 @@ class Attempt:
     async def _make_ready(self) -> None:
         await self._around.gpus_ready(self)
         self._has_gpus = True
-        await self._executor.prepare(self.order, self.progress)
+        known = await self._around.confidential(self) if self.order.is_confidential else None
+        await self._executor.prepare(self.order, self.progress, known)
 
     def progress(self, detail: str) -> None:
         """Say what is being done or awaited."""

@@ -19,6 +19,7 @@ from agent.domain.attempt import (
     EndReason,
     OutputChunk,
 )
+from agent.domain.confidential import Confidential
 from agent.domain.gpu import GpuSample
 from agent.domain.reducer import Abandon, Acknowledge, Extend, Forget, Start, Stop
 from agent.domain.use import JobFigures
@@ -70,6 +71,7 @@ class Runner:
         self._reconciling = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._gpus_changed = asyncio.Condition()
+        self._told = asyncio.Condition()
         self._listeners: list[Listener] = []
         self._figures: Mapping[AttemptKey, JobFigures] = {}
         self._around = Surroundings(
@@ -78,6 +80,7 @@ class Runner:
             record_ms=record_ms,
             output_waiting_bytes_max=output_waiting_bytes_max,
             gpus_ready=self._gpus_ready,
+            confidential=self._confidential_of,
             why_gpus_failed=lambda attempt: gpus.why_failed(attempt.order.gpu_uuids),
             on_change=self._changed,
             on_evidence=self._evidence,
@@ -122,6 +125,8 @@ class Runner:
     async def apply(self, desired: Sequence[DesiredAttempt]) -> None:
         """The coordinator's newest word on everything that should be here."""
         self._desired = desired
+        async with self._told:
+            self._told.notify_all()
         await self._reconcile()
 
     async def acknowledge(self, acknowledged: Acknowledgement) -> None:
@@ -270,6 +275,15 @@ class Runner:
             await self._gpus.make_ready(attempt.order.gpu_uuids, attempt.progress)
         except UnfitError as error:
             raise StartError(EndReason.START_FAILED, str(error)) from error
+
+    async def _confidential_of(self, attempt: Attempt) -> Confidential:
+        async with self._told:
+            while True:
+                for want in self._desired or ():
+                    if want.order.key == attempt.key and want.confidential is not None:
+                        return want.confidential
+                attempt.progress("waiting for its secrets")
+                await self._told.wait()
 
     def _in_the_way(self, attempt: Attempt) -> bool:
         """Does an attempt that came before still have one of the same GPUs?"""

@@ -23,7 +23,7 @@ from cli.parse import (
     parse_size,
 )
 from cli.profile import Options, load
-from cli.wishes import GpuRequest, Network, OnHostLoss
+from cli.wishes import Confidential, GpuRequest, Network, OnHostLoss
 
 
 def connect(
@@ -57,8 +57,13 @@ def job(  # noqa: PLR0913 - each is a different wish, and all but the command ar
     labels: Mapping[str, str] | None = None,
     name: str = "",
     simulated: bool = False,
+    secrets: Mapping[str, bytes] | None = None,
+    registry_login: tuple[str, str] | None = None,
 ) -> JobSpec:
     """A job as on the command line: `budget="0.25"`, `gpu="rtx4090:2"`, `vram="24GB"`, `max_time="2h"`.
+
+    Each of `secrets` is a file of that name in /run/secrets of the container; `registry_login` is a user and
+    a password for the image's registry. Nobody else sees them, and nothing tells them back.
 
     Without an image it is for hosts that trust you to run plain processes. `reach` names what a container may
     reach of the network, and nothing else, like `["example.org:443"]`. For wishes that have no word here, use
@@ -93,6 +98,11 @@ def job(  # noqa: PLR0913 - each is a different wish, and all but the command ar
             network=Network.ALLOW_LIST if reach else network,
             network_destinations=tuple(map(parse_destination, reach)),
             labels=tuple(sorted((labels or {}).items())),
+            confidential=Confidential(
+                secrets=tuple(sorted((secrets or {}).items())),
+                registry_user=registry_login[0] if registry_login else "",
+                registry_password=registry_login[1] if registry_login else "",
+            ),
         )
     except ValueError as error:
         raise WrongUse(str(error)) from error

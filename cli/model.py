@@ -3,11 +3,21 @@
 Names, units and bounds are those of proto/usance/v1; a test holds the enumerations equal.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cli.figures import JobFigures
-from cli.wishes import ANY_HOST, GpuRequest, HostRequest, Network, OfferOrder, OnHostLoss, Policy
+from cli.wishes import (
+    ANY_HOST,
+    NOTHING,
+    Confidential,
+    GpuRequest,
+    HostRequest,
+    Network,
+    OfferOrder,
+    OnHostLoss,
+    Policy,
+)
 from runtime.evidence import UsageRecord
 
 
@@ -171,6 +181,8 @@ class JobSpec:
     cpu_milli: int = 0
     network: Network = Network.UNSPECIFIED
     network_destinations: tuple[str, ...] = ()
+    # Only of an order that is not submitted yet: nobody tells it back.
+    confidential: Confidential = field(default=NOTHING, repr=False, metadata={"hidden": True})
 
     @property
     def time_limit_ms(self) -> int:
@@ -274,6 +286,7 @@ class Job:
     limits: tuple[LimitCount, ...]
     queue_place: int = 0
     cheapest_change: str = ""
+    secret_names: tuple[str, ...] = ()
     # Only of a job that was just taken in: what its buyer should see now.
     notices: tuple[str, ...] = ()
 

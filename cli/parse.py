@@ -23,6 +23,7 @@ _SIZE_UNIT = {
     "ti": 2**40,
 }
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NAME_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL_NAME = re.compile(r"[a-z0-9._-]{1,63}")
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", re.ASCII)
@@ -85,6 +86,14 @@ def parse_env(text: str) -> tuple[str, str]:
     if not equals or _ENV_NAME.fullmatch(name) is None:
         raise ValueError(f"{text!r} is no variable; write it like NAME=value")
     return name, value
+
+
+def parse_secret(text: str) -> tuple[str, str]:
+    """Its name, and the file that it is in; "" stands for the variable of that name."""
+    name, equals, source = text.partition("=")
+    if _SECRET_NAME.fullmatch(name) is None or bool(equals) is not bool(source):
+        raise ValueError(f"{text!r} is no secret; write it like NAME=file, or NAME for the variable NAME")
+    return name, source
 
 
 def parse_destination(text: str) -> str:

@@ -120,7 +120,11 @@ def to_json(value: object) -> Json:
         case dict():
             return {str(name): to_json(item) for name, item in value.items()}
         case _ if dataclasses.is_dataclass(value):
-            return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            return {
+                field.name: to_json(getattr(value, field.name))
+                for field in dataclasses.fields(value)
+                if not field.metadata.get("hidden")
+            }
         case _:
             raise TypeError(f"{type(value).__name__} has no JSON form")
 

@@ -62,3 +62,19 @@ class HostRequest:
 
 
 ANY_HOST = HostRequest()
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Confidential:
+    """What nobody but the job may see, and who fetches its image. It is never shown, nor in any JSON."""
+
+    # Each a file of that name in /run/secrets.
+    secrets: tuple[tuple[str, bytes], ...] = ()
+    registry_user: str = ""
+    registry_password: str = ""
+
+    def __bool__(self) -> bool:
+        return self != NOTHING
+
+
+NOTHING = Confidential()

@@ -24,7 +24,8 @@ Next:
   usance login --server {market} --ca {data_dir}/ca.pem < {token}
   usance admin account-create alice --role buyer
 
-Keep {data_dir}/ca.key and {data_dir}/token.key secret, and back them up.
+Keep {data_dir}/ca.key, {data_dir}/token.key and {secrets_key} secret, and back them up, the last one apart
+from the database.
 """
 
 
@@ -48,7 +49,13 @@ def _run(parsed: argparse.Namespace, found: settings.Settings) -> int:
     if command == "init":
         token = app.initialise(found)
         print(  # noqa: T201 - a command line speaks
-            NEXT_STEPS.format(data_dir=found.data_dir, market=found.market, token=token), end=""
+            NEXT_STEPS.format(
+                data_dir=found.data_dir,
+                market=found.market,
+                token=token,
+                secrets_key=found.secrets_key_path,
+            ),
+            end="",
         )
         return 0
     if command == "audit":

@@ -24,7 +24,7 @@ from coordinator.domain.account import Account, Role
 from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, certificates, gpus, reap, synchronize, upkeep
+from coordinator.services import accounts, audit, certificates, gpus, reap, synchronize, upkeep, vault
 from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
@@ -71,6 +71,7 @@ def initialise(settings: Settings) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity.create(directory, clock.wall_ms())
     identity.write_secret(directory / "token.key", new_key())
+    vault.kept(settings.secrets_key_path)
     config = directory / CONFIG_NAME
     if not config.exists():
         config.write_text(TEMPLATE, encoding="utf-8")
@@ -149,6 +150,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         clock=clock,
         bell=bell,
         mint=_mint(settings.data_dir),
+        vault=vault.kept(settings.secrets_key_path),
         rules=Rules(
             beat_interval_ms=settings.beat_interval_ms,
             reconnect_window_ms=settings.reconnect_window_ms,
@@ -167,8 +169,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         if not market.is_open:
             await market.open(register)
         # Nothing is written before: who calls waits, and the one before us has left.
-        on_aside = metrics.note_aside
-        database.keeper = dispatcher = dispatcher_of(edge, on_aside)
+        database.keeper = dispatcher = dispatcher_of(edge, metrics.note_aside)
         edge.sight.index = lambda: dispatcher.market.index if dispatcher.is_ready else None
         opened.set()
         figures = _show(metrics, settings.metrics)
@@ -177,7 +178,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
         loops = [
             asyncio.create_task(_schedule(edge, dispatcher)),
-            asyncio.create_task(_reap(edge, on_aside)),
+            asyncio.create_task(_reap(edge, metrics.note_aside)),
             asyncio.create_task(_seal(edge)),
             asyncio.create_task(_keep_up(edge, metrics)),
             asyncio.create_task(_audit(edge, metrics)),

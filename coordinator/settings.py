@@ -32,6 +32,8 @@ class Settings:
     fee_ppm: int = 50_000
     # How long a host's certificate is good; its agent renews it when half of that is over.
     host_certificate_days: int = 7
+    # The file of the keys that seal jobs' secrets; "" is secrets.key in the data folder.
+    secrets_key: str = ""
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
     metrics: str = ""
     log_json: bool = False
@@ -39,6 +41,10 @@ class Settings:
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{self.data_dir / 'usance.db'}"
+
+    @property
+    def secrets_key_path(self) -> Path:
+        return Path(self.secrets_key) if self.secrets_key else self.data_dir / "secrets.key"
 
 
 TEMPLATE = """\
@@ -64,6 +70,10 @@ TEMPLATE = """\
 # How long a host's certificate is good, in days; its agent renews it when half of that is over. A machine
 # that was off for longer has to be enrolled anew.
 #host_certificate_days = 7
+
+# The keys that jobs' secrets are sealed with in the database, one a line, the first for new ones; in this
+# folder as secrets.key, unless another file is named:
+#secrets_key = ""
 
 # Where a Prometheus may read the figures; nowhere, if nothing is named.
 #metrics = "127.0.0.1:7412"

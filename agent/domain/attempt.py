@@ -1,9 +1,10 @@
 """What the agent is asked to hold, and what it holds: values without behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.domain.confidential import Confidential
 from agent.domain.use import JobFigures
 
 RUN_MS_MAX_DEFAULT = 86_400_000
@@ -91,6 +92,8 @@ class JobOrder:
     network: Network = Network.NONE
     # Only with ALLOW_LIST: "example.org:443", "203.0.113.0/24".
     network_destinations: tuple[str, ...] = ()
+    # There is more of it that nobody may see, and that is never kept with it.
+    is_confidential: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,8 @@ class DesiredAttempt:
     stop_reason: EndReason | None
     usage_number_acknowledged: int
     log_offset_acknowledged: int
+    # Until the coordinator has seen it run.
+    confidential: Confidential | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

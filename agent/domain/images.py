@@ -26,6 +26,8 @@ class CachedImage:
     image_id: str
     uses: int
     used_at_ms: int
+    # Its registry gave it for somebody's credentials, not to everybody.
+    is_private: bool = False
 
 
 def evictions(images: Iterable[CachedImage], now_ms: int) -> list[CachedImage]:

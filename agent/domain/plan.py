@@ -14,6 +14,7 @@ from agent.domain.network import NetworkPlan, NetworkPolicy
 
 JOB_UID = 10_001
 WORKSPACE = "/workspace"
+SECRETS = "/run/secrets"
 MEMORY_BYTES_MIN = 64 << 20
 # Above what people use by far, below what hurts a host.
 NOFILE_MAX = 65_536
@@ -117,6 +118,8 @@ class ContainerPlan:
     ipc_mode: str
     log_driver: str
     gpus: GpuRequest | None
+    # The host's folder in memory that is read-only at SECRETS; "" for none. The agent alone makes it.
+    secrets: str
 
 
 def plan(
@@ -125,10 +128,12 @@ def plan(
     image_volumes: Sequence[str] = (),
     network: NetworkPlan | None = None,
     cdi_devices: Collection[str] = (),
+    secrets: str = "",
 ) -> ContainerPlan:
     """The container of an order on this host. `image_volumes` are the paths that its image declares.
 
-    `network` is the job's own, where it has bought one; `cdi_devices` are those that the engine lists.
+    `network` is the job's own, where it has bought one; `cdi_devices` are those that the engine lists;
+    `secrets` is the folder of the job's secrets, where it has any.
     """
     memory_bytes = order.memory_bytes or _memory_share(order, policy)
     simulated = tuple(uuid for uuid in order.gpu_uuids if is_simulated(uuid))
@@ -156,7 +161,11 @@ def plan(
         security_options=("no-new-privileges:true",),
         read_only=True,
         # A volume of the image would be disk without a limit, and stay; it becomes memory like the rest.
-        tmpfs={**dict.fromkeys(image_volumes, scratch), "/tmp": scratch, WORKSPACE: workspace},  # noqa: S108
+        tmpfs={
+            **{path: scratch for path in image_volumes if not (secrets and path.rstrip("/") == SECRETS)},
+            "/tmp": scratch,  # noqa: S108 - inside
+            WORKSPACE: workspace,
+        },
         memory_bytes=memory_bytes,
         memory_swap_bytes=memory_bytes,
         nano_cpus=(order.cpu_milli or _cpu_milli_share(order, policy)) * 1_000_000,
@@ -170,6 +179,7 @@ def plan(
         # The supervisor takes the output itself; the engine's files would be a second copy without a limit.
         log_driver="none",
         gpus=_gpu_request(real, cdi_devices),
+        secrets=secrets,
     )
 
 

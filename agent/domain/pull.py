@@ -13,6 +13,10 @@ _NOT_FOR_YOU = (
     "manifest unknown",
     "denied",
     "unauthorized",
+    # A registry that wants to know who asks.
+    "no basic auth credentials",
+    "authentication required",
+    "incorrect username or password",
     "invalid reference",
     "name unknown",
     "no matching manifest",

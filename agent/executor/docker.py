@@ -19,6 +19,7 @@ import docker.types
 import requests
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, Network, OutputChunk, Run
+from agent.domain.confidential import Confidential, Login
 from agent.domain.devices import device_faults
 from agent.domain.gpu import is_simulated
 from agent.domain.network import NetworkPlan
@@ -26,6 +27,7 @@ from agent.domain.plan import (
     LABEL_ATTEMPT,
     LABEL_EPOCH,
     LABEL_HOST,
+    SECRETS,
     ContainerPlan,
     HostPolicy,
     labels_of,
@@ -38,6 +40,7 @@ from agent.executor.inspection import differences
 from agent.executor.networks import JobNetworks
 from agent.executor.ports import ExecutorError, Progress, RunEnd, StartError
 from agent.executor.runs import SupervisedRuns
+from agent.executor.secret_files import MEMORY, SecretFiles
 from runtime.clock import Clock
 
 _ANSWER_S = 60
@@ -64,6 +67,7 @@ class DockerExecutor:
         clock: Clock,
         firewall: Firewall | None = None,
         gpu_minors: Mapping[str, int] | None = None,
+        memory: Path = MEMORY,
     ) -> None:
         self._runs = SupervisedRuns(folder, clock, policy.output_bytes_max)
         self._docker_host = docker_host
@@ -78,6 +82,7 @@ class DockerExecutor:
         self._networks = JobNetworks(
             self._client.api, policy.network, firewall or Firewall(), f"{LABEL_HOST}={policy.host_id}"
         )
+        self._secrets = SecretFiles(memory, policy.host_id)
         # Of all GPUs of this host, by UUID: what a container must not open, unless it was granted.
         self._gpu_minors = gpu_minors or {}
         self._looks = 0
@@ -92,12 +97,14 @@ class DockerExecutor:
             raise ExecutorError(f"no container engine answers at {self._docker_host}: {error}") from error
         return f"Docker Engine {version['Version']}"
 
-    async def prepare(self, order: JobOrder, progress: Progress) -> None:
+    async def prepare(
+        self, order: JobOrder, progress: Progress, confidential: Confidential | None = None
+    ) -> None:
         if not order.image:
             raise StartError(EndReason.IMAGE_UNAVAILABLE, "the job names no image")
         if self._runs.is_supervised(order.key):
             return  # an agent before us was killed right after it had asked for the start
-        image = await self._have_image(order, progress)
+        image = await self._have_image(order, progress, confidential.login if confidential else None)
         self._runs.make_folder(order.key)
         # A half-made one of an agent that was killed is not to be trusted.
         await self._start_step(lambda: self._remove_containers(order.key))
@@ -106,7 +113,10 @@ class DockerExecutor:
             progress("making its network")
             network = await self._start_step(lambda: self._networks.make(order, self._labels(order.key)))
         progress("making the container")
-        await self._start_step(lambda: self._create(order, image, network))
+        secrets = ""
+        if confidential is not None and confidential.files:
+            secrets = str(await asyncio.to_thread(self._secrets.write, order.key, confidential.files))
+        await self._start_step(lambda: self._create(order, image, network, secrets))
 
     async def start(self, order: JobOrder, paid_through_ms: int) -> Run:
         found = await self.find(order)
@@ -161,6 +171,7 @@ class DockerExecutor:
             await self._runs.supervise_again(order.key)
             end = await self._runs.wait(order.key)
             if end is not None:
+                await asyncio.to_thread(self._secrets.remove, order.key)
                 return end
             await self._clock.sleep_ms(_AGAIN_MS)
 
@@ -174,10 +185,12 @@ class DockerExecutor:
         await self._runs.end_now(key)
         await self._patiently(lambda: self._remove_containers(key))
         await self._patiently(lambda: self._networks.remove(key, self._labels(key)))
+        await asyncio.to_thread(self._secrets.remove, key)
         await self._runs.remove(key)
 
     async def held(self) -> frozenset[AttemptKey]:
-        return self._runs.held() | await self._patiently(self._held_by_the_engine)
+        here = self._runs.held() | self._secrets.held()
+        return here | await self._patiently(self._held_by_the_engine)
 
     async def look(self) -> None:
         self._looks += 1
@@ -193,16 +206,16 @@ class DockerExecutor:
         self._runs.let_go()
         await asyncio.to_thread(self._client.close)
 
-    async def _have_image(self, order: JobOrder, progress: Progress) -> Image:
+    async def _have_image(self, order: JobOrder, progress: Progress, login: Login | None) -> Image:
         try:
-            return await self._images.have(order.image, progress)
+            return await self._images.have(order.image, progress, login)
         except _ENGINE_ERRORS as error:
             raise _refused(error) from error
 
-    def _create(self, order: JobOrder, image: Image, network: NetworkPlan | None) -> str:
+    def _create(self, order: JobOrder, image: Image, network: NetworkPlan | None, secrets: str) -> str:
         api = self._client.api
         order = replace(order, image=image.image_id)
-        wanted = plan(order, self._policy, image.volumes, network, self._cdi_devices(order))
+        wanted = plan(order, self._policy, image.volumes, network, self._cdi_devices(order), secrets)
         made: str = api.create_container(**_create_arguments(api, wanted))["Id"]
         found = differences(wanted, api.inspect_container(made))
         if found:
@@ -317,6 +330,9 @@ def _create_arguments(api: docker.APIClient, wanted: ContainerPlan) -> dict[str,
         ipc_mode=wanted.ipc_mode,
         log_config=docker.types.LogConfig(type=wanted.log_driver),
         device_requests=gpus,
+        mounts=[docker.types.Mount(SECRETS, wanted.secrets, type="bind", read_only=True)]
+        if wanted.secrets
+        else None,
     )
     return {
         "image": wanted.image,

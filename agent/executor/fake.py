@@ -13,6 +13,7 @@ from agent.domain.attempt import (
     OutputStream,
     Run,
 )
+from agent.domain.confidential import Confidential
 from agent.executor.ports import Progress, RunEnd, StartError
 from runtime.clock import Clock
 
@@ -53,6 +54,7 @@ class FakeWorld:
     runs: dict[AttemptKey, _FakeRun] = field(default_factory=dict)
     prepared: set[AttemptKey] = field(default_factory=set)
     starts: list[AttemptKey] = field(default_factory=list)
+    told: dict[AttemptKey, Confidential] = field(default_factory=dict)
 
 
 class FakeExecutor:
@@ -66,11 +68,15 @@ class FakeExecutor:
     async def describe(self) -> str:
         return "nothing at all"
 
-    async def prepare(self, order: JobOrder, progress: Progress) -> None:
+    async def prepare(
+        self, order: JobOrder, progress: Progress, confidential: Confidential | None = None
+    ) -> None:
         script = self._script(order)
         progress("preparing nothing")
         await self._clock.sleep_ms(script.prepare_ms)
         self._world.prepared.add(order.key)
+        if confidential is not None:
+            self._world.told[order.key] = confidential
 
     async def start(self, order: JobOrder, paid_through_ms: int) -> Run:
         found = self._world.runs.get(order.key)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.domain.attempt import EndReason
+from agent.domain.confidential import Login
 from agent.domain.images import CachedImage, ImagePolicy, evictions, is_short, is_too_full, why_too_large
 from agent.domain.pull import PullProgress, with_digest
 from agent.executor.ports import Progress, StartError
@@ -63,7 +64,7 @@ class Images:
         self._cached = _remembered(memory)
         self._pulls = 0
 
-    async def have(self, reference: str, progress: Progress) -> Image:
+    async def have(self, reference: str, progress: Progress, login: Login | None = None) -> Image:
         """The image, fetched where it is not here. Raises StartError."""
         if self._policy.local_images:
             found = await asyncio.to_thread(self._store.find, reference)
@@ -74,18 +75,26 @@ class Images:
             progress("asking for the image")
             # What a tag means now in the word of its registry, not what it meant here once; and whoever names
             # an image of the seller's own, which no registry gives to everybody, does not get it.
-            exact = with_digest(reference, await digest_of(self._socket_path, reference))
+            exact = with_digest(reference, await digest_of(self._socket_path, reference, login))
         found = await asyncio.to_thread(self._store.find, exact)
         if found is None:
-            found = await self._fetch(exact, progress)
+            found = await self._fetch(exact, progress, login)
+        elif exact == reference and self._is_private(found.image_id):
+            # It is here for somebody else; who names it has to get it from its registry as well.
+            progress("asking for the image")
+            await digest_of(self._socket_path, exact, login)
         self._note_use(found.image_id)
         return found
 
-    async def _fetch(self, exact: str, progress: Progress) -> Image:
+    def _is_private(self, image_id: str) -> bool:
+        image = self._cached.get(image_id)
+        return image is None or image.is_private
+
+    async def _fetch(self, exact: str, progress: Progress, login: Login | None) -> Image:
         await asyncio.to_thread(self._make_room)
         for left in reversed(range(_TRIES)):
             try:
-                await self._watched(self._pull(exact, progress))
+                await self._watched(self._pull(exact, progress, login))
                 break
             except StalledError as error:
                 if not left:
@@ -95,17 +104,20 @@ class Images:
         found = await asyncio.to_thread(self._store.find, exact)
         if found is None:
             raise StartError(EndReason.START_FAILED, f"{exact} was pulled and is not here")
-        self._remember(CachedImage(image_id=found.image_id, uses=0, used_at_ms=self._clock.wall_ms()))
+        fetched = CachedImage(
+            image_id=found.image_id, uses=0, used_at_ms=self._clock.wall_ms(), is_private=login is not None
+        )
+        self._remember(fetched)
         too_large = why_too_large(found.size_bytes, self._policy)
         if too_large:
             await asyncio.to_thread(self._evict, found.image_id)
             raise StartError(EndReason.IMAGE_UNAVAILABLE, too_large)
         return found
 
-    async def _pull(self, exact: str, progress: Progress) -> None:
+    async def _pull(self, exact: str, progress: Progress, login: Login | None) -> None:
         told_ms = 0
         added = PullProgress()
-        async with contextlib.aclosing(pull(self._socket_path, exact)) as events:
+        async with contextlib.aclosing(pull(self._socket_path, exact, login)) as events:
             async for event in events:
                 now_ms = self._clock.boot_ms()
                 detail = added.add(event, now_ms)

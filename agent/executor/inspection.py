@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent.domain.plan import ContainerPlan
+from agent.domain.plan import SECRETS, ContainerPlan
 
 # Whatever gives a container more than its plan; all must be unset. None is ever asked for.
 _UNSET = (
@@ -63,6 +63,7 @@ def differences(plan: ContainerPlan, inspected: Mapping[str, Any]) -> list[str]:
         "IPC": (plan.ipc_mode, host["IpcMode"]),
         "log driver": (plan.log_driver, host["LogConfig"]["Type"]),
         "GPUs": (_gpus(plan), _gpu_requests(host)),
+        "secrets": (_secrets(plan), _bound(inspected)),
         "restart policy": (True, host["RestartPolicy"]["Name"] in ("", "no")),
     }
     found = [
@@ -74,9 +75,22 @@ def differences(plan: ContainerPlan, inspected: Mapping[str, Any]) -> list[str]:
     found += [
         f"a mount of type {mount['Type']} at {mount['Destination']}"
         for mount in inspected.get("Mounts") or ()
-        if mount["Type"] != "tmpfs"
+        if mount["Type"] not in ("tmpfs", "bind")
     ]
     return found
+
+
+def _secrets(plan: ContainerPlan) -> list[object]:
+    return [(plan.secrets, SECRETS, False)] if plan.secrets else []
+
+
+def _bound(inspected: Mapping[str, Any]) -> list[object]:
+    """Everything of the host's that is in the container: whence, where, and whether it can be written."""
+    return [
+        (mount["Source"], mount["Destination"], mount["RW"])
+        for mount in inspected.get("Mounts") or ()
+        if mount["Type"] == "bind"
+    ]
 
 
 def _environment(config: Mapping[str, Any], plan: ContainerPlan) -> dict[str, str]:

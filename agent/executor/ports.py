@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputChunk, Run
+from agent.domain.confidential import Confidential
 
 Progress = Callable[[str], None]
 
@@ -51,7 +52,9 @@ class Executor(Protocol):
         """Its name and version, for people."""
         ...
 
-    async def prepare(self, order: JobOrder, progress: Progress) -> None:
+    async def prepare(
+        self, order: JobOrder, progress: Progress, confidential: Confidential | None = None
+    ) -> None:
         """Fetch and make all that a start needs. Raises StartError; may be cancelled."""
         ...
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputChunk, Run
+from agent.domain.confidential import Confidential
 from agent.domain.gpu import is_simulated
 from agent.executor.devices import is_alive
 from agent.executor.ports import Progress, RunEnd, StartError
@@ -35,11 +36,18 @@ class ProcessExecutor:
     async def describe(self) -> str:
         return "child processes, no isolation"
 
-    async def prepare(self, order: JobOrder, progress: Progress) -> None:
+    async def prepare(
+        self,
+        order: JobOrder,
+        progress: Progress,
+        confidential: Confidential | None = None,  # noqa: ARG002 - there is no place for it
+    ) -> None:
         if order.isolation_min is not Isolation.PROCESS:
             raise StartError(
                 EndReason.START_FAILED, "the job wants a container, and this host only runs processes"
             )
+        if order.is_confidential:
+            raise StartError(EndReason.START_FAILED, "the job has secrets, and this host has no containers")
         progress("making the working folder")
         (self._runs.make_folder(order.key) / "work").mkdir(mode=0o700, exist_ok=True)
 

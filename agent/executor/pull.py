@@ -1,14 +1,17 @@
 """Speaks with the engine about images in registries, over its socket: its client can't be cut off.
 
-Neither does it go without credentials: it would use those of whoever runs the agent, for strangers.
+Neither does it go without credentials: it would use those of whoever runs the agent, for strangers. Here are
+only those that the job's buyer gave for this image.
 """
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator
 from urllib.parse import quote, urlencode
 
 from agent.domain.attempt import EndReason
+from agent.domain.confidential import Login
 from agent.domain.pull import PullEvent, event_of, split_reference, why_no_image
 from agent.executor.ports import StartError
 
@@ -24,20 +27,21 @@ class StalledError(StartError):
         super().__init__(EndReason.START_FAILED, f"{image}: the pull stalled for {SILENCE_S} s")
 
 
-async def digest_of(socket_path: str, image: str) -> str:
+async def digest_of(socket_path: str, image: str, login: Login | None = None) -> str:
     """What the image's registry says its tag means. Raises StartError."""
-    lines = [line async for line in _lines(socket_path, "GET", f"/distribution/{quote(image)}/json", image)]
+    path = f"/distribution/{quote(image)}/json"
+    lines = [line async for line in _lines(socket_path, "GET", path, image, login)]
     try:
         return str(json.loads(b"".join(lines))["Descriptor"]["digest"])
     except (ValueError, KeyError, TypeError) as error:
         raise StartError(EndReason.START_FAILED, f"{image}: the engine can't name its digest") from error
 
 
-async def pull(socket_path: str, image: str) -> AsyncGenerator[PullEvent, None]:
+async def pull(socket_path: str, image: str, login: Login | None = None) -> AsyncGenerator[PullEvent, None]:
     """The engine's report, line by line. Leaving it cancels the pull. Raises StartError."""
     repository, tag = split_reference(image)
     query = urlencode({"fromImage": repository, "tag": tag})
-    async for line in _lines(socket_path, "POST", f"/images/create?{query}", image):
+    async for line in _lines(socket_path, "POST", f"/images/create?{query}", image, login):
         try:
             event = event_of(json.loads(line))
         except ValueError as error:
@@ -47,13 +51,16 @@ async def pull(socket_path: str, image: str) -> AsyncGenerator[PullEvent, None]:
         yield event
 
 
-async def _lines(socket_path: str, method: str, path: str, image: str) -> AsyncGenerator[bytes, None]:
+async def _lines(
+    socket_path: str, method: str, path: str, image: str, login: Login | None
+) -> AsyncGenerator[bytes, None]:
     try:
         reader, writer = await asyncio.open_unix_connection(socket_path, limit=_LINE_BYTES_MAX)
     except OSError as error:
         raise StartError(EndReason.START_FAILED, f"the engine does not answer: {error}") from error
     try:
-        writer.write(f"{method} {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
+        head = f"{method} {path} HTTP/1.0\r\nContent-Length: 0\r\n{_credential(login)}\r\n"
+        writer.write(head.encode())
         status = int((await _line(reader)).split(b" ", 2)[1])
         while await _line(reader) not in (b"\r\n", b""):
             pass
@@ -70,6 +77,14 @@ async def _lines(socket_path: str, method: str, path: str, image: str) -> AsyncG
         raise _broken_off(image, error) from error
     finally:
         writer.close()
+
+
+def _credential(login: Login | None) -> str:
+    """The header in which the engine takes it, for this call alone."""
+    if login is None:
+        return ""
+    fields = json.dumps({"username": login.username, "password": login.password})
+    return f"X-Registry-Auth: {base64.urlsafe_b64encode(fields.encode()).decode()}\r\n"
 
 
 def _broken_off(image: str, error: Exception) -> StartError:

@@ -18,6 +18,7 @@ from agent.domain.attempt import (
     OutputChunk,
     OutputStream,
 )
+from agent.domain.confidential import Confidential, Login
 from agent.domain.gpu import GpuInfo
 from agent.domain.health import HEALTHY, Condition, GpuHealth
 from agent.domain.host import Hello
@@ -33,6 +34,7 @@ _STATES = {
     AttemptState.ENDED: types_pb2.ATTEMPT_STATE_ENDED,
 }
 _ID = re.compile(r"[a-z0-9_-]{1,64}")
+_SECRET = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _REASONS = {reason: types_pb2.EndReason.Value(f"END_REASON_{reason.name}") for reason in EndReason}
 _REASONS_BACK: dict[int, EndReason] = {number: reason for reason, number in _REASONS.items()}
 _ISOLATIONS = {
@@ -160,11 +162,27 @@ def _desired(message: host_pb2.DesiredAttempt) -> DesiredAttempt:
             # What we do not know is no leave to reach anything.
             network=_NETWORKS_BACK.get(spec.network, Network.NONE),
             network_destinations=tuple(spec.network_destinations),
+            is_confidential=message.is_confidential,
         ),
         paid_through_ms=message.paid_through_ms,
         stop_reason=_stop_reason(message.stop_reason),
         usage_number_acknowledged=message.usage_number_acknowledged,
         log_offset_acknowledged=message.log_offset_acknowledged,
+        confidential=_confidential(message.confidential) if message.HasField("confidential") else None,
+    )
+
+
+def _confidential(message: types_pb2.Confidential) -> Confidential:
+    for secret in message.secrets:
+        # It names a file here.
+        if not _SECRET.fullmatch(secret.name):
+            raise BrokenProtocolError("a secret has a name that no file may have")
+    registry = message.registry
+    return Confidential(
+        files={secret.name: secret.value for secret in message.secrets},
+        login=Login(username=registry.username, password=registry.password)
+        if message.HasField("registry")
+        else None,
     )
 
 

@@ -255,6 +255,7 @@ def job_of(message: market_pb2.Job) -> Job:
         limits=tuple(map(limit_of, message.limits)),
         queue_place=message.queue_place,
         cheapest_change=message.cheapest_change,
+        secret_names=tuple(message.secret_names),
     )
 
 

@@ -10,6 +10,7 @@ from cli import model, people
 from cli.client import convert, convert_people
 from cli.client.books import Books, Operations, Tokens
 from cli.client.calls import Caller, Patience
+from cli.client.convert_confidential import confidential_to
 from cli.connection import Connection
 from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
@@ -70,7 +71,11 @@ class Market:
         return convert.quote_of(answer)
 
     async def submit_job(self, spec: model.JobSpec, request_id: str) -> model.Job:
-        request = pb.SubmitJobRequest(request_id=request_id, spec=convert.spec_to(spec))
+        request = pb.SubmitJobRequest(
+            request_id=request_id,
+            spec=convert.spec_to(spec),
+            confidential=confidential_to(spec.confidential),
+        )
         answer = await self._caller.call(self._buyer.SubmitJob, request)
         return replace(convert.job_of(answer.job), notices=tuple(answer.notices))
 

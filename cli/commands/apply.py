@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.commands.confidential import SECRET
 from cli.commands.run import carry_out, run_options
 from cli.commands.wanted import ENV, job_options
 from cli.errors import FieldFault, WrongUse
@@ -114,7 +115,7 @@ def _unfit(entry: "Entry", option: click.Option) -> str:
             return "" if option.is_flag else "takes a value, not true or false"
         case _ if option.is_flag:
             return "is true or false"
-        case Shape.TABLE if option.type.name != ENV.name:
+        case Shape.TABLE if option.type.name not in {ENV.name, SECRET.name}:
             return "is no table"
         case Shape.LIST if not option.multiple:
             return "takes one value, not a list"

@@ -6,6 +6,7 @@ from functools import wraps
 import click
 
 from cli.commands.asked import LABEL, TEXT, host_options
+from cli.commands.confidential import confidential_options
 from cli.errors import WrongUse
 from cli.model import Isolation, JobSpec
 from cli.parse import (
@@ -19,7 +20,7 @@ from cli.parse import (
     parse_size,
 )
 from cli.session import Typed
-from cli.wishes import GpuRequest, HostRequest, Network, OnHostLoss, Policy
+from cli.wishes import Confidential, GpuRequest, HostRequest, Network, OnHostLoss, Policy
 
 CREDITS = Typed("CREDITS", parse_credits)
 DURATION = Typed("DURATION", parse_duration)
@@ -91,6 +92,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--label", "labels", type=LABEL, multiple=True, help="For your own books; repeatable.")
     @click.option("--note", type=TEXT, default="", help="A note for people.")
+    @confidential_options
     @host_options
     @click.option("--name", type=TEXT, default="", help="A name for people [the program's].")
     @click.argument("command", nargs=-1, required=True, type=TEXT)
@@ -121,6 +123,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         network: str,
         destinations: tuple[str, ...],
         simulated: bool,
+        confidential: Confidential,
         **others: object,
     ) -> None:
         words = tuple(str(word) for word in others.pop("command"))  # type: ignore[attr-defined]
@@ -129,6 +132,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             raise WrongUse("a container needs an image: add --image REFERENCE, or --isolation process")
         if destinations and network == "internet":
             raise WrongUse("--reach names all that may be reached; leave out --network internet, or --reach")
+        if confidential and isolation_min is not Isolation.CONTAINER:
+            raise WrongUse("secrets and registries are for containers; leave out --isolation process")
         if budget < 1:
             raise WrongUse("--budget 0 can pay for nothing; give the most the job may cost, like 0.50")
         spec = JobSpec(
@@ -160,6 +165,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             queue_ms_max=max_wait,
             network=Network.ALLOW_LIST if destinations else Network(network.upper()),
             network_destinations=destinations,
+            confidential=confidential,
         )
         command(*positional, spec=spec, **others)
 

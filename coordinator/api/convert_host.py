@@ -11,7 +11,8 @@ from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import Attempt, LogChunk, LogTotals
 from coordinator.domain.refusal import invalid
 from coordinator.domain.states import AttemptState, EndReason
-from coordinator.services.synchronize import Report, Wanted
+from coordinator.services.desired import Wanted
+from coordinator.services.synchronize import Report
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import host_pb2 as h
 from usance.v1 import types_pb2 as t
@@ -247,11 +248,13 @@ def wanted_to(wanted: Wanted) -> h.DesiredAttempt:
         stop_reason=end_reason_to(attempt.stop_reason),
         usage_number_acknowledged=attempt.meter.usage_number,
         log_offset_acknowledged=attempt.log_offset,
+        is_confidential=wanted.spec.is_confidential,
     )
 
 
 def renew(said: h.DesiredAttempt, attempt: Attempt) -> None:
-    """Of what was said of a running attempt, what goes on with time."""
+    """Of what was said of a running attempt, what goes on with time. What a start needs is not said again."""
+    said.ClearField("confidential")
     said.paid_through_ms = attempt.paid_through_ms
     said.usage_number_acknowledged = attempt.meter.usage_number
     said.log_offset_acknowledged = attempt.log_offset

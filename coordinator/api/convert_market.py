@@ -159,6 +159,7 @@ def job_to(view: JobView) -> m.Job:
         attempts=[attempt_to(attempt) for attempt in view.attempts],
         exit_code=job.exit_code,
         limits=limits_to(view.limits),
+        secret_names=view.job.spec.secret_names,
         queue_place=view.queue_place,
         cheapest_change=view.cheapest_change,
     )

@@ -12,6 +12,7 @@ from coordinator.api.inbox import Inbox
 from coordinator.domain.index import Index
 from coordinator.domain.metering import Stamp
 from coordinator.services.mint import Mint
+from coordinator.services.vault import Vault, fresh
 from coordinator.store.ports import Transaction
 from runtime.clock import Clock
 
@@ -63,6 +64,7 @@ class Edge:
     figures: Figures = field(default_factory=Figures)
     sight: Sight = field(default_factory=Sight)
     inbox: Inbox = field(default_factory=Inbox)
+    vault: Vault = field(default_factory=fresh)
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return self.inbox.awaited(self.store.write(function))

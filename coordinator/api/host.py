@@ -11,8 +11,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from coordinator.api import confidential, validate
 from coordinator.api import convert_host as convert
-from coordinator.api import validate
 from coordinator.api.arrivals import Arrivals
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
@@ -21,6 +21,7 @@ from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
 from coordinator.services import books, certificates, enrolment, gathered, hosts, strikes, synchronize
 from coordinator.services.books import TIME_MS_MAX
+from coordinator.services.desired import desired
 from coordinator.services.synchronize import Ack
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
@@ -258,8 +259,9 @@ class _Session:
 
     async def _desired(self) -> h.SynchronizeResponse:
         """Read as it is being said, by the one who says it: an older state can't follow a newer one."""
-        wanted = await self._edge.gather_read(synchronize.desired, self.host_id)
-        return h.SynchronizeResponse(desired=h.Desired(attempts=[convert.wanted_to(item) for item in wanted]))
+        wanted = await self._edge.gather_read(desired, self.host_id)
+        told = (confidential.wanted_to(item, self._edge.vault) for item in wanted)
+        return h.SynchronizeResponse(desired=h.Desired(attempts=filter(None, told)))
 
     def _welcome(self) -> h.SynchronizeResponse:
         rules = self._edge.rules

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import islice
 
+from coordinator.api import confidential, validate
 from coordinator.api import convert_market as render
-from coordinator.api import validate
 from coordinator.api.bell import wait
 from coordinator.api.convert_bill import bill_to
 from coordinator.api.edge import Edge
@@ -78,11 +78,16 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
 
     async def SubmitJob(self, request: m.SubmitJobRequest, context: Context) -> m.SubmitJobResponse:  # noqa: N802, ARG002
         buyer, spec = caller(), validate.spec(request.spec)
+        sealed = None
+        if request.HasField("confidential"):
+            spec = confidential.described(spec, request.confidential)
+            sealed = confidential.seal(self._edge.vault, request.confidential, buyer.id)
         order = Order(
             buyer=buyer,
             request_id=validate.request_id(request.request_id),
             spec=spec,
             now_ms=self._edge.clock.wall_ms(),
+            sealed=sealed,
         )
         view = await self._edge.gather(submits, order)
         if isinstance(view, Refusal):

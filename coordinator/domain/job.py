@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from coordinator.domain.host import Gpu, Isolation, Network
 from coordinator.domain.metering import Meter, Stamp
-from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
+from coordinator.domain.states import JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
 
 BUDGET_MICRO_MAX = 2**53 - 1
 RUN_MS_DEFAULT = 86_400_000
@@ -81,6 +81,13 @@ class JobSpec:
     network: Network = Network.NONE
     # Only with ALLOW_LIST.
     network_destinations: tuple[str, ...] = ()
+    # What nobody may see is stored apart and sealed; here is only what there is of it.
+    secret_names: tuple[str, ...] = ()
+    has_registry_credential: bool = False
+
+    @property
+    def is_confidential(self) -> bool:
+        return bool(self.secret_names) or self.has_registry_credential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,10 @@ class Job:
     charged_micro: int
     retries_used: int
     exit_code: int | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in JOB_TERMINAL
 
 
 class LogState(StrEnum):

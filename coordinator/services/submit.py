@@ -12,6 +12,7 @@ from coordinator.domain.states import Cause, JobState
 from coordinator.services.caps import notice, over, used_micro
 from coordinator.services.jobs import JobView, owned_job, too_little
 from coordinator.services.requests import fingerprint, reused
+from coordinator.services.vault import Sealed
 from coordinator.store.ports import Transaction
 from coordinator.store.ports_books import hold_id
 from ledger.entries import hold
@@ -24,6 +25,8 @@ class Order:
     request_id: str
     spec: JobSpec
     now_ms: int
+    # Where the spec is confidential.
+    sealed: Sealed | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -43,7 +46,8 @@ def submits(tx: Transaction, given: Sequence[Order]) -> list[JobView | Refusal]:
     answers: list[JobView | Refusal] = []
     fresh: list[tuple[Order, bytes, Job]] = []
     for order in given:
-        content = fingerprint("submit", *parts(order.spec))
+        secret = (order.sealed.digest.hex(),) if order.sealed else ()
+        content = fingerprint("submit", *parts(order.spec), *secret)
         before = known.get(order.key)
         if before is not None:
             answers.append(_again(tx, order, content, before, made))
@@ -151,6 +155,9 @@ def _take_in(tx: Transaction, fresh: Sequence[tuple[Order, bytes, Job]]) -> None
     ]
     tx.post_surely(holds, now_ms)
     tx.insert_jobs([job for _, _, job in fresh])
+    boxes = {job.id: order.sealed.box for order, _, job in fresh if order.sealed}
+    if boxes:
+        tx.insert_sealed(boxes)
     tx.append_events(events, now_ms)
     tx.remember_all([(*order.key, content, job.id) for order, content, job in fresh])
     tx.wake(*(job.id for _, _, job in fresh))
@@ -185,4 +192,7 @@ def parts(spec: JobSpec) -> list[object]:
         int(spec.network),
         *spec.network_destinations,
         len(spec.network_destinations),
+        *spec.secret_names,
+        len(spec.secret_names),
+        spec.has_registry_credential,
     ]

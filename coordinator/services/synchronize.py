@@ -1,4 +1,4 @@
-"""What is, from an agent; what should be, to it."""
+"""What is, from an agent. (What should be, to it, is `desired`.)"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host, HostFacts, HostState, Terms
-from coordinator.domain.job import Attempt, Job, JobSpec, LogChunk, LogState, LogTotals, ReportedEnd
+from coordinator.domain.job import Attempt, Job, LogChunk, LogState, LogTotals, ReportedEnd
 from coordinator.domain.metering import Lie, Stamp, believe, paid_through_ms, run_ms_at_least, sight
 from coordinator.domain.states import (
     AttemptState,
@@ -46,14 +46,6 @@ class Report:
     detail: str = ""
     usage_number_last: int = 0
     log_totals: LogTotals | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """One attempt as its host should have it."""
-
-    attempt: Attempt
-    spec: JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +93,6 @@ def beat(
     for attempt in known.values():
         if attempt.id not in named:
             _missing(tx, attempt, now)
-
-
-def desired(tx: Transaction, host_ids: Sequence[str]) -> list[list[Wanted]]:
-    """What each of these hosts should hold."""
-    held = tx.attempts_on_hosts(sorted(set(host_ids)))
-    job_ids = {attempt.job_id for of in held.values() for attempt in of}
-    jobs = tx.jobs(sorted(job_ids)) if job_ids else {}
-    return [
-        [Wanted(attempt=attempt, spec=jobs[attempt.job_id].spec) for attempt in held.get(host_id, ())]
-        for host_id in host_ids
-    ]
 
 
 def usage(

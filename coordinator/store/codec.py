@@ -57,12 +57,14 @@ def spec_to_json(spec: JobSpec) -> Json:
         "note": spec.note,
         "network": int(spec.network),
         "network_destinations": list(spec.network_destinations),
+        "secret_names": list(spec.secret_names),
+        "has_registry_credential": spec.has_registry_credential,
     }
 
 
 _READ_APART = frozenset(
     {"gpu_count", "gpu_model", "vram_bytes_min", "compute_capability_min", "command", "isolation_min"}
-    | {"host", "policy", "on_host_loss", "network", "network_destinations", "simulated"}
+    | {"host", "policy", "on_host_loss", "network", "network_destinations", "simulated", "secret_names"}
 )
 
 
@@ -84,6 +86,7 @@ def spec_from_json(data: Json) -> JobSpec:
         # Orders of before have none.
         network=Network(data.get("network", Network.NONE)),
         network_destinations=tuple(data.get("network_destinations", ())),
+        secret_names=tuple(data.get("secret_names", ())),
         **plain,
     )
 

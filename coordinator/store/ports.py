@@ -311,6 +311,18 @@ class Jobs(Protocol):
     def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]: ...
 
 
+class SealedParts(Protocol):
+    """What of orders nobody may read. A job's goes with its end, whoever saves that."""
+
+    def insert_sealed(self, boxes: Mapping[str, bytes]) -> None:
+        """By job; at most one for each."""
+        ...
+
+    def sealed(self, job_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """Of those that have one."""
+        ...
+
+
 class Money(Protocol):
     def balances(self, account_ids: Sequence[str]) -> dict[str, Balances]: ...
 
@@ -352,7 +364,7 @@ class Checks(Protocol):
         ...
 
 
-class Transaction(Accounts, Tokens, Hosts, Claims, Jobs, Money, Books, Checks, Protocol):
+class Transaction(Accounts, Tokens, Hosts, Claims, Jobs, SealedParts, Money, Books, Checks, Protocol):
     """Jobs, hosts, usage and the ledger, together."""
 
     def wake(self, *topics: str) -> None:

@@ -17,6 +17,7 @@ from coordinator.store.codec import (
 )
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import attempt, attempt_gpu, counter, event, job
+from coordinator.store.tables_sealed import job_sealed
 from coordinator.store.triggers import EVENT_COUNTER
 
 _NUMBER_EVENTS = (
@@ -54,7 +55,13 @@ class SqlMany(SqlPart):
             ]
             new = [_without(job_changes(after), left_out) for _, after in part]
             saved = (not part or update_rows(self.connection, job, was, new)) and saved
+        self._forget_sealed([after.id for _, after in pairs if after.is_over and after.spec.is_confidential])
         return saved
+
+    def _forget_sealed(self, job_ids: Sequence[str]) -> None:
+        for start in range(0, len(job_ids), IDS_A_STATEMENT):
+            part = job_ids[start : start + IDS_A_STATEMENT]
+            self.connection.execute(delete(job_sealed).where(job_sealed.c.job_id.in_(part)))
 
     def insert_attempts(self, new: Sequence[Attempt]) -> Sequence[str]:
         """Of which a GPU is in use: these are left out."""

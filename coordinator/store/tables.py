@@ -199,7 +199,7 @@ Index(
 Index("attempt_id_host_uq", attempt.c.id, attempt.c.host_id, unique=True)
 # Time-ordered within a seller: ids begin with their time.
 Index("attempt_seller_ix", attempt.c.seller_account_id, attempt.c.id)
-# What a host must still be told of: see `synchronize.desired`.
+# What a host must still be told of: see `services/desired.py`.
 UNRELEASED = "state <> 'ended' OR log_state = 'open'"
 Index(
     "attempt_host_ix",

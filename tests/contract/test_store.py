@@ -51,6 +51,19 @@ def test_a_request_is_remembered_with_its_answer(market: SqlTransaction) -> None
 # Jobs.
 
 
+def test_what_nobody_may_read_goes_with_the_job(market: SqlTransaction) -> None:
+    before = job("job_2", spec=spec(secret_names=("A",)))
+    market.insert_jobs([before, job("job_3")])
+    market.insert_sealed({"job_2": b"\0box"})
+    assert market.sealed(["job_2", "job_3"]) == {"job_2": b"\0box"}
+    assert market.sealed([]) == {}
+    runs = replace(before, state=JobState.RUNNING)
+    assert market.save_job(before, runs)
+    assert market.sealed(["job_2"]) == {"job_2": b"\0box"}
+    assert market.save_job(runs, replace(runs, state=JobState.FAILED, cause=Cause.BUYER, ended_ms=9))
+    assert market.sealed(["job_2"]) == {}
+
+
 def test_a_job_comes_back_as_it_went_in(market: SqlTransaction) -> None:
     full = job(
         "job_2",

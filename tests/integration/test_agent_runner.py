@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.domain.attempt import AttemptReport, AttemptState, EndReason
+from agent.domain.confidential import Confidential
 from agent.executor.fake import FakeExecutor, FakeWorld, Script
 from agent.gpu.fake import FakeGpus
 from agent.gpu.watch import GpuWatch
@@ -252,5 +254,33 @@ def test_ended_attempts_are_told_after_a_restart_until_they_are_dropped(tell):
 
         await host.agent(before)
         await host.agent(after)
+
+    tell(story)
+
+
+def test_secrets_are_waited_for_and_kept_in_no_file(tell):
+    """Also by an agent that begins where another was killed: the coordinator tells it anew."""
+
+    async def story(host: Host) -> None:
+        host.world.scripts["a"] = Script(run_ms=None)
+        known = Confidential(files={"TOKEN": b"canary"})
+        untold = desired(is_confidential=True)
+
+        async def waits(runner: Runner) -> None:
+            await runner.apply([untold])
+            await host.until(lambda: only(runner).detail == "waiting for its secrets")
+            assert host.world.prepared == set()
+
+        async def is_told(runner: Runner) -> None:
+            await runner.apply([replace(untold, confidential=known)])
+            await host.until(lambda: only(runner).state is AttemptState.RUNNING)
+            assert host.world.told == {untold.order.key: known}
+            kept = b"".join(path.read_bytes() for path in host.folder.rglob("*") if path.is_file())
+            assert b"attempt" in kept
+            assert b"canary" not in kept
+            assert "canary" not in repr((known, replace(untold, confidential=known)))
+
+        await host.agent(waits)
+        await host.agent(is_told)
 
     tell(story)

@@ -83,6 +83,7 @@ def test_every_option_of_a_job_is_a_key(market, capfd, job_file):
         "grace": '"1s"', "retries": "1", "policy": '"cheapest"', "priority": "1", "on-host-loss": '"fail"',
         "note": '"n"', "driver": '"550"', "cuda": '"12.4"', "cc": '"8.0"', "reliability": '"99%"',
         "name": '"n"', "simulated": "true", "region": '["a", "b"]', "reach": '["example.org:443"]',
+        "registry-user": '"me"', "registry-password-file": '"/dev/null"', "secret": '["PATH"]',
     }  # fmt: skip
     tables = {"env": "A = 1", "label": 'a = "b"', "host-label": 'rack = "b7"'}
     options = click.command()(job_options(lambda spec: None)).params

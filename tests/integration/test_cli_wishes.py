@@ -264,3 +264,47 @@ def test_only_what_is_called_is_imported():
     assert (
         not {"grpc", "google", "asyncio", "cli.commands.admin", "cli.client.market", "cli.reports"} & loaded
     )
+
+
+def test_what_only_the_job_may_see_comes_from_files_and_variables(market, capfd, tmp_path, monkeypatch):
+    (tmp_path / "key").write_bytes(b"canary\xff\n")
+    (tmp_path / "password").write_text("canary two\n")
+    monkeypatch.setenv("TOKEN", "canary three")
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'image = "img"\ncommand = ["a"]\nbudget = 5\nregistry-user = "me"\n'
+        f'registry-password-file = "{tmp_path}/password"\n[secret]\nkey = "{tmp_path}/key"\n'
+    )
+    given = ["--secret", "TOKEN", "--secret", f"key={tmp_path}/key"]
+    login = ["--registry-user", "me", "--registry-password-file", f"{tmp_path}/password"]
+    for arguments, names in (
+        ([*RUN, "--json", *given, *login, "--", "a"], ["TOKEN", "key"]),
+        (["apply", "-y", "--json", str(file)], ["key"]),
+    ):
+        assert execute(arguments) == 0
+        found = sent(market, "SubmitJob").confidential
+        values = {secret.name: secret.value for secret in found.secrets}
+        assert list(values) == names
+        assert values["key"] == b"canary\xff\n"
+        assert values.get("TOKEN", b"canary three") == b"canary three"
+        assert (found.registry.username, found.registry.password) == ("me", "canary two")
+        assert "canary" not in "".join(capfd.readouterr())
+    assert execute(DETACHED) == 0
+    assert not sent(market, "SubmitJob").HasField("confidential")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--secret", "a/b=x"],
+        ["--secret", "NOBODY_HAS_THIS"],
+        ["--secret", "a="],
+        ["--secret", "a=/nowhere/at/all"],
+        ["--secret", "a=-", "--secret", "b=-"],
+        ["--registry-user", "me"],
+        ["--secret", "HOME", "--isolation", "process"],
+    ],
+)
+def test_secrets_that_can_not_be_had_are_wrong_use(wrong, market, capfd):
+    assert execute([*RUN, *wrong, "--", "a"]) == Exit.WRONG_USE
+    assert market.jobs == []

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, OutputChunk, OutputStream, Run
+from agent.domain.confidential import Confidential
 from agent.executor.ports import Progress, RunEnd, StartError
 from tests.sim.clocks import SimClock
 from tests.sim.faults import Dice, Story
@@ -149,7 +150,9 @@ class SimExecutor:
     async def describe(self) -> str:
         return "simulated"
 
-    async def prepare(self, order: JobOrder, progress: Progress) -> None:
+    async def prepare(
+        self, order: JobOrder, progress: Progress, confidential: Confidential | None = None
+    ) -> None:
         engine, dice = self._engine, self._engine.dice
         progress("pulling")
         await engine.answer()

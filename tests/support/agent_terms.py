@@ -11,6 +11,7 @@ class AgentTerms:
     """What a seller's machine is to offer."""
 
     executor: str = "process"
+    # Empty where it runs processes.
     docker_host: str = ""
     price: str = "3600"
     # 0: the real ones.
@@ -18,6 +19,10 @@ class AgentTerms:
     trusted_accounts: tuple[str, ...] = ()
     record_seconds: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    # What runs a command in the network namespace where the agent is to live.
+    inside: tuple[str, ...] = ()
+    # Lines of its own for the settings' first part.
+    more: str = ""
 
     def settings(self, state_dir: Path) -> str:
         lines = [
@@ -29,6 +34,7 @@ class AgentTerms:
             *([f'docker_host = "{self.docker_host}"'] if self.docker_host else []),
             # Those of the tests are in no registry, and the machines that run them are not always roomy.
             "local_images = true\ndisk_reserve_gb = 0",
+            self.more,
             "[labels]",
             *(f"{name} = {json.dumps(value)}" for name, value in self.labels.items()),
             f'[prices]\n"*" = "{self.price}"',

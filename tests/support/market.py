@@ -56,8 +56,7 @@ def program(name: str) -> str:
 class _Agent:
     seller: str
     folder: Path
-    # Empty where it runs processes.
-    docker_host: str
+    terms: AgentTerms
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -190,13 +189,13 @@ class WholeMarket:
 
     def add_agent(self, name: str, seller: str, terms: AgentTerms) -> None:
         """Enrol a machine for the seller, and start its agent."""
-        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}", docker_host=terms.docker_host)
+        agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}", terms=terms)
         agent.folder.mkdir(mode=0o700)
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
         token = self.usance(seller, "enroll-token").stdout.strip()
         enrolled = subprocess.run(
-            [program("usance-agent"), "enroll", "--config", str(agent.config), "-"],
+            [*terms.inside, program("usance-agent"), "enroll", "--config", str(agent.config), "-"],
             input=token,
             text=True,
             check=False,
@@ -210,7 +209,7 @@ class WholeMarket:
     def start_agent(self, name: str) -> None:
         """Return when the coordinator has it online."""
         agent = self._agents[name]
-        argv = [program("usance-agent"), "run", "--config", str(agent.config)]
+        argv = [*agent.terms.inside, program("usance-agent"), "run", "--config", str(agent.config)]
         process = spawn(argv, log=self.folder / f"agent-{name}.log")
         agent.process = process
 
@@ -323,10 +322,10 @@ def _told(process: Path) -> bytes:
 def _remove_containers(agent: _Agent) -> None:
     """What an agent that was killed has left in the engine."""
     identity = agent.state / "identity.json"
-    if not agent.docker_host or not identity.exists():
+    if not agent.terms.docker_host or not identity.exists():
         return
     label = f"{LABEL_HOST}={json.loads(identity.read_text())['host_id']}"
-    with closing(docker.DockerClient(base_url=agent.docker_host)) as client:
+    with closing(docker.DockerClient(base_url=agent.terms.docker_host)) as client:
         for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
             with suppress(docker.errors.NotFound):
                 container.remove(force=True, v=True)

@@ -28,6 +28,14 @@ class MemoryJobs(MemoryHosts):
         super().__init__()
         self._jobs: dict[str, Job] = {}
         self._attempts: dict[str, Attempt] = {}
+        self._sealed: dict[str, bytes] = {}
+
+    def insert_sealed(self, boxes: Mapping[str, bytes]) -> None:
+        assert not boxes.keys() & self._sealed.keys()
+        self._sealed |= boxes
+
+    def sealed(self, job_ids: Sequence[str]) -> Mapping[str, bytes]:
+        return {id_: self._sealed[id_] for id_ in job_ids if id_ in self._sealed}
 
     def insert_job(self, job: Job) -> None:
         assert job.id not in self._jobs, job
@@ -67,6 +75,8 @@ class MemoryJobs(MemoryHosts):
         if (stored.state, stored.charged_micro) != (before.state, before.charged_micro):
             return False
         self._jobs[before.id] = after
+        if after.is_over:
+            self._sealed.pop(after.id, None)
         return True
 
     def save_jobs(self, pairs: Sequence[tuple[Job, Job]]) -> bool:

@@ -804,6 +804,8 @@ class DesiredAttempt(_message.Message):
     STOP_REASON_FIELD_NUMBER: _builtins.int
     USAGE_NUMBER_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     LOG_OFFSET_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    CONFIDENTIAL_FIELD_NUMBER: _builtins.int
+    IS_CONFIDENTIAL_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Names the attempt in the whole market; also what folders and containers on the host are named by."""
     epoch: _builtins.int
@@ -822,6 +824,8 @@ class DesiredAttempt(_message.Message):
     """Usage records up to this number are stored for good and may be dropped by the agent; 0 for none."""
     log_offset_acknowledged: _builtins.int
     """Output up to this offset is stored for good and may be dropped by the agent; 0 for none."""
+    is_confidential: _builtins.bool
+    """There is such a part: the agent does not start the command without it."""
     @_builtins.property
     def spec(self) -> _types_pb2.JobSpec:
         """The whole order, with the buyer's bounds checked; the same in every message of an attempt, but for what
@@ -831,6 +835,12 @@ class DesiredAttempt(_message.Message):
     @_builtins.property
     def gpu_uuids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Exactly the GPUs that the job gets, 1 to 64, all of this host."""
+
+    @_builtins.property
+    def confidential(self) -> _types_pb2.Confidential:
+        """What of the order nobody else may see; absent where there is nothing, and as soon as the coordinator has seen
+        the attempt run. The agent writes it to no disk.
+        """
 
     def __init__(
         self,
@@ -843,10 +853,12 @@ class DesiredAttempt(_message.Message):
         stop_reason: _types_pb2.EndReason.ValueType = ...,
         usage_number_acknowledged: _builtins.int = ...,
         log_offset_acknowledged: _builtins.int = ...,
+        confidential: _types_pb2.Confidential | None = ...,
+        is_confidential: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confidential", b"confidential", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "epoch", b"epoch", "gpu_uuids", b"gpu_uuids", "log_offset_acknowledged", b"log_offset_acknowledged", "paid_through_ms", b"paid_through_ms", "spec", b"spec", "stop_reason", b"stop_reason", "usage_number_acknowledged", b"usage_number_acknowledged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "confidential", b"confidential", "epoch", b"epoch", "gpu_uuids", b"gpu_uuids", "is_confidential", b"is_confidential", "log_offset_acknowledged", b"log_offset_acknowledged", "paid_through_ms", b"paid_through_ms", "spec", b"spec", "stop_reason", b"stop_reason", "usage_number_acknowledged", b"usage_number_acknowledged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -650,6 +650,7 @@ class Job(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     QUEUE_PLACE_FIELD_NUMBER: _builtins.int
     CHEAPEST_CHANGE_FIELD_NUMBER: _builtins.int
+    SECRET_NAMES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Names it in the whole market."""
     state: _types_pb2.JobState.ValueType
@@ -686,6 +687,10 @@ class Job(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitCount]:
         """In QUEUED, and only in GetJob: why no host has it now, in the order in which limits are looked at."""
 
+    @_builtins.property
+    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of its secrets, at most 32; their values are told to nobody but its host."""
+
     def __init__(
         self,
         *,
@@ -702,10 +707,11 @@ class Job(_message.Message):
         limits: _abc.Iterable[Global___LimitCount] | None = ...,
         queue_place: _builtins.int = ...,
         cheapest_change: _builtins.str = ...,
+        secret_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "cause", b"cause", "charged_micro", b"charged_micro", "cheapest_change", b"cheapest_change", "detail", b"detail", "ended_at_ms", b"ended_at_ms", "exit_code", b"exit_code", "job_id", b"job_id", "limits", b"limits", "queue_place", b"queue_place", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "cause", b"cause", "charged_micro", b"charged_micro", "cheapest_change", b"cheapest_change", "detail", b"detail", "ended_at_ms", b"ended_at_ms", "exit_code", b"exit_code", "job_id", b"job_id", "limits", b"limits", "queue_place", b"queue_place", "secret_names", b"secret_names", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -721,21 +727,27 @@ class SubmitJobRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    CONFIDENTIAL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the caller before the first try."""
     @_builtins.property
     def spec(self) -> _types_pb2.JobSpec:
         """What is to be run, and on what terms; always given."""
 
+    @_builtins.property
+    def confidential(self) -> _types_pb2.Confidential:
+        """What nobody else may see; absent where there is nothing of the kind. Only with the isolation CONTAINER."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         spec: _types_pb2.JobSpec | None = ...,
+        confidential: _types_pb2.Confidential | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confidential", b"confidential", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidential", b"confidential", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

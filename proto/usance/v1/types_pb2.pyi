@@ -894,6 +894,95 @@ class JobSpec(_message.Message):
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
 @_typing.final
+class Secret(_message.Message):
+    """One value that only a job may know: a file of that name in /run/secrets of its container, on a memory file
+    system. Set by the buyer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 64 characters of [A-Za-z0-9._-], the first no dot; each once."""
+    value: _builtins.bytes
+    """1 to 32,768 bytes; of all secrets of a job together at most 32,768."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Secret: _TypeAlias = Secret  # noqa: Y015
+
+@_typing.final
+class RegistryCredential(_message.Message):
+    """What the registry of a job's image asks for. Used for that one image, and kept nowhere on the host. Set by the
+    buyer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    """1 to 256 bytes without a colon."""
+    password: _builtins.str
+    """A password or a token, 1 to 4,096 bytes."""
+    def __init__(
+        self,
+        *,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryCredential: _TypeAlias = RegistryCredential  # noqa: Y015
+
+@_typing.final
+class Confidential(_message.Message):
+    """What of an order nobody may see but its job and who fetches its image. The coordinator stores it encrypted,
+    tells it to the host that is to run the job and to nobody else, and forgets it with the job's end. Set by the
+    buyer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRETS_FIELD_NUMBER: _builtins.int
+    REGISTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Secret]:
+        """At most 32."""
+
+    @_builtins.property
+    def registry(self) -> Global___RegistryCredential:
+        """Absent where the registry gives the image to everybody."""
+
+    def __init__(
+        self,
+        *,
+        secrets: _abc.Iterable[Global___Secret] | None = ...,
+        registry: Global___RegistryCredential | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["registry", b"registry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["registry", b"registry", "secrets", b"secrets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Confidential: _TypeAlias = Confidential  # noqa: Y015
+
+@_typing.final
 class GpuUse(_message.Message):
     """One GPU's use during a usage record. An absent figure is one that the device does not tell; it is
     never given as 0. Set by the agent.

@@ -46,6 +46,17 @@ def test_the_root_is_read_only():
     assert planned().read_only
 
 
+def test_of_the_hosts_there_is_nothing_but_the_jobs_own_secrets():
+    assert planned().secrets == ""
+    assert plan(order(), POLICY, secrets="/dev/shm/a").secrets == "/dev/shm/a"
+
+
+def test_no_volume_of_the_image_lies_over_the_secrets():
+    found = plan(order(), POLICY, ("/run/secrets", "/data"), secrets="/dev/shm/a")
+    assert found.tmpfs.keys() == {"/data", "/tmp", "/workspace"}
+    assert "/run/secrets" in planned(volumes=("/run/secrets",)).tmpfs
+
+
 def test_there_is_no_network():
     assert planned().network_mode == "none"
     assert (planned().dns, planned().dns_options, planned().extra_hosts) == ((), (), ())
@@ -205,5 +216,5 @@ def test_nothing_can_be_asked_of_the_engine_that_is_not_in_this_list():
         *("network_mode", "cap_drop", "security_options", "read_only", "tmpfs", "memory_bytes"),
         *("memory_swap_bytes", "nano_cpus", "pids_max", "shm_bytes", "limits", "oom_score_adj", "init"),
         *("healthcheck", "ipc_mode", "log_driver", "gpus"),
-        *("dns", "dns_options", "extra_hosts"),
+        *("dns", "dns_options", "extra_hosts", "secrets"),
     }

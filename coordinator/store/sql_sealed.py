@@ -1,0 +1,21 @@
+"""Sealed parts of orders in SQL."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+
+from coordinator.store.bulk import among, insert_rows
+from coordinator.store.sql_part import SqlPart
+from coordinator.store.tables_sealed import job_sealed
+
+
+class SqlSealed(SqlPart):
+    def insert_sealed(self, boxes: Mapping[str, bytes]) -> None:
+        rows = [{"job_id": job_id, "box": box} for job_id, box in boxes.items()]
+        insert_rows(self.connection, job_sealed, rows)
+
+    def sealed(self, job_ids: Sequence[str]) -> Mapping[str, bytes]:
+        if not job_ids:
+            return {}
+        query = select(job_sealed).where(among(self.connection, job_sealed.c.job_id, job_ids))
+        return {row.job_id: bytes(row.box) for row in self.connection.execute(query)}
