@@ -10,17 +10,20 @@ import time
 import uuid
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+# Two characters at a time: every job and every attempt waits for its id.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
 
 
 def new_id(prefix: str) -> str:
     """A fresh time-ordered id such as `job_01k8w3zq6f8v6m6v3x0r1c2d3e`."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return f"{prefix}_{_base32(number, 26)}"
+    return f"{prefix}_{_base32(number)}"
 
 
 def first_id(prefix: str, at_ms: int) -> str:
     """Every id of this prefix that was made earlier sorts before it, and none that was made later."""
-    return f"{prefix}_{_base32(at_ms << 80, 26)}"
+    return f"{prefix}_{_base32(at_ms << 80)}"
 
 
 def new_uuid() -> uuid.UUID:
@@ -45,9 +48,5 @@ def derived_uuid(*parts: str | int) -> uuid.UUID:
     return uuid.UUID(bytes=digest.digest()[:16], version=5)
 
 
-def _base32(number: int, length: int) -> str:
-    digits = []
-    for _ in range(length):
-        number, rest = divmod(number, 32)
-        digits.append(_ALPHABET[rest])
-    return "".join(reversed(digits))
+def _base32(number: int) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])

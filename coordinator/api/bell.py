@@ -1,15 +1,22 @@
 """Tells whoever waits that something was committed. A missed ring only means a later look."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from coordinator.store.ports import Held, Rings
+
 
 class Listener(Protocol):
-    def set(self) -> None:
-        """It was rung."""
+    def rung(self, held: Held | None) -> None:
+        """Of a host, what it should hold since then, where that is known."""
         ...
+
+
+class _Event(asyncio.Event):
+    def rung(self, held: Held | None) -> None:  # noqa: ARG002 - it looks for itself
+        self.set()
 
 
 class Bell:
@@ -19,10 +26,9 @@ class Bell:
         self._loop = loop
         self._listeners: dict[str, set[Listener]] = {}
 
-    def ring(self, topics: Iterable[str]) -> None:
-        named = list(topics)
-        if named:
-            self._loop.call_soon_threadsafe(self._ring, named)
+    def ring(self, topics: Rings) -> None:
+        if topics:
+            self._loop.call_soon_threadsafe(self._ring, topics)
 
     @contextmanager
     def hears(self, topic: str, listener: Listener) -> Iterator[None]:
@@ -37,14 +43,14 @@ class Bell:
     @contextmanager
     def listen(self, topic: str) -> Iterator[asyncio.Event]:
         """An event that is set whenever the topic is rung; the listener clears it before it looks."""
-        event = asyncio.Event()
+        event = _Event()
         with self.hears(topic, event):
             yield event
 
-    def _ring(self, topics: Iterable[str]) -> None:
-        for topic in topics:
+    def _ring(self, topics: Rings) -> None:
+        for topic, held in topics.items():
             for listener in self._listeners.get(topic, ()):
-                listener.set()
+                listener.rung(held)
 
 
 async def wait(event: asyncio.Event, limit_ms: int) -> None:

@@ -21,8 +21,9 @@ from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
 from coordinator.services import books, certificates, enrolment, gathered, hosts, strikes, synchronize
 from coordinator.services.books import TIME_MS_MAX
-from coordinator.services.desired import desired
+from coordinator.services.desired import Wanted, desired
 from coordinator.services.synchronize import Ack
+from coordinator.store.ports import Held
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
 
@@ -196,15 +197,33 @@ class _Session:
         # What was last said that it should hold, and whether that is to be said again.
         self._said: h.SynchronizeResponse | None = None
         self._say_again = False
+        self._reads = False
         self._beats_unread = BEATS_UNREAD_MAX
         self._rings = 0
 
-    def set(self) -> None:
+    def rung(self, held: Held | None) -> None:
         """What the host should hold may have changed, or what we think of it."""
-        self._stale = True
         self._rings += 1
         self._beats_unread = BEATS_UNREAD_MAX
+        if held is None or self._reads:
+            self._stale = True
+        elif held.whole:
+            self._said = h.SynchronizeResponse(desired=h.Desired())
+            self._add(held)
+            self._stale = False
+        elif self._said is None or self._stale:
+            self._stale = True
+        else:
+            self._add(held)
         self._rung.set()
+
+    def _add(self, held: Held) -> None:
+        assert self._said is not None, "there is something to add to"
+        self._said.desired.attempts.extend(
+            convert.wanted_to(Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id))
+            for attempt, job in held.attempts
+        )
+        self._say_again = True
 
     def supersede(self) -> None:
         self._superseded = True
@@ -246,8 +265,9 @@ class _Session:
             if self._stale:
                 self._stale = self._say_again = False
                 # Until it is read, nothing is known that could be brought up to date.
-                self._said = None
+                self._said, self._reads = None, True
                 self._said = await self._desired()
+                self._reads = False
                 yield self._said
             elif self._say_again and self._said is not None:
                 self._say_again = False
@@ -315,7 +335,10 @@ class _Session:
         )
         steady = await self._edge.gather(gathered.beats, beat)
         # What was rung for in the meantime may be newer than this answer.
-        if steady is None or rings != self._rings or not self._renewed(steady):
+        if steady is None:
+            # Where something has happened, it was rung for.
+            self._stale = self._stale or rings == self._rings
+        elif rings != self._rings or not self._renewed(steady):
             self._stale = True
         else:
             self._say_again = True

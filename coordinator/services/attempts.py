@@ -1,7 +1,5 @@
 """What both the buyer's and the host's messages do to a job and its attempt."""
 
-from dataclasses import replace
-
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Attempt, Job, LogState, OnHostLoss
 from coordinator.domain.metering import Stamp
@@ -20,6 +18,7 @@ from coordinator.domain.states import (
     job_after,
     job_step_at_end,
 )
+from coordinator.domain.values import changed
 from coordinator.services.credits import give_back
 from coordinator.services.hosts import OFFERS_TOPIC, note_end
 from coordinator.store.ports import Transaction
@@ -42,14 +41,14 @@ def ask_stop(tx: Transaction, job: Job, attempt: Attempt, reason: EndReason, now
     if attempt.stop_reason is not None:
         if ENDS[reason].cause is not Cause.BUYER or ENDS[attempt.stop_reason].cause is Cause.BUYER:
             return attempt
-        overruled = replace(attempt, stop_reason=reason)
+        overruled = changed(attempt, stop_reason=reason)
         _must(tx.save_attempt(attempt, overruled))
         return overruled
-    after = replace(
+    after = changed(
         attempt,
         state=attempt_after(attempt.state, AttemptStep.STOP),
         stop_reason=reason,
-        meter=replace(attempt.meter, stop_asked=now),
+        meter=changed(attempt.meter, stop_asked=now),
         detail=f"is being stopped: {ENDS[reason].sentence}",
     )
     _must(tx.save_attempt(attempt, after))
@@ -91,7 +90,7 @@ def end_attempt(
     sentence = end_sentence(reason, exit_code, detail)
     # Who is gone sends no more; who never told an end never tells how much there was.
     no_more_output = reported in _HOST_GONE or attempt.reported_end is None
-    after = replace(
+    after = changed(
         attempt,
         state=attempt_after(attempt.state, AttemptStep.END),
         end_reason=reason,
@@ -119,7 +118,7 @@ def end_attempt(
         cause=ENDS[reason].cause,
     )
     tx.append_events([ended], now.wall_ms)
-    job_next = replace(
+    job_next = changed(
         job,
         state=job_after(job.state, step),
         cause=ENDS[reason].cause,
@@ -128,7 +127,7 @@ def end_attempt(
         retries_used=job.retries_used + (step is JobStep.REQUEUE),
     )
     if step is JobStep.REQUEUE:
-        _must(tx.save_job(job, replace(job_next, cause=None, exit_code=None, queued_ms=now.wall_ms)))
+        _must(tx.save_job(job, changed(job_next, cause=None, exit_code=None, queued_ms=now.wall_ms)))
         again = NewEvent(
             kind=EventKind.REQUEUED,
             job_id=job.id,
@@ -138,7 +137,7 @@ def end_attempt(
         )
         tx.append_events([again], now.wall_ms)
     else:
-        finish_job(tx, job, replace(job_next, ended_ms=now.wall_ms), now.wall_ms)
+        finish_job(tx, job, changed(job_next, ended_ms=now.wall_ms), now.wall_ms)
     tx.wake(attempt.host_id, job.id, OFFERS_TOPIC)
 
 

@@ -61,6 +61,7 @@ def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | No
         steady = after[item.host_id] if item is latest[item.host_id] else None
         if steady is None:
             beat(tx, item.host_id, item.boot_id, item.reports, item.window_ms, item.now)
+            tx.wake(item.host_id)
         answers.append(steady)
     return answers
 

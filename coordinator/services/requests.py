@@ -9,11 +9,11 @@ from coordinator.store.ports import Transaction
 
 def fingerprint(*parts: object) -> bytes:
     """Stands for a request's content. Parts are length-prefixed, so they can't run into each other."""
-    digest = hashlib.sha256()
+    pieces = list[bytes]()
     for part in parts:
         raw = str(part).encode()
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.digest()
+        pieces += len(raw).to_bytes(8, "big"), raw
+    return hashlib.sha256(b"".join(pieces)).digest()
 
 
 def once(tx: Transaction, caller_id: str, request_id: str, content: bytes, make: Callable[[], str]) -> str:

@@ -1,7 +1,6 @@
 """What matching decided, written down: jobs get their hosts, or have waited long enough."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host
@@ -16,6 +15,7 @@ from coordinator.domain.states import (
     JobStep,
     job_after,
 )
+from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, finish_job
 from coordinator.services.hosts import OFFERS_TOPIC
 from coordinator.store.ports import Transaction
@@ -27,7 +27,7 @@ def expire(tx: Transaction, job_ids: Sequence[str], now: Stamp) -> None:
     for job in tx.jobs(job_ids).values():
         if job.state is not JobState.QUEUED or not job.spec.queue_ms_max:
             continue
-        after = replace(
+        after = changed(
             job,
             state=job_after(job.state, JobStep.EXPIRE),
             cause=Cause.BUYER,
@@ -53,7 +53,7 @@ def assign(
     pairs = [
         (
             job,
-            replace(
+            changed(
                 job,
                 state=job_after(job.state, JobStep.ASSIGN),
                 detail=f"{placement.host.id} prepares it",

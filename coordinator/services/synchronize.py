@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host, HostFacts, HostState, Terms
@@ -129,7 +129,7 @@ def logs(
             fresh.append(chunk)
             offset += len(chunk.data)
     if fresh:
-        after = replace(attempt, log_offset=offset)
+        after = changed(attempt, log_offset=offset)
         tx.append_log(attempt.id, fresh, now.wall_ms)
         if not tx.save_attempt(attempt, after):
             raise LostRaceError
@@ -189,9 +189,9 @@ def _take(
 
 
 def _take_preparing(tx: Transaction, job: Job, attempt: Attempt, report: Report, now: Stamp) -> None:
-    after = replace(attempt, detail=report.detail or attempt.detail)
+    after = changed(attempt, detail=report.detail or attempt.detail)
     if attempt.state is AttemptState.ASSIGNED:
-        after = replace(after, state=attempt_after(attempt.state, AttemptStep.PREPARE))
+        after = changed(after, state=attempt_after(attempt.state, AttemptStep.PREPARE))
         event = NewEvent(
             kind=EventKind.PREPARING,
             job_id=job.id,
@@ -217,10 +217,10 @@ def _take_running(
     sighted = _sighted(tx, job, attempt, report, host_boot_id, window_ms, now)
     if sighted is None:
         return
-    after = replace(sighted, detail=report.detail or sighted.detail)
+    after = changed(sighted, detail=report.detail or sighted.detail)
     if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING}:
-        after = replace(after, state=attempt_after(attempt.state, AttemptStep.RUN), detail="runs")
-        running = replace(job, state=job_after(job.state, JobStep.RUN), detail="the command runs")
+        after = changed(after, state=attempt_after(attempt.state, AttemptStep.RUN), detail="runs")
+        running = changed(job, state=job_after(job.state, JobStep.RUN), detail="the command runs")
         if not tx.save_job(job, running):
             raise LostRaceError
         event = NewEvent(
@@ -260,13 +260,13 @@ def _warn(tx: Transaction, job: Job, attempt: Attempt, now: Stamp) -> Attempt:
     )
     tx.append_events([event], now.wall_ms)
     tx.wake(job.id)
-    return replace(attempt, warned=True)
+    return changed(attempt, warned=True)
 
 
 def _take_end(
     tx: Transaction, attempt: Attempt, report: Report, host_boot_id: str, window_ms: int, now: Stamp
 ) -> None:
-    after = replace(attempt, log_totals=attempt.log_totals or report.log_totals)
+    after = changed(attempt, log_totals=attempt.log_totals or report.log_totals)
     if attempt.state is not AttemptState.ENDED and attempt.reported_end is None:
         job = tx.job(attempt.job_id)
         assert job is not None, "an attempt has a job"
@@ -275,7 +275,7 @@ def _take_end(
             if sighted is None:
                 return
             after = sighted
-        after = replace(
+        after = changed(
             after,
             reported_end=ReportedEnd(
                 reason=report.end_reason or EndReason.START_FAILED,
@@ -330,7 +330,7 @@ def seen_running(
 
 def _refuse(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Stamp) -> None:
     if not attempt.lie:
-        lied = replace(attempt, lie=str(lie))
+        lied = changed(attempt, lie=str(lie))
         _save(tx, attempt, lied)
         refuse_claim(tx, job, lied, lie, now)
 
@@ -340,7 +340,7 @@ def _missing(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
     if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING}:
         return
     if attempt.state is AttemptState.ENDED:
-        _save(tx, attempt, replace(attempt, log_state=LogState.INCOMPLETE))
+        _save(tx, attempt, changed(attempt, log_state=LogState.INCOMPLETE))
         tx.wake(attempt.job_id)
     else:
         end_attempt(tx, attempt, EndReason.HOST_FORGOT, None, "", now)
@@ -363,7 +363,7 @@ def _check_log(tx: Transaction, attempt: Attempt) -> Attempt:
     if end is not None and end.reason is EndReason.HOST_LOST:
         # It says what it holds. What the command wrote until it was lost, nobody knows.
         whole = False
-    after = replace(attempt, log_state=LogState.COMPLETE if whole else LogState.INCOMPLETE)
+    after = changed(attempt, log_state=LogState.COMPLETE if whole else LogState.INCOMPLETE)
     _save(tx, attempt, after)
     tx.wake(attempt.job_id, attempt.host_id)
     return after

@@ -1,4 +1,4 @@
-"""Many rows in one statement.
+"""Many rows in one statement, through the driver: to compile a statement costs more than to run it.
 
 SQLite runs a prepared statement again and again for next to nothing. PostgreSQL takes new rows by COPY, and
 changes as one list for each column: a statement each would cost more than what it does.
@@ -14,21 +14,18 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     Connection,
-    Insert,
+    CursorResult,
     Integer,
     LargeBinary,
+    Select,
+    String,
     Table,
-    Update,
     any_,
     bindparam,
     func,
-    insert,
     literal_column,
     select,
-    text,
-    update,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +35,7 @@ Values = dict[str, Any]
 IDS_A_STATEMENT = 500
 # Below this a plain statement each costs less than to parse the one for all.
 _ROWS_MIN = 4
-_WAS, _NEW = "was_", "new_"
+_WAS, _NEW, _IDS = "was_", "new_", "ids_"
 # Between the items of a list, and in place of one that is NULL. No text of ours holds them, and JSON can't.
 _BETWEEN, _NULL = "\x1f", "\x1e"
 # What COPY gives a meaning to.
@@ -49,9 +46,12 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Values]) ->
     if not rows:
         return
     if not _at_once(connection, rows):
-        connection.execute(_insert(table), list(rows))
+        names = tuple(rows[0])
+        connection.exec_driver_sql(
+            _insert(table.name, names, _mark(connection)), _listed_by_row(table, names, rows)
+        )
         return
-    names = list(rows[0])
+    names = tuple(rows[0])
     columns = [_copied(table.c[name], [row[name] for row in rows]) for name in names]
     lines = "".join(["\t".join(values) + "\n" for values in zip(*columns, strict=True)])
     raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
@@ -73,12 +73,11 @@ def update_rows(connection: Connection, table: Table, was: Sequence[Values], new
                 tuple(lists),
             )
             return done.rowcount == len(was)
-    rows = [
-        {_WAS + name: value for name, value in before.items()}
-        | {_NEW + name: value for name, value in after.items()}
-        for before, after in zip(was, new, strict=True)
-    ]
-    return connection.execute(_update(table, tuple(was[0]), tuple(new[0])), rows).rowcount == len(rows)
+    before, after = tuple(was[0]), tuple(new[0])
+    values = zip(_listed_by_row(table, after, new), _listed_by_row(table, before, was), strict=True)
+    statement = _update(table.name, before, after, _mark(connection))
+    done = connection.exec_driver_sql(statement, [to + of for to, of in values])
+    return done.rowcount == len(was)
 
 
 def add_to_rows(connection: Connection, column: Column[int], amounts: Mapping[str, int], guard: str) -> int:
@@ -94,33 +93,99 @@ def add_to_rows(connection: Connection, column: Column[int], amounts: Mapping[st
             tuple(lists),
         )
         return done.rowcount
+    mark = _mark(connection)
     statement = (
-        update(table)
-        .where(table.c.id == bindparam("of"), text(guard))
-        .values({column: column + bindparam("by", type_=BigInteger)})
+        f"UPDATE {table.name} SET {column.name} = {column.name} + {mark}"  # noqa: S608 - as above
+        f" WHERE id = {mark} AND {guard}"
     )
-    return connection.execute(statement, rows).rowcount
+    given = [(amount, key) for key, amount in amounts.items()]
+    return connection.exec_driver_sql(statement, given).rowcount
+
+
+def _mark(connection: Connection) -> str:
+    return "%s" if connection.dialect.name == "postgresql" else "?"
 
 
 @lru_cache(maxsize=64)
-def _insert(table: Table) -> Insert:
-    return insert(table)
+def _insert(table: str, names: tuple[str, ...], mark: str) -> str:
+    marks = ", ".join([mark] * len(names))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 - names of our own tables
 
 
 @lru_cache(maxsize=64)
-def _update(table: Table, was: tuple[str, ...], new: tuple[str, ...]) -> Update:
-    return (
-        update(table)
-        .where(*(table.c[name] == bindparam(_WAS + name) for name in was))
-        .values({name: bindparam(_NEW + name, type_=table.c[name].type) for name in new})
-    )
+def _update(table: str, was: tuple[str, ...], new: tuple[str, ...], mark: str) -> str:
+    values = ", ".join([f"{name} = {mark}" for name in new])
+    guard = " AND ".join([f"{name} = {mark}" for name in was])
+    return f"UPDATE {table} SET {values} WHERE {guard}"  # noqa: S608 - as above
 
 
-def among(connection: Connection, column: Column[str], ids: Sequence[str]) -> ColumnElement[bool]:
-    """Is the column one of these? However many they are, it is the same statement, prepared once."""
+def _listed_by_row(table: Table, names: Sequence[str], rows: Sequence[Values]) -> list[tuple[Any, ...]]:
+    """The values of each row in this order, as the driver takes them."""
+    encoded = _encoded(table)
+    if encoded.isdisjoint(names):
+        return [tuple([row[name] for name in names]) for row in rows]
+    return [
+        tuple([
+            _json(row[name]) if name in encoded and row[name] is not None else row[name] for name in names
+        ])
+        for row in rows
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _encoded(table: Table) -> frozenset[str]:
+    return frozenset(column.name for column in table.c if isinstance(column.type, JSON))
+
+
+def rows_among(
+    connection: Connection, query: Select[Any], column: Column[str], ids: Iterable[str]
+) -> CursorResult[Any]:
+    """The query's rows whose column is one of these. However many they are, it is the same statement, so let
+    the query be always the same object: then it is put together and prepared only once."""
     if connection.dialect.name == "postgresql":
-        return column == any_(func.string_to_array(_BETWEEN.join(ids), _BETWEEN))
-    return column.in_(select(literal_column("value")).select_from(func.json_each(json.dumps(list(ids)))))
+        return connection.execute(_among_array(query, column), {_IDS: _BETWEEN.join(ids)})
+    return connection.execute(_among_json(query, column), {_IDS: json.dumps(list(ids))})
+
+
+def rows_among_pairs(
+    connection: Connection, first: Column[str], second: Column[str], pairs: Sequence[tuple[str, str]]
+) -> CursorResult[Any]:
+    """All columns of the table's rows in which these two are one of the pairs."""
+    table = first.table
+    assert isinstance(table, Table), "a column of a table"
+    if connection.dialect.name == "postgresql":
+        given = tuple(_BETWEEN.join(column) for column in zip(*pairs, strict=True)) or ("", "")
+        chosen, one, other = _unnested(("one", "other"), ("text", "text")), "v.one", "v.other"
+    else:
+        given, chosen = (json.dumps(list(pairs)),), "json_each(?) AS v"
+        one, other = (f"json_extract(v.value, '$[{place}]')" for place in (0, 1))
+    return connection.exec_driver_sql(
+        f"SELECT t.* FROM {chosen} CROSS JOIN {table.name} AS t"  # noqa: S608 - as above
+        f" WHERE t.{first.name} = {one} AND t.{second.name} = {other}",
+        given,
+    )
+
+
+def delete_among(connection: Connection, column: Column[str], ids: Sequence[str]) -> None:
+    """The rows whose column is one of these."""
+    table = column.table
+    assert isinstance(table, Table), "a column of a table"
+    if connection.dialect.name == "postgresql":
+        chosen, given = f"= ANY(string_to_array(%s, '{_BETWEEN}'))", _BETWEEN.join(ids)
+    else:
+        chosen, given = "IN (SELECT value FROM json_each(?))", json.dumps(list(ids))
+    connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {column.name} {chosen}", (given,))  # noqa: S608 - as above
+
+
+@lru_cache(maxsize=64)
+def _among_array(query: Select[Any], column: Column[str]) -> Select[Any]:
+    return query.where(column == any_(func.string_to_array(bindparam(_IDS, type_=String), _BETWEEN)))
+
+
+@lru_cache(maxsize=64)
+def _among_json(query: Select[Any], column: Column[str]) -> Select[Any]:
+    values = func.json_each(bindparam(_IDS, type_=String))
+    return query.where(column.in_(select(literal_column("value")).select_from(values)))
 
 
 def _at_once(connection: Connection, rows: Sequence[Values]) -> bool:

@@ -10,14 +10,14 @@ until it has committed.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
-from coordinator.store.ports import Transaction, Writing
+from coordinator.store.ports import Rings, Transaction, Writing
 from coordinator.store.transaction import SqlTransaction
 from coordinator.store.unit import HeldBackError, UnitTransaction
 from ledger.engine import reading
@@ -68,11 +68,11 @@ class Keeper(Protocol):
 
 
 class Database:
-    """`on_commit` is called on the writer's thread with the topics that were woken."""
+    """`on_commit` is called on the writer's thread with the topics that were woken and what is known of them."""
 
     keeper: Keeper | None = None
 
-    def __init__(self, engine: Engine, on_commit: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, engine: Engine, on_commit: Callable[[Rings], None]) -> None:
         self._engine = engine
         self._on_commit = on_commit
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -252,7 +252,7 @@ class Database:
                 self.keeper.committed()
             else:
                 self.keeper.missed(tx)
-        self._on_commit(tx.topics)
+        self._on_commit(tx.rings())
 
 
 def _parts(share: Sequence[_Write]) -> list[list[int]]:

@@ -37,6 +37,18 @@ class News:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a host should hold since a commit: all of it, or only what came on top of what it held before."""
+
+    attempts: Sequence[tuple[Attempt, Job]]
+    whole: bool
+
+
+# Who is to look again, by topic; and for some hosts, what they would find.
+Rings = Mapping[str, Held | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page(Generic[T]):
     """Some rows in the order of their ids, up to `last`; "": there are no more."""
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Select, insert, select, tuple_
+from sqlalchemy import Select, insert, select
 
 from coordinator.domain.account import Account, Role
-from coordinator.store.bulk import IDS_A_STATEMENT, insert_rows
+from coordinator.store.bulk import insert_rows, rows_among_pairs
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import account, account_role, api_token, request
 
@@ -56,13 +56,8 @@ class SqlAccounts(SqlPart):
 
     def recall_all(self, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, str]]:
         """By account and request id: see `recall`."""
-        found: dict[tuple[str, str], tuple[bytes, str]] = {}
-        for start in range(0, len(asked), IDS_A_STATEMENT):
-            part = asked[start : start + IDS_A_STATEMENT]
-            query = select(request).where(tuple_(request.c.account_id, request.c.request_id).in_(part))
-            for row in self.beside.execute(query):
-                found[row.account_id, row.request_id] = bytes(row.fingerprint), row.answer
-        return found
+        rows = rows_among_pairs(self.beside, request.c.account_id, request.c.request_id, asked)
+        return {(row.account_id, row.request_id): (bytes(row.fingerprint), row.answer) for row in rows}
 
     def remember_all(self, answers: Sequence[tuple[str, str, bytes, str]]) -> None:
         names = ("account_id", "request_id", "fingerprint", "answer")

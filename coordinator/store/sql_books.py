@@ -8,6 +8,7 @@ from coordinator.domain.cap import SpendingCap
 from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JobState
+from coordinator.store.bulk import rows_among
 from coordinator.store.codec import attempt_from_row, job_from_row
 from coordinator.store.live import ONLY_LIVE_JOBS
 from coordinator.store.ports_books import Vitals, hold_id
@@ -21,6 +22,7 @@ from runtime.ids import first_id
 
 # Ids bear the time at which they were made, which is not to the millisecond what was written beside them.
 _ID_SLACK_MS = 3_600_000
+_CAPS = select(spending_cap)
 
 
 class SqlBooks(SqlPart):
@@ -82,10 +84,10 @@ class SqlBooks(SqlPart):
         return [attempt_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def caps(self, account_ids: Sequence[str]) -> dict[str, SpendingCap]:
-        query = select(spending_cap).where(spending_cap.c.account_id.in_(account_ids))
+        found = rows_among(self.beside, _CAPS, spending_cap.c.account_id, account_ids)
         return {
             row.account_id: SpendingCap(month_micro=row.month_micro, alert_percent=row.alert_percent)
-            for row in self.beside.execute(query)
+            for row in found
         }
 
     def save_cap(self, account_id: str, cap: SpendingCap | None) -> None:

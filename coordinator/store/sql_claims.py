@@ -7,11 +7,24 @@ from sqlalchemy import Select, delete, func, insert, select, text, update
 
 from coordinator.domain.claim import COUNTED, STRIKES_KEPT_MAX, GpuClaim, GpuOwner, Strike
 from coordinator.domain.host import HostState
-from coordinator.store.bulk import IDS_A_STATEMENT
+from coordinator.store.bulk import rows_among
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import attempt_gpu, gpu_claim, gpu_owner, host, strike
 
 _COUNTED = [str(kind) for kind in sorted(COUNTED)]
+_OWNERS = (
+    select(
+        gpu_owner.c.gpu_uuid,
+        gpu_owner.c.host_id,
+        gpu_owner.c.absent_ms,
+        host.c.account_id,
+        host.c.state,
+        host.c.since_ms,
+        attempt_gpu.c.attempt_id,
+    )
+    .join(host, host.c.id == gpu_owner.c.host_id)
+    .outerjoin(attempt_gpu, attempt_gpu.c.gpu_uuid == gpu_owner.c.gpu_uuid)
+)
 _OWN = text("INSERT INTO gpu_owner (gpu_uuid, host_id) VALUES (:gpu_uuid, :host_id) ON CONFLICT DO NOTHING")
 _CLAIM = text(
     "INSERT INTO gpu_claim (gpu_uuid, host_id, first_ms) VALUES (:gpu_uuid, :host_id, :first_ms)"
@@ -33,25 +46,9 @@ class SqlClaims(SqlPart):
         return sorted(self.beside.execute(foreign).scalars())
 
     def gpu_owners(self, gpu_uuids: Sequence[str]) -> dict[str, GpuOwner]:
-        query = (
-            select(
-                gpu_owner.c.gpu_uuid,
-                gpu_owner.c.host_id,
-                gpu_owner.c.absent_ms,
-                host.c.account_id,
-                host.c.state,
-                host.c.since_ms,
-                attempt_gpu.c.attempt_id,
-            )
-            .join(host, host.c.id == gpu_owner.c.host_id)
-            .outerjoin(attempt_gpu, attempt_gpu.c.gpu_uuid == gpu_owner.c.gpu_uuid)
-        )
-        found: dict[str, GpuOwner] = {}
-        for start in range(0, len(gpu_uuids), IDS_A_STATEMENT):
-            part = query.where(gpu_owner.c.gpu_uuid.in_(gpu_uuids[start : start + IDS_A_STATEMENT]))
-            # Whether it is in use may be among what is held back.
-            found |= {row.gpu_uuid: _owner(row) for row in self.connection.execute(part)}
-        return found
+        # Whether it is in use may be among what is held back.
+        found = rows_among(self.connection, _OWNERS, gpu_owner.c.gpu_uuid, gpu_uuids)
+        return {row.gpu_uuid: _owner(row) for row in found}
 
     def move_gpu(self, gpu_uuid: str, before_host_id: str, after_host_id: str) -> bool:
         """From one host to another, whose claim to it is settled by that. False: somebody else was faster."""

@@ -18,7 +18,7 @@ from coordinator.domain.host import (
 )
 from coordinator.domain.metering import Stamp
 from coordinator.domain.standing import host_state
-from coordinator.store.bulk import among, update_rows
+from coordinator.store.bulk import rows_among, update_rows
 from coordinator.store.codec import Json, Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
 from coordinator.store.live import ONLY_LIVE_ATTEMPTS
 from coordinator.store.ports import Page
@@ -44,6 +44,9 @@ _NOT_SEEN_YET = HostFacts(
     gpus=(),
 )
 HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
+_NOTEWORTHY = select(host.c.id).where(
+    or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
+)
 
 
 class SqlHosts(SqlClaims):
@@ -94,7 +97,7 @@ class SqlHosts(SqlClaims):
     def hosts(self, host_ids: Sequence[str]) -> dict[str, Host]:
         if not host_ids:
             return {}
-        rows = self.beside.execute(HOST.where(among(self.beside, host.c.id, host_ids))).mappings()
+        rows = rows_among(self.beside, HOST, host.c.id, host_ids).mappings()
         return {row["id"]: host_from_row(row) for row in rows}
 
     def save_standings(self, seen: Mapping[str, Stamp], reliability_ppm: Mapping[str, int]) -> None:
@@ -174,9 +177,7 @@ class SqlHosts(SqlClaims):
         if not seen:
             return []
         self.save_standings(seen, {})
-        noteworthy = or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
-        query = select(host.c.id).where(among(self.beside, host.c.id, list(seen)), noteworthy)
-        return self.beside.execute(query).scalars().all()
+        return rows_among(self.beside, _NOTEWORTHY, host.c.id, seen).scalars().all()
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         done = self.beside.execute(

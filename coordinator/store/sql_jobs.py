@@ -8,7 +8,7 @@ from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JOB_LIVE, AttemptState, Cause, JobState
-from coordinator.store.bulk import add_to_rows, among, update_rows
+from coordinator.store.bulk import add_to_rows, rows_among, update_rows
 from coordinator.store.codec import (
     Row,
     attempt_from_row,
@@ -22,6 +22,10 @@ from coordinator.store.sql_many import SqlMany
 from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, host, job
 
 JOB = select(job, account.c.name.label("account_name")).join(account, account.c.id == job.c.account_id)
+_STATES = select(job.c.id, job.c.state)
+_ATTEMPTS = select(attempt)
+_IN_TURN = _ATTEMPTS.order_by(attempt.c.epoch)
+_UNRELEASED = _ATTEMPTS.where(ONLY_UNRELEASED).order_by(attempt.c.id)
 LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
 
 _AWAITED = select(attempt.c.id).where(
@@ -44,7 +48,7 @@ class SqlJobs(SqlMany):
     def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
         if not job_ids:
             return {}
-        rows = self.beside.execute(JOB.where(among(self.beside, job.c.id, job_ids))).mappings()
+        rows = rows_among(self.beside, JOB, job.c.id, job_ids).mappings()
         return {row["id"]: job_from_row(row) for row in rows}
 
     def jobs_of(self, account_id: str, *, live_only: bool, before_id: str, limit: int) -> Sequence[Job]:
@@ -71,8 +75,7 @@ class SqlJobs(SqlMany):
         connection, ids = self.connection, list(amounts)
         if not ids or add_to_rows(connection, job.c.charged_micro, amounts, JOB_IS_LIVE) != len(ids):
             return {}
-        states = select(job.c.id, job.c.state).where(among(connection, job.c.id, ids))
-        return {row.id: JobState(row.state) for row in connection.execute(states)}
+        return {row.id: JobState(row.state) for row in rows_among(connection, _STATES, job.c.id, ids)}
 
     def insert_attempt(self, new: Attempt) -> bool:
         return not self.insert_attempts([new])
@@ -85,14 +88,12 @@ class SqlJobs(SqlMany):
     def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]:
         if not attempt_ids:
             return {}
-        query = select(attempt).where(among(self.beside, attempt.c.id, attempt_ids))
-        rows = self.beside.execute(query).mappings()
+        rows = rows_among(self.beside, _ATTEMPTS, attempt.c.id, attempt_ids).mappings()
         return {row["id"]: attempt_from_row(row) for row in rows}
 
     def attempts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {job_id: [] for job_id in job_ids}
-        query = select(attempt).where(attempt.c.job_id.in_(job_ids)).order_by(attempt.c.epoch)
-        for row in self.beside.execute(query).mappings():
+        for row in rows_among(self.beside, _IN_TURN, attempt.c.job_id, job_ids).mappings():
             found[row["job_id"]].append(attempt_from_row(row))
         return found
 
@@ -120,15 +121,9 @@ class SqlJobs(SqlMany):
 
     def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {}
-        query = (
-            select(attempt)
-            .where(
-                among(self.beside, attempt.c.host_id, host_ids),
-                ONLY_UNRELEASED,
-            )
-            .order_by(attempt.c.id)
-        )
-        for row in self.beside.execute(query).mappings() if host_ids else ():
+        if not host_ids:
+            return found
+        for row in rows_among(self.beside, _UNRELEASED, attempt.c.host_id, host_ids).mappings():
             found.setdefault(row["host_id"], []).append(attempt_from_row(row))
         return found
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, select, update
 
 from coordinator.domain.event import NewEvent
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import AttemptState
-from coordinator.store.bulk import IDS_A_STATEMENT, insert_rows, update_rows
+from coordinator.store.bulk import delete_among, insert_rows, rows_among, update_rows
 from coordinator.store.codec import (
     Json,
     attempt_changes,
@@ -26,6 +26,7 @@ _NUMBER_EVENTS = (
     .values(value=counter.c.value + bindparam("more"))
     .returning(counter.c.value)
 )
+_TAKEN = select(attempt_gpu.c.gpu_uuid, attempt_gpu.c.attempt_id)
 # What only `extend` changes.
 _ORDER = ("spec", "budget_micro")
 
@@ -59,9 +60,8 @@ class SqlMany(SqlPart):
         return saved
 
     def _forget_sealed(self, job_ids: Sequence[str]) -> None:
-        for start in range(0, len(job_ids), IDS_A_STATEMENT):
-            part = job_ids[start : start + IDS_A_STATEMENT]
-            self.connection.execute(delete(job_sealed).where(job_sealed.c.job_id.in_(part)))
+        if job_ids:
+            delete_among(self.connection, job_sealed.c.job_id, job_ids)
 
     def insert_attempts(self, new: Sequence[Attempt]) -> Sequence[str]:
         """Of which a GPU is in use: these are left out."""
@@ -100,20 +100,16 @@ class SqlMany(SqlPart):
             for before, after in pairs
             if after.state is AttemptState.ENDED and before.state is not AttemptState.ENDED
         ]
-        for start in range(0, len(ended), IDS_A_STATEMENT):
-            part = ended[start : start + IDS_A_STATEMENT]
-            self.connection.execute(delete(attempt_gpu).where(attempt_gpu.c.attempt_id.in_(part)))
+        if ended:
+            delete_among(self.connection, attempt_gpu.c.attempt_id, ended)
         return True
 
     def gpus_taken(self, uuids: Sequence[str]) -> Mapping[str, str]:
         """Which of these GPUs are in use, and by which attempt."""
-        found: dict[str, str] = {}
-        for start in range(0, len(uuids), IDS_A_STATEMENT):
-            query = select(attempt_gpu.c.gpu_uuid, attempt_gpu.c.attempt_id).where(
-                attempt_gpu.c.gpu_uuid.in_(uuids[start : start + IDS_A_STATEMENT])
-            )
-            found |= {row.gpu_uuid: row.attempt_id for row in self.beside.execute(query)}
-        return found
+        if not uuids:
+            return {}
+        found = rows_among(self.beside, _TAKEN, attempt_gpu.c.gpu_uuid, uuids)
+        return {row.gpu_uuid: row.attempt_id for row in found}
 
     def append_all_events(self, new: Sequence[tuple[NewEvent, int]]) -> None:
         """Each with the time at which it happened."""

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 
-from coordinator.store.bulk import among, insert_rows
+from coordinator.store.bulk import insert_rows, rows_among
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables_sealed import job_sealed
+
+_BOXES = select(job_sealed)
 
 
 class SqlSealed(SqlPart):
@@ -17,5 +19,5 @@ class SqlSealed(SqlPart):
     def sealed(self, job_ids: Sequence[str]) -> Mapping[str, bytes]:
         if not job_ids:
             return {}
-        query = select(job_sealed).where(among(self.connection, job_sealed.c.job_id, job_ids))
-        return {row.job_id: bytes(row.box) for row in self.connection.execute(query)}
+        found = rows_among(self.connection, _BOXES, job_sealed.c.job_id, job_ids)
+        return {row.job_id: bytes(row.box) for row in found}

@@ -6,7 +6,7 @@ kind of row. What was read or saved by its id is answered from memory; whatever 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -16,8 +16,9 @@ from coordinator.domain.host import Hold, Host, HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt, Job, LogChunk
 from coordinator.domain.metering import Stamp
 from coordinator.domain.states import AttemptState, JobState
+from coordinator.domain.values import changed
 from coordinator.store.codec import attempt_guard, is_unreleased
-from coordinator.store.ports import News
+from coordinator.store.ports import Held, News, Rings
 from coordinator.store.transaction import SqlTransaction
 from ledger.entries import Transfer
 
@@ -88,6 +89,25 @@ class UnitTransaction(SqlTransaction):
             reliability_ppm=self._rated,
         )
 
+    def rings(self) -> Rings:
+        """Whom it has woken. What is in memory of what they would look at, they need not read."""
+        moved: dict[str, list[_Row[Attempt]]] = {}
+        for row in self._attempts.values():
+            if row.first is not row.now:
+                moved.setdefault(row.now.host_id, []).append(row)
+        return {topic: self._held_since(topic, moved.get(topic, ())) for topic in self.topics}
+
+    def _held_since(self, host_id: str, moved: Sequence[_Row[Attempt]]) -> Held | None:
+        whole = host_id in self._on_host
+        if not whole and not (moved and all(row.first is None for row in moved)):
+            return None
+        attempts = self._of_host(host_id) if whole else [row.now for row in moved]
+        if not all(attempt.job_id in self._jobs for attempt in attempts):
+            return None
+        pairs = [(attempt, self._jobs[attempt.job_id].now) for attempt in attempts]
+        # What is sealed is read by who opens it.
+        return None if any(job.spec.is_confidential for _, job in pairs) else Held(attempts=pairs, whole=whole)
+
     def _write(self) -> None:
         jobs = [self._jobs[key] for key in self._jobs_saved]
         attempts = [self._attempts[key] for key in self._attempts_saved]
@@ -141,7 +161,7 @@ class UnitTransaction(SqlTransaction):
         for job_id in found:
             row = self._jobs.get(job_id)
             if row is not None:
-                row.stored = row.now = replace(row.now, charged_micro=row.now.charged_micro + amounts[job_id])
+                row.stored = row.now = changed(row.now, charged_micro=row.now.charged_micro + amounts[job_id])
         return found
 
     # Attempts
@@ -203,10 +223,10 @@ class UnitTransaction(SqlTransaction):
                 self._learn(found.get(host_id, ()))
                 self._on_host[host_id] = dict.fromkeys(item.id for item in found.get(host_id, ()))
             self._add_fresh()
-        held = {host_id: self._held(host_id) for host_id in host_ids}
+        held = {host_id: self._of_host(host_id) for host_id in host_ids}
         return {host_id: attempts for host_id, attempts in held.items() if attempts}
 
-    def _held(self, host_id: str) -> list[Attempt]:
+    def _of_host(self, host_id: str) -> list[Attempt]:
         found = (self._attempts[key].now for key in sorted(self._on_host[host_id]))
         return [item for item in found if is_unreleased(item)]
 
@@ -256,7 +276,7 @@ class UnitTransaction(SqlTransaction):
         if unknown:
             for host_id, found in super().hosts(unknown).items():
                 ppm = self._reliability_ppm.get(host_id, found.reliability_ppm)
-                self._hosts[host_id] = replace(found, reliability_ppm=ppm)
+                self._hosts[host_id] = changed(found, reliability_ppm=ppm)
         return {host_id: self._hosts[host_id] for host_id in host_ids if host_id in self._hosts}
 
     def save_standings(self, seen: Mapping[str, Stamp], reliability_ppm: Mapping[str, int]) -> None:
@@ -265,7 +285,7 @@ class UnitTransaction(SqlTransaction):
         self._rated |= reliability_ppm
         for host_id, ppm in reliability_ppm.items():
             if host_id in self._hosts:
-                self._hosts[host_id] = replace(self._hosts[host_id], reliability_ppm=ppm)
+                self._hosts[host_id] = changed(self._hosts[host_id], reliability_ppm=ppm)
         self._holds_back = self._holds_back or bool(seen or reliability_ppm)
 
     def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:

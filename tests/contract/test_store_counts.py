@@ -57,8 +57,10 @@ READS: dict[str, Read] = {
     "a part of the hosts": lambda tx: tx.hosts_after("", PAGE),
     "rooms": lambda tx: tx.rooms(),
 }
-# Of these SQLite may read every row: there are few. (`o` is a transfer that another one corrects.)
+# Of these SQLite may read every row: there are few. (`o` is a transfer that another one corrects, `json_each`
+# what is asked for.)
 _SMALL = (
+    "json_each",
     "host",
     "gpu_owner",
     "attempt_gpu",

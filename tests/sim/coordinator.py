@@ -2,7 +2,7 @@
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +25,7 @@ from coordinator.domain.refusal import Refusal
 from coordinator.services.mint import Mint
 from coordinator.store.database import Database, _Write
 from coordinator.store.migrate import upgrade
-from coordinator.store.ports import Transaction
+from coordinator.store.ports import Rings, Transaction
 from ledger.engine import make_engine
 from tests.sim.clocks import SimClock
 from tests.sim.faults import Dice, Story
@@ -122,7 +122,7 @@ class SimDatabase(Database):
     def __init__(
         self,
         storage: Storage,
-        on_commit: Callable[[Iterable[str]], None],
+        on_commit: Callable[[Rings], None],
         process: Process,
         after: Callable[[], None],
     ) -> None:
@@ -133,9 +133,9 @@ class SimDatabase(Database):
         self._after = after
         self._turning = False
 
-        def told(topics: Iterable[str]) -> None:
+        def told(topics: Rings) -> None:
             storage.committed()
-            on_commit(sorted(topics))
+            on_commit(dict(sorted(topics.items())))
 
         self._on_commit = told
 

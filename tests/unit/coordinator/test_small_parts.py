@@ -101,10 +101,10 @@ def test_whoever_listens_hears_its_topic_and_no_other():
     async def scenario() -> None:
         bell = Bell(asyncio.get_running_loop())
         with bell.listen("queue") as one, bell.listen("queue") as two, bell.listen("job_1") as other:
-            await asyncio.to_thread(bell.ring, ["queue", "nobody"])
+            await asyncio.to_thread(bell.ring, {"queue": None, "nobody": None})
             await asyncio.wait_for(asyncio.gather(one.wait(), two.wait()), 5)
             assert not other.is_set()
-        bell.ring(["queue"])  # nobody listens any more
+        bell.ring({"queue": None})  # nobody listens any more
 
     asyncio.run(scenario())
 
