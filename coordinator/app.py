@@ -19,8 +19,9 @@ from coordinator.api.bell import Bell
 from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
 from coordinator.api.host import HostServicer
+from coordinator.api.keys import Keys
 from coordinator.api.metrics import Metrics
-from coordinator.domain.account import Account, Role
+from coordinator.domain.account import Role
 from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
 from coordinator.loops import repeat
@@ -129,16 +130,12 @@ async def serve(settings: Settings, *, take_over: bool = False) -> int:
 async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift) -> None:
     who, metrics, opened = identity.load(settings.data_dir, clock.wall_ms()), Metrics(), asyncio.Event()
 
-    async def authenticate(token: str) -> Account:
-        asked = database.gather_read(accounts.authenticate, (token, clock.wall_ms()))
-        return accounts.known(await asyncio.wrap_future(asked))
-
     async def recognise(host_id: str) -> None:
         refusal = await asyncio.wrap_future(database.gather_read(certificates.recognise, host_id))
         if refusal is not None:
             raise refusal
 
-    gate = Gate(authenticate, recognise, metrics, clock, opened)
+    gate = Gate(Keys(database, clock, bell).owner, recognise, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
         market.must_be_free()

@@ -30,9 +30,13 @@ class Bell:
         if topics:
             self._loop.call_soon_threadsafe(self._ring, topics)
 
+    def tells(self, topic: str, listener: Listener) -> None:
+        """From now on."""
+        self._listeners.setdefault(topic, set()).add(listener)
+
     @contextmanager
     def hears(self, topic: str, listener: Listener) -> Iterator[None]:
-        self._listeners.setdefault(topic, set()).add(listener)
+        self.tells(topic, listener)
         try:
             yield
         finally:

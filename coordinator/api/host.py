@@ -172,7 +172,7 @@ class _Revocation:
         self._rung = rung
         self.is_set = False
 
-    def set(self) -> None:
+    def rung(self, held: Held | None) -> None:  # noqa: ARG002 - it is no host's topic
         self.is_set = True
         self._rung.set()
 

@@ -55,7 +55,10 @@ def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | No
     ]
     if not tx.save_meters(pairs):
         raise LostRaceError
-    _look_up(tx, [attempt for host_id, of in held.items() if after[host_id] is None for attempt in of])
+    eventful = [host_id for host_id, steady in after.items() if steady is None]
+    _look_up(tx, [attempt for host_id in eventful for attempt in held.get(host_id, ())])
+    # What they name and should not hold will be judged.
+    tx.attempts(sorted({report.attempt_id for host_id in eventful for report in latest[host_id].reports}))
     answers: list[Sequence[Attempt] | None] = []
     for item in given:
         steady = after[item.host_id] if item is latest[item.host_id] else None

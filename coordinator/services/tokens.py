@@ -11,6 +11,8 @@ from coordinator.services.mint import Mint, digest_of
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
 
+# Rung when one is revoked.
+TOKENS_TOPIC = "tokens"
 # More than anybody can keep apart; each is a door.
 TOKENS_MAX = 100
 
@@ -66,6 +68,7 @@ def revoke(
         if tx.revoke_token(owner.id, token_id, now_ms) is None:
             raise not_found("token", token_id)
         _tell(tx, EventKind.TOKEN_REVOKED, owner, f"{token_id} was revoked by {caller.name}", now_ms)
+        tx.wake(TOKENS_TOPIC)
         return token_id
 
     once(tx, caller.id, request_id, fingerprint("revoke", owner.id, token_id), make)

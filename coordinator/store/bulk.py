@@ -38,6 +38,8 @@ _ROWS_MIN = 4
 _WAS, _NEW, _IDS = "was_", "new_", "ids_"
 # Between the items of a list, and in place of one that is NULL. No text of ours holds them, and JSON can't.
 _BETWEEN, _NULL = "\x1f", "\x1e"
+# Made once: to make one costs more than to use it.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 # What COPY gives a meaning to.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -144,7 +146,7 @@ def rows_among(
     the query be always the same object: then it is put together and prepared only once."""
     if connection.dialect.name == "postgresql":
         return connection.execute(_among_array(query, column), {_IDS: _BETWEEN.join(ids)})
-    return connection.execute(_among_json(query, column), {_IDS: json.dumps(list(ids))})
+    return connection.execute(_among_json(query, column), {_IDS: _json(list(ids))})
 
 
 def rows_among_pairs(
@@ -157,7 +159,7 @@ def rows_among_pairs(
         given = tuple(_BETWEEN.join(column) for column in zip(*pairs, strict=True)) or ("", "")
         chosen, one, other = _unnested(("one", "other"), ("text", "text")), "v.one", "v.other"
     else:
-        given, chosen = (json.dumps(list(pairs)),), "json_each(?) AS v"
+        given, chosen = (_json(list(pairs)),), "json_each(?) AS v"
         one, other = (f"json_extract(v.value, '$[{place}]')" for place in (0, 1))
     return connection.exec_driver_sql(
         f"SELECT t.* FROM {chosen} CROSS JOIN {table.name} AS t"  # noqa: S608 - as above
@@ -173,7 +175,7 @@ def delete_among(connection: Connection, column: Column[str], ids: Sequence[str]
     if connection.dialect.name == "postgresql":
         chosen, given = f"= ANY(string_to_array(%s, '{_BETWEEN}'))", _BETWEEN.join(ids)
     else:
-        chosen, given = "IN (SELECT value FROM json_each(?))", json.dumps(list(ids))
+        chosen, given = "IN (SELECT value FROM json_each(?))", _json(list(ids))
     connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {column.name} {chosen}", (given,))  # noqa: S608 - as above
 
 
@@ -257,4 +259,4 @@ def _type(column: Column[Any]) -> str:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return _ENCODER.encode(value)

@@ -165,11 +165,14 @@ def job_from_row(row: Row) -> Job:
     )
 
 
+def order_changes(job: Job) -> Json:
+    """The columns of a job that only `extend` changes."""
+    return {"spec": spec_to_json(job.spec), "budget_micro": job.spec.budget_micro}
+
+
 def job_changes(job: Job) -> Json:
-    """The columns of a job that may change."""
+    """The other columns of a job that may change."""
     return {
-        "spec": spec_to_json(job.spec),
-        "budget_micro": job.spec.budget_micro,
         "state": str(job.state),
         "cause": _text(job.cause),
         "detail": job.detail,

@@ -68,7 +68,7 @@ class Keeper(Protocol):
 
 
 class Database:
-    """`on_commit` is called on the writer's thread with the topics that were woken and what is known of them."""
+    """`on_commit` is called on the writer's thread with whom it woke and what is known for them."""
 
     keeper: Keeper | None = None
 

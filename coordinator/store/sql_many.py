@@ -9,11 +9,11 @@ from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import AttemptState
 from coordinator.store.bulk import delete_among, insert_rows, rows_among, update_rows
 from coordinator.store.codec import (
-    Json,
     attempt_changes,
     attempt_facts,
     attempt_guard,
     job_changes,
+    order_changes,
 )
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import attempt, attempt_gpu, counter, event, job
@@ -27,8 +27,6 @@ _NUMBER_EVENTS = (
     .returning(counter.c.value)
 )
 _TAKEN = select(attempt_gpu.c.gpu_uuid, attempt_gpu.c.attempt_id)
-# What only `extend` changes.
-_ORDER = ("spec", "budget_micro")
 
 
 class SqlMany(SqlPart):
@@ -38,6 +36,7 @@ class SqlMany(SqlPart):
                 "id": item.id,
                 "account_id": item.account_id,
                 "submitted_ms": item.submitted_ms,
+                **order_changes(item),
                 **job_changes(item),
             }
             for item in new
@@ -49,12 +48,12 @@ class SqlMany(SqlPart):
         saved = True
         extended = [pair for pair in pairs if pair[0].spec is not pair[1].spec]
         moved = [pair for pair in pairs if pair[0].spec is pair[1].spec]
-        for part, left_out in ((extended, ()), (moved, _ORDER)):
+        for part, is_extended in ((extended, True), (moved, False)):
             was = [
                 {"id": before.id, "state": str(before.state), "charged_micro": before.charged_micro}
                 for before, _ in part
             ]
-            new = [_without(job_changes(after), left_out) for _, after in part]
+            new = [job_changes(after) | (order_changes(after) if is_extended else {}) for _, after in part]
             saved = (not part or update_rows(self.connection, job, was, new)) and saved
         self._forget_sealed([after.id for _, after in pairs if after.is_over and after.spec.is_confidential])
         return saved
@@ -134,7 +133,3 @@ class SqlMany(SqlPart):
 
     def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None:
         self.append_all_events([(item, now_ms) for item in events])
-
-
-def _without(row: Json, names: Sequence[str]) -> Json:
-    return {name: value for name, value in row.items() if name not in names}
