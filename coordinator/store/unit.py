@@ -106,7 +106,9 @@ class UnitTransaction(SqlTransaction):
             return None
         pairs = [(attempt, self._jobs[attempt.job_id].now) for attempt in attempts]
         # What is sealed is read by who opens it.
-        return None if any(job.spec.is_confidential for _, job in pairs) else Held(attempts=pairs, whole=whole)
+        if any(job.spec.is_confidential for _, job in pairs):
+            return None
+        return Held(attempts=pairs, whole=whole)
 
     def _write(self) -> None:
         jobs = [self._jobs[key] for key in self._jobs_saved]
