@@ -2,42 +2,19 @@
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from dataclasses import replace
-from enum import IntEnum
-from pathlib import Path
 
+from agent import commands, prices
 from agent import settings as settings_file
-from agent.settings import ExecutorKind, Settings, SettingsError
+from agent.commands import Exit
+from agent.settings import Settings, SettingsError
 from runtime import logs
 
 
-class Exit(IntEnum):
-    """What the exit code says."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_ENROLLED = 3
-    REFUSED = 4
-    ALREADY_RUNNING = 5
-
-
-MEANINGS: dict[Exit, str] = {
-    Exit.OK: "It went well; of `run`: somebody told it to go. Jobs that run go on.",
-    Exit.FAILED: "It can't work here: no GPU, no engine, or its files can't be read; the message says why.",
-    # argparse says 2, too.
-    Exit.USAGE: "Arguments, settings or the enrolment token are wrong; nothing was done.",
-    Exit.NOT_ENROLLED: "This machine is no host of a market yet: `usance-agent enroll TOKEN`.",
-    Exit.REFUSED: "The coordinator can't be reached, or refuses to enrol.",
-    Exit.ALREADY_RUNNING: "Another agent works with the same state folder.",
-}
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = _parser()
+    parser = commands.parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:
         from agent.app import version
@@ -53,42 +30,25 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = _settings(chosen)
     except SettingsError as error:
+        if chosen.command == "doctor":
+            from agent import counter
+
+            settings = Settings(state_dir=chosen.state_dir or Settings().state_dir)
+            return Exit(counter.doctor(chosen, settings, str(error)))
         return _fail(Exit.USAGE, str(error))
     logs.set_up(as_json=chosen.log_json, level=chosen.log_level)
     match chosen.command:
         case "enroll":
             return _enroll(settings, chosen.token)
         case "run":
-            return _run(settings)
+            return _run(settings, chosen)
         case _:
-            return _status(settings, as_json=chosen.json)
+            from agent import counter
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="usance-agent", description="Sells GPU time of this machine.")
-    parser.add_argument("--version", action="store_true", help="print the version")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings (default: /etc/usance/agent.toml)"
-    )
-    common.add_argument("--state-dir", type=Path, metavar="DIR", help="where identity and journals are kept")
-    common.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    common.add_argument("--log-json", action="store_true", help="log as JSON lines")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    enroll = commands.add_parser("enroll", parents=[common], help="make this machine a host of the market")
-    enroll.add_argument("token", help='the enrolment token, or "-" to read it from standard input')
-    run = commands.add_parser("run", parents=[common], help="offer this machine and run jobs")
-    run.add_argument("--executor", type=ExecutorKind, choices=list(ExecutorKind), help="what runs jobs")
-    run.add_argument("--docker-host", metavar="URL")
-    run.add_argument("--allow-process-executor", action="store_true", help="run jobs WITHOUT isolation")
-    run.add_argument("--trusted-account", action="append", default=[], metavar="NAME")
-    run.add_argument("--price", metavar="CREDITS", help="of one GPU for one hour, for every model")
-    run.add_argument("--simulated-gpus", type=int, metavar="N", help="offer N GPUs that do not exist")
-    run.add_argument("--region", metavar="NAME")
-    status = commands.add_parser("status", parents=[common], help="say what this machine holds")
-    status.add_argument("--json", action="store_true")
-    commands.add_parser("settings", help="print a commented settings file")
-    return parser
+            try:
+                return Exit(counter.serve(chosen, settings))
+            except counter.CounterError as error:
+                return _fail(Exit(error.code), str(error))
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:
@@ -96,8 +56,19 @@ def _settings(chosen: argparse.Namespace) -> Settings:
     settings = settings_file.load(chosen.config)
     if chosen.state_dir is not None:
         settings = replace(settings, state_dir=chosen.state_dir.absolute())
+    try:
+        named = prices.load(settings.state_dir)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the prices named at this machine can't be read: {error}") from error
+    settings = replace(settings, prices_micro=prices.over(settings.prices_micro, named))
     if chosen.command != "run":
         return settings
+    settings = _with_flags(settings, chosen)
+    settings_file.check(settings)
+    return settings
+
+
+def _with_flags(settings: Settings, chosen: argparse.Namespace) -> Settings:
     if chosen.executor is not None:
         settings = replace(settings, executor=chosen.executor)
     if chosen.docker_host is not None:
@@ -114,7 +85,6 @@ def _settings(chosen: argparse.Namespace) -> Settings:
         settings = replace(settings, region=chosen.region)
     if chosen.price is not None:
         settings = settings_file.with_price(settings, chosen.price)
-    settings_file.check(settings)
     return settings
 
 
@@ -144,7 +114,7 @@ def _enroll(settings: Settings, token: str) -> int:
     return Exit.OK
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, chosen: argparse.Namespace) -> int:
     from agent import app
     from agent.executor.ports import ExecutorError
     from agent.gpu.ports import GpuError
@@ -158,23 +128,12 @@ def _run(settings: Settings) -> int:
         identity = identities.load(settings.state_dir)
         if identity is None:
             return _fail(Exit.NOT_ENROLLED, f"no identity in {settings.state_dir}; usance-agent enroll TOKEN")
-        asyncio.run(app.run(settings, identity))
+        asyncio.run(app.run(settings, identity, lambda: _settings(chosen)))
     except (GpuError, ExecutorError) as error:
         return _fail(Exit.FAILED, str(error))
     finally:
         os.close(lock)
     return Exit.OK
-
-
-def _status(settings: Settings, *, as_json: bool) -> int:
-    from agent import status
-
-    try:
-        found = status.read(settings.state_dir)
-    except OSError as error:
-        return _fail(Exit.FAILED, f"{settings.state_dir} can't be read: {error.strerror}")
-    print(json.dumps(found.as_json(), indent=2) if as_json else found.as_text())  # noqa: T201
-    return Exit.OK if found.host_id else Exit.NOT_ENROLLED
 
 
 def _fail(code: Exit, message: str) -> int:

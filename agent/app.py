@@ -8,22 +8,24 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import assert_never
 
 import psutil
 
+from agent import notify
 from agent.cgroups import Cgroups
 from agent.domain.figures import View, families
 from agent.domain.gpu import Inventory
-from agent.domain.host import Hello, HostFacts, Terms, prices_of
+from agent.domain.host import Hello, HostFacts, Terms, is_offered, kept_back, prices_of
 from agent.domain.hours import in_utc
 from agent.domain.images import GB, ImagePolicy
 from agent.domain.network import NetworkPolicy
 from agent.domain.plan import HostPolicy
 from agent.executor.ports import Executor
 from agent.executor.process import ProcessExecutor
+from agent.gpu import power
 from agent.gpu.ports import GpuError, Gpus
 from agent.gpu.simulated import SimulatedGpus
 from agent.gpu.watch import GpuWatch
@@ -32,8 +34,10 @@ from agent.link.identity import Identity
 from agent.link.renewal import Papers
 from agent.metrics import Metrics
 from agent.observer import Observer
+from agent.reload import Current
 from agent.runner import Runner
 from agent.settings import GIB, MEGA, ExecutorKind, Settings
+from agent.window import Window
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 from runtime.ids import new_id
 
@@ -65,14 +69,15 @@ def hold_state_dir(state_dir: Path) -> int:
     return lock
 
 
-async def run(settings: Settings, identity: Identity) -> None:
-    """Work until SIGTERM or SIGINT. What runs goes on without us."""
+async def run(settings: Settings, identity: Identity, load: Callable[[], Settings]) -> None:
+    """Work until SIGTERM or SIGINT. What runs goes on without us. `load` reads the settings again."""
     clock = SystemClock()
-    gpus = GpuWatch(_gpus(settings, identity, clock), clock, settings.state_dir / "gpus.json")
+    current = Current(settings, load)
+    gpus = GpuWatch(gpus_of(settings, identity.host_id, clock), clock, settings.state_dir / "gpus.json")
     inventory = await gpus.open()
     if not inventory.gpus:
         raise GpuError("there is no GPU to offer on this machine")
-    executor = _executor(settings, identity, clock, inventory)
+    executor = executor_of(settings, identity.host_id, clock, inventory)
     name = await executor.describe()
     runner = Runner(
         folder=settings.state_dir / "attempts",
@@ -85,7 +90,7 @@ async def run(settings: Settings, identity: Identity) -> None:
     papers = Papers(settings.state_dir, identity, clock)
     link = Link(
         open_channel=papers.open_channel,
-        hello=lambda: _hello(settings, clock, executor, name, gpus),
+        hello=lambda: _hello(current.settings, clock, executor, name, gpus),
         holder=runner,
         clock=clock,
     )
@@ -95,10 +100,17 @@ async def run(settings: Settings, identity: Identity) -> None:
         runner=runner, gpus=gpus, cgroups=Cgroups(), clock=clock, jobs_folder=settings.state_dir
     )
     metrics = Metrics(lambda: families(_view(observer, identity, name, link)))
+    window = Window(lambda: _view(observer, identity, name, link))
+    current.tell(link.facts_changed)
     await runner.restore()
     log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory.gpus), name)
+    capping = asyncio.create_task(_cap_power(settings, inventory))
     try:
         await _serve_metrics(metrics, settings)
+        await _open(window, settings.state_dir)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, current.read_again)
+        # Whether or not the coordinator is there: what runs is looked after.
+        notify.tell("READY=1", f"STATUS=host {identity.host_id}, {len(inventory.gpus)} GPUs")
         await _until_told(
             runner.keep_reconciling(),
             link.run(),
@@ -106,10 +118,14 @@ async def run(settings: Settings, identity: Identity) -> None:
             gpus.keep_watching(runner),
             observer.keep_observing(),
             _keep_looking(executor, clock),
-            _keep_hours_true(link, settings, clock),
+            _keep_hours_true(link, current, clock),
+            notify.keep_telling(clock),
         )
     finally:
+        notify.tell("STOPPING=1")
+        capping.cancel()
         await metrics.close()
+        await window.close()
         await runner.close()
         await gpus.close()
 
@@ -133,13 +149,13 @@ async def _until_told(*loops: Coroutine[None, None, None]) -> None:
     log.info("going; running jobs go on")
 
 
-async def _keep_hours_true(link: Link, settings: Settings, clock: Clock) -> None:
+async def _keep_hours_true(link: Link, current: Current, clock: Clock) -> None:
     """The seller's hours are told in UTC: anew, when the clocks change for summer or winter."""
     told = utc_offset_minutes(clock.wall_ms())
     while True:
         await clock.sleep_ms(_HOURS_MS)
         now = utc_offset_minutes(clock.wall_ms())
-        if settings.hours and now != told:
+        if current.settings.hours and now != told:
             link.facts_changed()
         told = now
 
@@ -158,6 +174,20 @@ async def _serve_metrics(metrics: Metrics, settings: Settings) -> None:
             await metrics.start(*settings.metrics_listen)
         except OSError as error:
             log.warning("figures can't be served at %s:%d: %s", *settings.metrics_listen, error)
+
+
+async def _cap_power(settings: Settings, inventory: Inventory) -> None:
+    if settings.power_cap_watts:
+        offered = (gpu for gpu in inventory.gpus if is_offered(gpu, settings.gpus) and not gpu.simulated)
+        await power.cap(dict.fromkeys(gpu.board for gpu in offered), settings.power_cap_watts)
+
+
+async def _open(window: Window, state_dir: Path) -> None:
+    """Without it `status` says less, and all else goes on."""
+    try:
+        await window.start(state_dir)
+    except OSError as error:
+        log.warning("usance-agent status will say less: %s", error)
 
 
 def _view(observer: Observer, identity: Identity, name: str, link: Link) -> View:
@@ -182,7 +212,10 @@ def _hello(
             memory_bytes=psutil.virtual_memory().total,
             disk_free_bytes=psutil.disk_usage(str(settings.state_dir)).free,
             gpus=inventory.gpus,
-            gpu_healths={gpu.uuid: gpus.health(gpu.uuid) for gpu in inventory.gpus},
+            gpu_healths={
+                gpu.uuid: kept_back(gpus.health(gpu.uuid), offered=is_offered(gpu, settings.gpus))
+                for gpu in inventory.gpus
+            },
             isolation=executor.isolation,
             executor=name,
             driver_version=inventory.driver_version,
@@ -206,7 +239,7 @@ def _hello(
     )
 
 
-def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
+def gpus_of(settings: Settings, host_id: str, clock: Clock) -> Gpus:
     """The driver's GPUs, or simulated ones instead; never both, so that nobody takes one for the other."""
     simulated = settings.simulated_gpus
     if simulated.count == 0:
@@ -217,12 +250,12 @@ def _gpus(settings: Settings, identity: Identity, clock: Clock) -> Gpus:
         count=simulated.count,
         model=simulated.model,
         vram_bytes=simulated.vram_gib * GIB,
-        seed=identity.host_id,
+        seed=host_id,
         clock=clock,
     )
 
 
-def _executor(settings: Settings, identity: Identity, clock: Clock, inventory: Inventory) -> Executor:
+def executor_of(settings: Settings, host_id: str, clock: Clock, inventory: Inventory) -> Executor:
     match settings.executor:
         case ExecutorKind.PROCESS:
             return ProcessExecutor(settings.state_dir / "runs", clock, settings.output_mib_max << 20)
@@ -230,7 +263,7 @@ def _executor(settings: Settings, identity: Identity, clock: Clock, inventory: I
             from agent.executor.docker import DockerExecutor
 
             policy = HostPolicy(
-                host_id=identity.host_id,
+                host_id=host_id,
                 boot_id=clock.boot_id,
                 cpu_count=len(os.sched_getaffinity(0)),
                 memory_bytes=psutil.virtual_memory().total,

@@ -13,7 +13,7 @@ from agent.domain.attempt import Network
 from agent.domain.host import ANY_MODEL
 from agent.domain.hours import WINDOWS_MAX, SaleWindow, parse_hours
 from agent.domain.network import POOL, REFUSED, SUBNET_PREFIX, NetworkPolicy, destination_of, is_public
-from agent.table import Table
+from agent.table import Table, lines_of, placed
 
 DEFAULT_PATH = Path("/etc/usance/agent.toml")
 PRICE_MICRO_MAX = 1_000_000_000_000
@@ -64,6 +64,14 @@ images_denied = []
 # that you say so.
 download_mbps = 0
 upload_mbps = 0
+
+# Which GPUs are for sale, by UUID (nvidia-smi -L); none named for all. One that others use, be it yourself,
+# is not sold meanwhile in any case.
+gpus = []  # ["GPU-8c9a2a3e-…"]
+
+# The most power that each GPU for sale may draw, in watts; 0 for what the driver has. It takes root's rights,
+# and holds from the agent's start until the driver is loaded again.
+power_cap_watts = 0
 
 # Where Prometheus finds figures of this machine, its GPUs and jobs, "127.0.0.1:9464"; "" for nowhere. Whoever
 # reaches the address may read them.
@@ -162,6 +170,9 @@ class Settings:
     download_mbps: int = 0
     upload_mbps: int = 0
     record_seconds: int = 10
+    # UUIDs; none for all.
+    gpus: tuple[str, ...] = ()
+    power_cap_watts: int = 0
     # Where figures are served; None for nowhere.
     metrics_listen: tuple[str, int] | None = None
     output_waiting_mib: int = 64
@@ -208,6 +219,8 @@ def parse(text: str) -> Settings:
         download_mbps=top.number("download_mbps", 0, 0, MBPS_MAX),
         upload_mbps=top.number("upload_mbps", 0, 0, MBPS_MAX),
         record_seconds=top.number("record_seconds", default.record_seconds, 1, 60),
+        gpus=top.names("gpus"),
+        power_cap_watts=top.number("power_cap_watts", 0, 0, 10_000),
         metrics_listen=top.address("metrics_listen"),
         output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
         output_mib_max=top.number("output_mib_max", 0, 0, 1 << 24),
@@ -239,7 +252,8 @@ def parse(text: str) -> Settings:
     simulated.leftovers()
     top.leftovers()
     if faults:
-        raise SettingsError("\n".join(faults))
+        lines = lines_of(text)
+        raise SettingsError("\n".join(placed(fault, lines) for fault in faults))
     return settings
 
 
@@ -348,7 +362,7 @@ def _labels(values: Mapping[str, object], faults: list[str]) -> dict[str, str]:
 def _prices(values: Mapping[str, object], faults: list[str]) -> dict[str, int]:
     prices = {}
     for model, value in values.items():
-        micro = _credits_micro(value)
+        micro = credits_micro(value)
         if micro is None:
             faults.append(
                 f'prices."{model}": must be credits for one GPU-hour in quotes, above 0 and with at most six '
@@ -359,7 +373,7 @@ def _prices(values: Mapping[str, object], faults: list[str]) -> dict[str, int]:
     return prices
 
 
-def _credits_micro(value: object) -> int | None:
+def credits_micro(value: object) -> int | None:
     """Money is never a float: a price comes as text, or as a whole number of credits."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None

@@ -2,12 +2,16 @@
 
 import fcntl
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent import memory
 from agent.domain.attempt import AttemptState
 from agent.link import identity as identities
+
+# struct flock of 64-bit Linux.
+_FLOCK = struct.Struct("hhqqi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,11 @@ class AttemptStatus:
     state: AttemptState
     gpu_uuids: tuple[str, ...]
     detail: str
+
+    @property
+    def is_live(self) -> bool:
+        """It has its GPUs."""
+        return self.state is not AttemptState.ENDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +81,7 @@ def read(state_dir: Path) -> Status:
     return Status(
         host_id=identity.host_id if identity else "",
         hosts=identity.hosts if identity else "",
-        agent_running=_is_held(state_dir / "lock"),
+        agent_running=agent_pid(state_dir) is not None,
         attempts=tuple(_attempt(found) for found in remembered if found is not None),
     )
 
@@ -94,16 +103,15 @@ def _attempt(found: memory.Memory) -> AttemptStatus:
     )
 
 
-def _is_held(lock: Path) -> bool:
+def agent_pid(state_dir: Path) -> int | None:
+    """The agent that works with the folder. Asking does not take its lock."""
     try:
-        descriptor = os.open(lock, os.O_RDWR)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR)
     except FileNotFoundError:
-        return False
+        return None
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:
         os.close(descriptor)
+    kind, _, _, _, pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else int(pid)

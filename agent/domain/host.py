@@ -1,11 +1,11 @@
 """What the agent says of its machine and on what terms it sells it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.domain.attempt import Isolation, Network
 from agent.domain.gpu import GpuInfo
-from agent.domain.health import GpuHealth
+from agent.domain.health import Condition, GpuHealth
 from agent.domain.hours import SaleWindow
 
 ANY_MODEL = "*"
@@ -61,6 +61,18 @@ class Hello:
     terms: Terms
     # Names this run of the agent.
     instance: str = ""
+
+
+def is_offered(gpu: GpuInfo, chosen: Collection[str]) -> bool:
+    """Does the seller sell this GPU? Without a choice, all; of a divided one that was chosen, each slice."""
+    return not chosen or gpu.uuid in chosen or gpu.board in chosen
+
+
+def kept_back(health: GpuHealth, *, offered: bool) -> GpuHealth:
+    """What its owner does not offer gets no new job; one that has it already goes on."""
+    if offered or health.condition is not Condition.HEALTHY:
+        return health
+    return GpuHealth(condition=Condition.DEGRADED, reason="its owner does not offer it")
 
 
 def prices_of(gpus: Iterable[GpuInfo], configured_micro: Mapping[str, int]) -> dict[str, int]:

@@ -11,11 +11,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import docker
 import docker.errors
-import docker.types
 import requests
 
 from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder, Network, OutputChunk, Run
@@ -27,13 +26,12 @@ from agent.domain.plan import (
     LABEL_ATTEMPT,
     LABEL_EPOCH,
     LABEL_HOST,
-    SECRETS,
-    ContainerPlan,
     HostPolicy,
     labels_of,
     plan,
 )
-from agent.executor import devices
+from agent.executor import devices, trial
+from agent.executor.creation import create_arguments
 from agent.executor.firewall import Firewall
 from agent.executor.images import Image, Images
 from agent.executor.inspection import differences
@@ -202,6 +200,38 @@ class DockerExecutor:
         for sentence in told:
             log.warning("%s", sentence)
 
+    async def try_start(self, gpu_uuids: tuple[str, ...]) -> str:
+        """Why a container with these GPUs does not start; empty where it does. Leaves nothing behind."""
+        order = trial.order(gpu_uuids)
+        try:
+            image = await self._start_step(lambda: trial.make_image(self._client.api))
+            made = await self._start_step(lambda: self._create(order, image, None, ""))
+            await self._start_step(lambda: self._client.api.start(made))
+        except StartError as error:
+            return str(error)
+        finally:
+            await self._patiently(lambda: self._remove_containers(order.key))
+            with contextlib.suppress(*_ENGINE_ERRORS):
+                await asyncio.to_thread(self._client.api.remove_image, trial.IMAGE, force=True)
+        return ""
+
+    async def try_network(self) -> str:
+        """Why a job is not held to what it may reach here; empty where it is. Leaves nothing behind."""
+        order = trial.order(network=self._policy.network)
+        labels = self._labels(order.key)
+        try:
+            await self._start_step(lambda: self._networks.make(order, labels))
+        except StartError as error:
+            return str(error)
+        finally:
+            await self._patiently(lambda: self._networks.remove(order.key, labels))
+        return ""
+
+    async def leave(self) -> None:
+        """Remove what outlives every job: images fetched for them, and the packet filter's rules."""
+        await asyncio.to_thread(self._images.remove_all)
+        await asyncio.to_thread(self._networks.leave)
+
     async def close(self) -> None:
         self._runs.let_go()
         await asyncio.to_thread(self._client.close)
@@ -216,7 +246,7 @@ class DockerExecutor:
         api = self._client.api
         order = replace(order, image=image.image_id)
         wanted = plan(order, self._policy, image.volumes, network, self._cdi_devices(order), secrets)
-        made: str = api.create_container(**_create_arguments(api, wanted))["Id"]
+        made: str = api.create_container(**create_arguments(api, wanted))["Id"]
         found = differences(wanted, api.inspect_container(made))
         if found:
             api.remove_container(made, v=True, force=True)
@@ -293,60 +323,6 @@ class DockerExecutor:
             except _ENGINE_ERRORS as error:
                 log.warning("the engine does not answer, asking again: %s", _message(error))
                 await self._clock.sleep_ms(_AGAIN_MS)
-
-
-def _create_arguments(api: docker.APIClient, wanted: ContainerPlan) -> dict[str, Any]:
-    gpus = []
-    if wanted.gpus is not None:
-        capabilities = [list(wanted.gpus.capabilities)] if wanted.gpus.capabilities else []
-        gpus = [
-            docker.types.DeviceRequest(
-                driver=wanted.gpus.driver,
-                device_ids=list(wanted.gpus.device_ids),
-                capabilities=capabilities,
-            )
-        ]
-    host_config = api.create_host_config(
-        runtime=wanted.runtime,
-        network_mode=wanted.network_mode,
-        dns=list(wanted.dns),
-        dns_opt=list(wanted.dns_options),
-        extra_hosts=list(wanted.extra_hosts),
-        cap_drop=list(wanted.cap_drop),
-        security_opt=list(wanted.security_options),
-        read_only=wanted.read_only,
-        tmpfs=dict(wanted.tmpfs),
-        mem_limit=wanted.memory_bytes,
-        memswap_limit=wanted.memory_swap_bytes,
-        nano_cpus=wanted.nano_cpus,
-        pids_limit=wanted.pids_max,
-        shm_size=wanted.shm_bytes,
-        ulimits=[
-            docker.types.Ulimit(name=limit.name, soft=limit.value, hard=limit.value)
-            for limit in wanted.limits
-        ],
-        oom_score_adj=wanted.oom_score_adj,
-        init=wanted.init,
-        ipc_mode=wanted.ipc_mode,
-        log_config=docker.types.LogConfig(type=wanted.log_driver),
-        device_requests=gpus,
-        mounts=[docker.types.Mount(SECRETS, wanted.secrets, type="bind", read_only=True)]
-        if wanted.secrets
-        else None,
-    )
-    return {
-        "image": wanted.image,
-        "name": wanted.name,
-        # The image's own entry point has no say: the order names the program.
-        "entrypoint": [wanted.command[0]],
-        "command": list(wanted.command[1:]),
-        "environment": dict(wanted.environment),
-        "labels": dict(wanted.labels),
-        "user": wanted.user,
-        "working_dir": wanted.working_dir,
-        "healthcheck": {"test": list(wanted.healthcheck)},
-        "host_config": host_config,
-    }
 
 
 class _Store:

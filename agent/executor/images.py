@@ -86,6 +86,11 @@ class Images:
         self._note_use(found.image_id)
         return found
 
+    def remove_all(self) -> None:
+        """Those that were fetched for jobs. One that somebody else uses stays."""
+        for image_id in list(self._cached):
+            self._evict(image_id)
+
     def _is_private(self, image_id: str) -> bool:
         image = self._cached.get(image_id)
         return image is None or image.is_private

@@ -83,6 +83,11 @@ class JobNetworks:
         """The labels of all networks of ours."""
         return [network["Labels"] for network in self._networks()]
 
+    def leave(self) -> None:
+        """No rule of ours stays. Raises nothing where there is no packet filter."""
+        with self._changing, contextlib.suppress(FirewallError):
+            self._firewall.remove()
+
     def look(self, *, prove: bool) -> list[str]:
         """Are the rules as we set them, and, if asked, do they hold? If not, set them again.
 

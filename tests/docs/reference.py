@@ -3,6 +3,7 @@
 The tests beside this file fail when what is committed is not what this would write.
 """
 
+import argparse
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,9 @@ import click
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-from agent.__main__ import MEANINGS as AGENT_MEANINGS
+from agent.commands import MEANINGS as AGENT_MEANINGS
+from agent.commands import parser as agent_parser
+from agent.settings import EXAMPLE
 from cli.exits import ERRORS, MEANINGS, exit_of_code
 from cli.main import usance
 from cli.topics import TOPICS, topic_lines
@@ -26,6 +29,9 @@ Code = TypeVar("Code", bound=IntEnum)
 DOCS = ROOT / "docs"
 _PROTOS = ["usance/v1/types.proto", "usance/v1/market.proto", "usance/v1/books.proto", "usance/v1/host.proto"]
 _BEGIN, _END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
+
+_SubParsers = argparse._SubParsersAction
+_OF_EVERY_COMMAND = {"-h", "--config", "--state-dir", "--log-level", "--log-json"}
 
 # Numbers in a FileDescriptorProto by which source comments are addressed.
 _SERVICE, _METHOD, _ENUM, _VALUE = 6, 2, 5, 2
@@ -41,6 +47,7 @@ def pages() -> dict[Path, str]:
         DOCS / "commands.md": commands_page(),
         DOCS / "exit-codes.md": exit_codes_page(),
         DOCS / "protocol.md": protocol_page(),
+        DOCS / "seller.md": made_part(DOCS / "seller.md", _seller_reference()),
         DOCS / "job-states.md": states_page(),
     }
 
@@ -131,10 +138,36 @@ def _codes(meanings: Mapping[Code, str]) -> Iterator[str]:
 
 def protocol_page() -> str:
     """The page as it is, with its tables made anew."""
-    path = DOCS / "protocol.md"
+    return made_part(DOCS / "protocol.md", _protocol_tables())
+
+
+def made_part(path: Path, lines: Iterator[str]) -> str:
     before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n\n" + "\n".join(_protocol_tables()) + f"\n\n{_END}{after}"
+    return f"{before}{_BEGIN}\n\n" + "\n".join(lines) + f"\n\n{_END}{after}"
+
+
+def _seller_reference() -> Iterator[str]:
+    yield from ["## Commands", ""]
+    yield "Each takes `--config FILE`, `--state-dir DIR`, `--log-level LEVEL` and `--log-json`. Exit codes:"
+    yield from ["[exit-codes.md](exit-codes.md).", "", "| command | what it does |", "| --- | --- |"]
+    (commands,) = [action for action in agent_parser()._actions if isinstance(action, _SubParsers)]
+    for choice in commands._choices_actions:
+        asked = [
+            f"`{' '.join(filter(None, [*action.option_strings[:1], _value_of(action)]))}`"
+            + (f" {_plain(action.help)}" if action.help else "")
+            for action in commands.choices[choice.dest]._actions
+            if not {*action.option_strings} & _OF_EVERY_COMMAND
+        ]
+        yield f"| `usance-agent {choice.dest}` | {choice.help}{': ' if asked else ''}{'; '.join(asked)} |"
+    yield from ["", "## Settings", "", "`usance-agent settings` prints this file.", "", "```toml"]
+    yield from [EXAMPLE.rstrip(), "```"]
+
+
+def _value_of(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return action.dest.upper()
+    return str(action.metavar or "") if action.nargs != 0 else ""
 
 
 def _protocol_tables() -> Iterator[str]:

@@ -5,7 +5,7 @@ import re
 import click
 import pytest
 
-from agent.__main__ import Exit as AgentExit
+from agent.commands import Exit as AgentExit
 from cli.errors import Broken, NotConfirmed, Unreachable, WrongUse
 from cli.exits import Exit
 from cli.main import usance
@@ -15,7 +15,9 @@ from tests.docs.reference import DOCS, ROOT, descriptors, pages, walk
 COMMANDS = dict(walk(usance, "usance"))
 
 
-@pytest.mark.parametrize("name", ["commands.md", "exit-codes.md", "protocol.md", "job-states.md"])
+@pytest.mark.parametrize(
+    "name", ["commands.md", "exit-codes.md", "protocol.md", "job-states.md", "seller.md"]
+)
 def test_the_page_is_current(name):
     assert (DOCS / name).read_text(encoding="utf-8") == pages()[DOCS / name], "run `make docs`"
 

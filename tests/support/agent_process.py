@@ -62,9 +62,13 @@ class AgentProcess:
     async def terminate(self) -> int:
         return await self._end(signal.SIGTERM)
 
-    async def _end(self, number: signal.Signals) -> int:
+    async def ended(self) -> int:
+        """Its exit code, when somebody else has ended it."""
+        return await self._end(None)
+
+    async def _end(self, number: signal.Signals | None) -> int:
         assert self._process is not None
-        if self._process.returncode is None:
+        if number is not None and self._process.returncode is None:
             self._process.send_signal(number)
         async with asyncio.timeout(20):
             code = await self._process.wait()

@@ -137,13 +137,18 @@ class TestSettings:
 
     def test_all_faults_at_once_and_the_files_name(self, tmp_path):
         path = tmp_path / "agent.toml"
-        path.write_text('executor = "podman"\nrecord_seconds = 0\n')
+        path.write_text(
+            '# mine\nexecutor = "podman"\nrecord_second = 0\n[prices]\n"A B" = 0.5\n[labels]\nX = ""\n'
+        )
         with pytest.raises(SettingsError) as caught:
             settings.load(path)
-        assert [line.split(": ")[:2] for line in str(caught.value).splitlines()] == [
-            [str(path), "executor"],
-            [str(path), "record_seconds"],
+        assert [line.split(": ")[:3] for line in str(caught.value).splitlines()] == [
+            [str(path), "line 2", "executor"],
+            [str(path), "line 7", 'labels."X"'],
+            [str(path), "line 5", 'prices."A B"'],
+            [str(path), "line 3", "record_second"],
         ]
+        assert "did you mean record_seconds?" in str(caught.value)
 
     def test_a_file_that_is_not_there_is_named(self, tmp_path):
         with pytest.raises(SettingsError, match=r"none\.toml can't be read"):

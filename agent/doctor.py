@@ -1,0 +1,232 @@
+"""Looks at this machine for the check-up, and writes down what it found. What it means, the domain says."""
+
+import asyncio
+import contextlib
+import ctypes
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+from cryptography import x509
+
+from agent import app, status
+from agent.domain.attempt import Network
+from agent.domain.checkup import (
+    DriverFacts,
+    Facts,
+    Finding,
+    GpuFacts,
+    MachineFacts,
+    MarketFacts,
+    NetworkFacts,
+    ToolkitFacts,
+)
+from agent.domain.gpu import Inventory
+from agent.executor import survey
+from agent.gpu.ports import GpuError
+from agent.gpu.watch import GpuWatch
+from agent.link import identity as identities
+from agent.link import standing as asking
+from agent.settings import ExecutorKind, Settings
+from runtime.clock import Clock, SystemClock
+
+_DAY_MS = 86_400_000
+_KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
+_DRIVER_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+\.\d+(?:\.\d+)?)")
+_ADJTIMEX_BYTES = 208
+_NOT_SYNCHRONIZED = 5  # TIME_ERROR
+_NETWORK_PROGRAMS = ("iptables", "iptables-restore", "ip")
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"
+_NOBODY = "host_doctor"
+
+
+async def look(settings: Settings, settings_error: str = "") -> Facts:
+    """Everything there is to see; a GPU that a job has is left alone. Takes seconds."""
+    clock = SystemClock()
+    market = asyncio.create_task(_market(settings.state_dir, clock))
+    in_use = _in_use(settings.state_dir)
+    driver, inventory = await _driver(settings, clock, in_use)
+    engine, toolkit, network = None, ToolkitFacts(), NetworkFacts(promised=settings.network)
+    if settings.executor is ExecutorKind.DOCKER:
+        engine = await asyncio.to_thread(survey.engine_facts, settings.docker_host)
+        toolkit = await asyncio.to_thread(survey.toolkit_facts)
+        if not engine.error:
+            driver, network = await _tried(settings, clock, inventory, driver, in_use)
+    return Facts(
+        machine=await asyncio.to_thread(_machine, settings, settings_error),
+        market=await market,
+        driver=driver,
+        engine=engine,
+        toolkit=toolkit,
+        network=network,
+    )
+
+
+def as_text(findings: list[Finding]) -> str:
+    """A table for people; remedies stand below what they are for."""
+    checks = max((len(one.check) for one in findings), default=0)
+    lines = []
+    for one in findings:
+        lines.append(f"{one.verdict.value:5}  {one.check:{checks}}  {one.found}")
+        if one.remedy:
+            lines.append(f"{'':5}  {'':{checks}}  -> {one.remedy}")
+    return "\n".join(lines)
+
+
+def as_json(findings: list[Finding]) -> dict[str, object]:
+    return {"findings": [asdict(one) for one in findings]}
+
+
+def write_bundle(path: Path, settings: Settings, facts: Facts, findings: list[Finding]) -> None:
+    """What somebody who helps would ask for. No key, no token, no price of yours, no output of a job."""
+    shown = {name: str(value) for name, value in asdict(settings).items() if name != "prices_micro"}
+    content = {
+        "doctor.txt": as_text(findings),
+        "facts.json": json.dumps(asdict(facts), indent=1, default=str),
+        "settings.json": json.dumps(shown, indent=1),
+        "status.json": json.dumps(status.read(settings.state_dir).as_json(), indent=1),
+        "versions.txt": f"usance-agent {app.version()}\n{' '.join(os.uname())}\n",
+    }
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "wb") as raw_file, tarfile.open(fileobj=raw_file, mode="w:gz") as archive:
+        for name, text in content.items():
+            entry = tarfile.TarInfo(f"usance-support/{name}")
+            raw = text.encode()
+            entry.size, entry.mode = len(raw), 0o600
+            archive.addfile(entry, io.BytesIO(raw))
+
+
+async def _driver(
+    settings: Settings, clock: Clock, in_use: Collection[str]
+) -> tuple[DriverFacts, Inventory | None]:
+    simulated = settings.simulated_gpus.count > 0
+    kernel = "" if simulated else _kernel_driver()
+    watch = GpuWatch(app.gpus_of(settings, _NOBODY, clock), clock)
+    try:
+        inventory = await watch.open()
+        troubles = {gpu.uuid: watch.health(gpu.uuid).reason for gpu in inventory.gpus}
+    except GpuError as error:
+        return DriverFacts(error=str(error), kernel_version=kernel), None
+    finally:
+        await watch.close()
+    facts = DriverFacts(
+        simulated=simulated,
+        library_version=inventory.driver_version,
+        kernel_version=kernel,
+        gpus=tuple(
+            # What a job does on its GPU is no trouble.
+            GpuFacts(uuid=gpu.uuid, model=gpu.model, trouble="" if gpu.uuid in in_use else troubles[gpu.uuid])
+            for gpu in inventory.gpus
+        ),
+    )
+    return facts, inventory
+
+
+async def _tried(
+    settings: Settings,
+    clock: Clock,
+    inventory: Inventory | None,
+    driver: DriverFacts,
+    in_use: Collection[str],
+) -> tuple[DriverFacts, NetworkFacts]:
+    """What only a try can tell: does a container get each GPU, and is it held to its network?"""
+    from agent.executor.docker import DockerExecutor
+
+    identity = identities.load(settings.state_dir)
+    nothing = Inventory(driver_version="", cuda_version="", gpus=())
+    host_id = identity.host_id if identity else _NOBODY
+    executor = app.executor_of(settings, host_id, clock, inventory or nothing)
+    assert isinstance(executor, DockerExecutor)
+    missing = tuple(name for name in _NETWORK_PROGRAMS if shutil.which(name, path=_PATH) is None)
+    network = NetworkFacts(promised=settings.network, missing_programs=missing)
+    try:
+        gpus = []
+        for gpu in driver.gpus:
+            tried = None if gpu.uuid in in_use else await executor.try_start((gpu.uuid,))
+            gpus.append(GpuFacts(uuid=gpu.uuid, model=gpu.model, trouble=gpu.trouble, start_error=tried))
+        if settings.network is not Network.NONE and not missing and os.geteuid() == 0:
+            network = NetworkFacts(promised=settings.network, error=await executor.try_network())
+    finally:
+        await executor.close()
+    return DriverFacts(**{**vars(driver), "gpus": tuple(gpus)}), network
+
+
+def _machine(settings: Settings, settings_error: str) -> MachineFacts:
+    folder = _existing(settings.state_dir)
+    free = mode = None
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        mode = settings.state_dir.stat().st_mode & 0o777
+    return MachineFacts(
+        settings_error=settings_error,
+        priced=bool(settings.prices_micro),
+        is_root=os.geteuid() == 0,
+        clock_synchronized=_clock_synchronized(),
+        state_dir=str(settings.state_dir),
+        state_free_bytes=free,
+        state_filesystem=_filesystem(folder),
+        state_mode=mode,
+    )
+
+
+async def _market(state_dir: Path, clock: Clock) -> MarketFacts:
+    try:
+        identity = identities.load(state_dir)
+    except (OSError, ValueError, KeyError) as error:
+        return MarketFacts(enrolled=False, error=str(error))
+    if identity is None:
+        return MarketFacts(enrolled=False)
+    ends = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc
+    days = int(ends.timestamp() * 1_000 - clock.wall_ms()) // _DAY_MS
+    try:
+        told = await asking.standing(identity, clock.wall_ms())
+    except asking.UnreachedError as error:
+        return MarketFacts(address=identity.hosts, error=str(error), certificate_days=days)
+    return MarketFacts(address=identity.hosts, state=told.state, reason=told.reason, certificate_days=days)
+
+
+def _in_use(state_dir: Path) -> frozenset[str]:
+    """GPUs that jobs have."""
+    try:
+        attempts = status.read(state_dir).attempts
+    except OSError:
+        return frozenset()
+    return frozenset(uuid for attempt in attempts if attempt.is_live for uuid in attempt.gpu_uuids)
+
+
+def _kernel_driver() -> str:
+    try:
+        found = _DRIVER_VERSION.search(_KERNEL_DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _filesystem(path: Path) -> str:
+    """Of the innermost mount that the path is in."""
+    real = str(path.resolve())
+    mounts = [
+        (part.mountpoint, part.fstype)
+        for part in psutil.disk_partitions(all=True)
+        if real == part.mountpoint or real.startswith(part.mountpoint.rstrip("/") + "/")
+    ]
+    return max(mounts, key=lambda mount: len(mount[0]))[1] if mounts else ""
+
+
+def _clock_synchronized() -> bool | None:
+    """As the kernel knows it; None where it does not say."""
+    answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_ADJTIMEX_BYTES))
+    return None if answer < 0 else answer != _NOT_SYNCHRONIZED

@@ -1,0 +1,111 @@
+"""Takes the agent off this machine, so that nothing of it is left."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from agent import app, status
+from agent.domain.gpu import Inventory
+from agent.link import identity as identities
+from agent.link import standing as asking
+from agent.settings import DEFAULT_PATH, ExecutorKind, Settings
+from runtime.clock import SystemClock
+
+UNIT = "usance-agent.service"
+_UNITS = Path("/etc/systemd/system")
+_RUNS_SYSTEMD = Path("/run/systemd/system")
+_GO_MS = 60_000
+_LOOK_MS = 100
+_WAIT_S = 90
+
+Say = Callable[[str], None]
+
+
+class InTheWayError(Exception):
+    """It can't be taken off yet; the message says why."""
+
+
+def uninstall(settings: Settings, *, end_jobs: bool, say: Say) -> None:
+    """Raises InTheWayError, and then nothing was changed but that no new jobs come."""
+    _say_no_more_jobs(settings.state_dir, say)
+    live = [attempt for attempt in status.read(settings.state_dir).attempts if attempt.is_live]
+    if live and not end_jobs:
+        raise InTheWayError(
+            f"{len(live)} jobs run here: usance-agent drain waits for them; --end-jobs ends them at your cost"
+        )
+    _stop_agent(settings.state_dir, say)
+    lock = app.hold_state_dir(settings.state_dir)
+    try:
+        asyncio.run(_clear(settings, say))
+    finally:
+        os.close(lock)
+    _remove(settings.state_dir, say)
+    if settings.state_dir == Settings().state_dir:
+        # What the package has put there; a second agent with a folder of its own has neither.
+        for path in (DEFAULT_PATH, _UNITS / UNIT):
+            _remove(path, say)
+
+
+def _say_no_more_jobs(state_dir: Path, say: Say) -> None:
+    identity = identities.load(state_dir)
+    if identity is None:
+        return
+    try:
+        asyncio.run(asking.wish(identity, asking.Wish.PAUSE))
+    except asking.UnreachedError as error:
+        say(f"the coordinator was not told: {error}")
+
+
+def _stop_agent(state_dir: Path, say: Say) -> None:
+    if _RUNS_SYSTEMD.exists() and (_UNITS / UNIT).exists():
+        subprocess.run(["systemctl", "disable", "--now", UNIT], check=False, timeout=_WAIT_S)
+    pid = status.agent_pid(state_dir)
+    if pid is None:
+        return
+    os.kill(pid, signal.SIGTERM)
+    clock = SystemClock()
+
+    async def gone() -> bool:
+        until_ms = clock.boot_ms() + _GO_MS
+        while status.agent_pid(state_dir) is not None:
+            if clock.boot_ms() >= until_ms:
+                return False
+            await clock.sleep_ms(_LOOK_MS)
+        return True
+
+    if not asyncio.run(gone()):
+        raise InTheWayError(f"the agent (process {pid}) does not go")
+    say("the agent has stopped")
+
+
+async def _clear(settings: Settings, say: Say) -> None:
+    """What runs, and what the engine and the packet filter have of ours."""
+    identity = identities.load(settings.state_dir)
+    nothing = Inventory(driver_version="", cuda_version="", gpus=())
+    host_id = identity.host_id if identity else "host_none"
+    executor = app.executor_of(settings, host_id, SystemClock(), nothing)
+    try:
+        for key in sorted(await executor.held(), key=str):
+            await executor.destroy(key)
+            say(f"ended and removed {key}")
+        if settings.executor is ExecutorKind.DOCKER:
+            from agent.executor.docker import DockerExecutor
+
+            assert isinstance(executor, DockerExecutor)
+            await executor.leave()
+    finally:
+        await executor.close()
+
+
+def _remove(path: Path, say: Say) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()
+    else:
+        return
+    say(f"removed {path}")
