@@ -1,8 +1,9 @@
 """Engines with the settings that the ledger relies on, for SQLite and PostgreSQL alike."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -52,7 +53,11 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        raw = cast("sqlite3.Connection", connection.connection.driver_connection)
         reads = connection.get_execution_options().get(_READS, False)
+        # What a writing statement may have to undo is kept in memory; in a file it cost more than the writing.
+        # What a reader sorts may be larger than memory.
+        raw.execute(f"PRAGMA temp_store = {'FILE' if reads else 'MEMORY'}")
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine

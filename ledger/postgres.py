@@ -37,7 +37,7 @@ _ACCOUNT, _POSTED, _REFUSED = 1, 2, 3
 _CLOSE = "UPDATE ledger_account SET closed_ms = %s WHERE id = ANY (string_to_array(%s::text, ',')::bigint[])"
 _INSERT = (
     f"INSERT INTO ledger_transfer ({records.TRANSFER_COLUMNS})"  # noqa: S608 - a constant of ours
-    f" VALUES ({', '.join(['%s'] * 20)})"
+    f" VALUES ({', '.join(['%s'] * records.TRANSFER_WIDTH)})"
 )
 _COPY = f"COPY ledger_transfer ({records.TRANSFER_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 # Below this a plain INSERT costs less than opening a COPY.
@@ -118,7 +118,7 @@ class PostgresStore:
         self._raw.execute(_OPEN, (now_ms, *lists), prepare=True)
 
     def _insert(self, decision: Decision) -> None:
-        rows = [records.row_of(posted, decision) for posted in decision.posted]
+        rows = [records.row_of(posted, decision, posted.transfer.id) for posted in decision.posted]
         if len(rows) == 1:
             self._raw.execute(_INSERT, rows[0], prepare=True)
         else:
@@ -135,7 +135,7 @@ class PostgresStore:
 def _packed(posted: Posted, decision: Decision) -> bytes:
     transfer, outcome, accounts = posted.transfer, posted.outcome, decision.accounts
     fixed = _FIXED.pack(
-        20,
+        records.TRANSFER_WIDTH,
         8, outcome.seq,
         16, transfer.id.bytes,
         2, TRANSFERS[transfer.kind].number,

@@ -21,6 +21,7 @@ TRANSFER_COLUMNS = (
     "seq, id, kind, debit, debit_seq, debit_balance, credit, credit_seq, credit_balance, amount, fee,"
     " event_ms, posted_ms, fee_account, fee_seq, fee_balance, window_no, corrects, ref, reason"
 )
+TRANSFER_WIDTH = TRANSFER_COLUMNS.count(",") + 1
 ACCOUNT_COLUMNS = "id, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer, closed_ms"
 # How many values one IN list carries: far below what either database takes.
 _IN_MAX = 500
@@ -63,8 +64,8 @@ def account_of(row: Sequence[Any]) -> Account:
     )
 
 
-def row_of(posted: Posted, decision: Decision) -> tuple[object, ...]:
-    """In the order of TRANSFER_COLUMNS."""
+def row_of(posted: Posted, decision: Decision, key: UUID | bytes) -> tuple[object, ...]:
+    """In the order of TRANSFER_COLUMNS; `key` is the id as the database takes it."""
     transfer, outcome, accounts = posted.transfer, posted.outcome, decision.accounts
     fee, corrects = transfer.fee_account, transfer.corrects
     fee_leg = (
@@ -72,7 +73,7 @@ def row_of(posted: Posted, decision: Decision) -> tuple[object, ...]:
     )
     return (
         outcome.seq,
-        transfer.id,
+        key,
         TRANSFERS[transfer.kind].number,
         accounts[transfer.debit].id,
         outcome.debit_seq,

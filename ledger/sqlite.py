@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import cast
 
 from sqlalchemy import Connection
@@ -12,7 +13,14 @@ from ledger.entries import Posted, Transfer
 from ledger.refusals import Account
 from ledger.rules import Decision, Snapshot
 
-_INSERT_TRANSFER = f"INSERT INTO ledger_transfer ({records.TRANSFER_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608
+# Before a statement that triggers may abort, SQLite keeps a copy of each page that it changes. A row alone
+# changes eight or so, most of them those of the row before; many rows in one statement keep each page once.
+_ROWS_OF_INSERTS = (500, 100, 20, 1)
+_ROW = f"({','.join('?' * records.TRANSFER_WIDTH)})"
+_INSERT_TRANSFERS = {
+    rows: f"INSERT INTO ledger_transfer ({records.TRANSFER_COLUMNS}) VALUES {','.join([_ROW] * rows)}"  # noqa: S608
+    for rows in _ROWS_OF_INSERTS
+}
 _INSERT_ACCOUNT = (
     "INSERT INTO ledger_account (id, code, kind, asset, floor_micro, payer, opened_ms)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -74,8 +82,7 @@ class SqliteStore:
         if decision.opened:
             self.open(decision.opened, now_ms)
         if decision.posted:
-            rows = [_row(posted, decision) for posted in decision.posted]
-            self._raw.executemany(_INSERT_TRANSFER, rows)
+            self._insert([_row(posted, decision) for posted in decision.posted])
         if decision.closed:
             self._raw.executemany(
                 "UPDATE ledger_account SET closed_ms = ? WHERE id = ?",
@@ -87,6 +94,13 @@ class SqliteStore:
                 [(r.id.bytes, r.status, r.digest, r.after_seq, now_ms) for r in decision.refused.values()],
             )
 
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
+        at = 0
+        for count, statement in _INSERT_TRANSFERS.items():
+            while len(rows) - at >= count:
+                self._raw.execute(statement, tuple(chain.from_iterable(rows[at : at + count])))
+                at += count
+
     def open(self, accounts: Sequence[Account], now_ms: int) -> None:
         rows = [
             (a.id, a.code, CHART[a.kind].number, a.asset, a.floor_micro, a.payer, now_ms) for a in accounts
@@ -95,5 +109,4 @@ class SqliteStore:
 
 
 def _row(posted: Posted, decision: Decision) -> tuple[object, ...]:
-    row = records.row_of(posted, decision)
-    return (row[0], posted.transfer.id.bytes, *row[2:])
+    return records.row_of(posted, decision, posted.transfer.id.bytes)
