@@ -147,6 +147,13 @@ class Market:
     def _id(self) -> uuid.UUID:
         return uuid.UUID(int=self._dice.getrandbits(128), version=4)
 
+    def _capture_id(self, number: int, job: int) -> uuid.UUID:
+        """Begins with a time, as the market's do: each job is charged once a minute, and has begun to run up
+        to half a minute later than it was given away.
+        """
+        at_ms = 30_000 + number * 60_000 // self._jobs - job * 7_919 % 30_000
+        return uuid.UUID(int=at_ms << 80 | self._dice.getrandbits(80))
+
     def _asset(self, number: int) -> str:
         return chart.ASSET if self._assets == 1 else f"a{number % self._assets}"
 
@@ -164,7 +171,8 @@ class Market:
     def _capture(self, number: int) -> Transfer:
         job, asset = number % self._jobs, self._asset(number % self._jobs)
         return Transfer(
-            id=self._id(), kind=entries.TransferKind.CAPTURE, debit=chart.hold(_job(job), asset),
+            id=self._capture_id(number, job), kind=entries.TransferKind.CAPTURE,
+            debit=chart.hold(_job(job), asset),
             credit=chart.earnings(f"seller{job % self._sellers}", asset), amount_micro=1_000, event_ms=number,
             fee_account=self._code("fee", job), fee_micro=25, ref=_job(job), window_no=number,
         )  # fmt: skip

@@ -55,7 +55,7 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
     def _begin(connection: Connection) -> None:
         raw = cast("sqlite3.Connection", connection.connection.driver_connection)
         reads = connection.get_execution_options().get(_READS, False)
-        # What a writing statement may have to undo is kept in memory; in a file it cost more than the writing.
+        # What a writing statement may have to undo is kept in memory; in a file it cost more than that.
         # What a reader sorts may be larger than memory.
         raw.execute(f"PRAGMA temp_store = {'FILE' if reads else 'MEMORY'}")
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -5,7 +5,8 @@ codes hold no comma, and this is several times cheaper than adapting each elemen
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from sqlalchemy import Connection
 from ledger import records
 from ledger.chart import CHART
 from ledger.entries import TRANSFERS, Posted, Transfer
-from ledger.refusals import Account
+from ledger.refusals import Account, AccountRow, Refused
 from ledger.rules import Decision, Snapshot
 from ledger.triggers import HEAD_LOCK
 
@@ -55,6 +56,9 @@ _NO_FEE_LEG = _NULL * 3
 
 
 class PostgresStore:
+    # Enough to fill what is sent at once.
+    part_transfers = 64
+
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._raw = cast("psycopg.Connection[Any]", conn.connection.driver_connection)
@@ -67,12 +71,12 @@ class PostgresStore:
         ids = ",".join([transfer.id.hex for transfer in transfers])
         rows = self._raw.cursor(binary=True).execute(_LOAD, (codes, ids), prepare=True).fetchall()
         tail = rows[0]
-        accounts: dict[str, Account] = {}
+        accounts: dict[str, AccountRow] = {}
         posted: list[UUID] = []
         refused: list[UUID] = []
         for row in rows:
             if row[0] == _ACCOUNT:
-                accounts[row[3]] = records.account_of(row[2:])
+                accounts[row[3]] = row[2:]
             elif row[0] == _POSTED:
                 posted.append(row[1])
             elif row[0] == _REFUSED:
@@ -88,48 +92,84 @@ class PostgresStore:
             last_account_id=tail[2],
         )
 
-    def write(self, decision: Decision, now_ms: int) -> None:
-        if decision.opened:
-            self.open(decision.opened, now_ms)
-        if decision.posted:
-            if len(decision.posted) < _COPY_ROWS_MIN:
-                self._insert(decision)
-            else:
-                self._copy(decision)
-        if decision.closed:
-            ids = ",".join(str(account.id) for account in decision.closed)
-            self._raw.execute(_CLOSE, (now_ms, ids), prepare=True)
-        if decision.refused:
-            self._raw.cursor().executemany(
-                _REFUSE,
-                [(r.id, r.status.value, r.digest, r.after_seq, now_ms) for r in decision.refused.values()],
-            )
+    @contextmanager
+    def writing(self, now_ms: int) -> Iterator[Callable[[Decision], None]]:
+        writer = _Writer(self._raw, now_ms)
+        # Where deciding fails, the COPY is broken off, and with it the transaction.
+        with writer.copying:
+            yield writer.add
+            writer.finish()
 
     def open(self, accounts: Sequence[Account], now_ms: int) -> None:
-        columns = (
-            [account.id for account in accounts],
-            [account.code for account in accounts],
-            [CHART[account.kind].number for account in accounts],
-            [account.asset for account in accounts],
-            ["" if account.floor_micro is None else account.floor_micro for account in accounts],
-            ["" if account.payer is None else account.payer for account in accounts],
-        )
-        lists = [",".join(map(str, column)) for column in columns]
-        self._raw.execute(_OPEN, (now_ms, *lists), prepare=True)
+        _open(self._raw, accounts, now_ms)
+
+
+class _Writer:
+    """A batch on its way: the server takes in one part while the next is decided.
+
+    A COPY occupies the connection, so it ends where accounts have to be opened, and what closes accounts or
+    keeps refusals comes after it.
+    """
+
+    def __init__(self, raw: "psycopg.Connection[Any]", now_ms: int) -> None:
+        self.copying = ExitStack()
+        self._raw, self._now_ms = raw, now_ms
+        self._copy: psycopg.Copy | None = None
+        self._closed: list[Account] = []
+        self._refused: list[Refused] = []
+
+    def add(self, decision: Decision) -> None:
+        self._closed += decision.closed
+        self._refused += decision.refused.values()
+        if decision.opened:
+            self._end_copy()
+            _open(self._raw, decision.opened, self._now_ms)
+        if self._copy is None and len(decision.posted) < _COPY_ROWS_MIN:
+            self._insert(decision)
+        else:
+            copy = self._copy or self._begin_copy()
+            copy.write(b"".join([_packed(posted, decision) for posted in decision.posted]))
+
+    def finish(self) -> None:
+        self._end_copy()
+        if self._closed:
+            ids = ",".join(str(account.id) for account in self._closed)
+            self._raw.execute(_CLOSE, (self._now_ms, ids), prepare=True)
+        if self._refused:
+            rows = [(r.id, r.status.value, r.digest, r.after_seq, self._now_ms) for r in self._refused]
+            self._raw.cursor().executemany(_REFUSE, rows)
 
     def _insert(self, decision: Decision) -> None:
         rows = [records.row_of(posted, decision, posted.transfer.id) for posted in decision.posted]
         if len(rows) == 1:
             self._raw.execute(_INSERT, rows[0], prepare=True)
-        else:
+        elif rows:
             self._raw.cursor().executemany(_INSERT, rows)
 
-    def _copy(self, decision: Decision) -> None:
-        parts = [_COPY_HEADER]
-        parts.extend(_packed(posted, decision) for posted in decision.posted)
-        parts.append(_COPY_TRAILER)
-        with self._raw.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write(b"".join(parts))
+    def _begin_copy(self) -> "psycopg.Copy":
+        cursor = self.copying.enter_context(self._raw.cursor())
+        self._copy = self.copying.enter_context(cursor.copy(_COPY))
+        self._copy.write(_COPY_HEADER)
+        return self._copy
+
+    def _end_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.write(_COPY_TRAILER)
+            self.copying.close()
+            self._copy = None
+
+
+def _open(raw: "psycopg.Connection[Any]", accounts: Sequence[Account], now_ms: int) -> None:
+    columns = (
+        [account.id for account in accounts],
+        [account.code for account in accounts],
+        [CHART[account.kind].number for account in accounts],
+        [account.asset for account in accounts],
+        ["" if account.floor_micro is None else account.floor_micro for account in accounts],
+        ["" if account.payer is None else account.payer for account in accounts],
+    )
+    lists = [",".join(map(str, column)) for column in columns]
+    raw.execute(_OPEN, (now_ms, *lists), prepare=True)
 
 
 def _packed(posted: Posted, decision: Decision) -> bytes:

@@ -4,7 +4,8 @@ The ledger has one head. Whoever posts takes it first and keeps it until the tra
 are numbered in the order in which they commit, and no two writers can deadlock over accounts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from sqlalchemy import Connection, func, select
@@ -14,7 +15,7 @@ from ledger.entries import Outcome, Transfer
 from ledger.postgres import PostgresStore
 from ledger.records import chunks
 from ledger.refusals import Account
-from ledger.rules import Decision, Snapshot, decide
+from ledger.rules import Batch, Decision, Snapshot, in_parts
 from ledger.sqlite import SqliteStore
 from ledger.tables import ACCOUNT
 
@@ -25,6 +26,9 @@ BATCH_TRANSFERS_MAX = 10_000
 class Store(Protocol):
     """The one set-based read and write of a batch, on one kind of database."""
 
+    # How much is decided before it is written.
+    part_transfers: int
+
     def lock(self) -> None:
         """Take the ledger's head until the transaction ends."""
         ...
@@ -33,7 +37,9 @@ class Store(Protocol):
         """Take the head, then read what these transfers name."""
         ...
 
-    def write(self, decision: Decision, now_ms: int) -> None: ...
+    def writing(self, now_ms: int) -> AbstractContextManager[Callable[[Decision], None]]:
+        """What takes the decisions of one batch, part by part; all of them are written when it ends."""
+        ...
 
     def open(self, accounts: Sequence[Account], now_ms: int) -> None: ...
 
@@ -68,9 +74,14 @@ def post(conn: Connection, transfers: Sequence[Transfer], now_ms: int) -> list[O
     snapshot = store.load(transfers)
     # A clock that was set back does not take the ledger's time back.
     now_ms = max(now_ms, snapshot.last_posted_ms)
-    decision = decide(snapshot, transfers, now_ms)
-    store.write(decision, now_ms)
-    return decision.outcomes
+    batch = Batch(snapshot, now_ms)
+    outcomes: list[Outcome] = []
+    with store.writing(now_ms) as write:
+        for part in in_parts(transfers, store.part_transfers):
+            decision = batch.decide(part)
+            write(decision)
+            outcomes += decision.outcomes
+    return outcomes
 
 
 def open_accounts(conn: Connection, codes: Iterable[str], now_ms: int) -> None:

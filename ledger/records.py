@@ -6,9 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from ledger.chart import KIND_BY_NUMBER
 from ledger.entries import TRANSFER_BY_NUMBER, TRANSFERS, Outcome, Posted, Status, Transfer, TransferKind
-from ledger.refusals import Account, Original, Refused
+from ledger.refusals import Original, Refused
 from ledger.rules import Decision
 from ledger.tables import ACCOUNT, REFUSAL, TRANSFER
 
@@ -16,12 +15,13 @@ T = TypeVar("T")
 
 _DEBIT, _CREDIT, _FEE = (ACCOUNT.alias(role) for role in ("d", "c", "f"))
 _ORIGINAL = TRANSFER.alias("o")
-# In the order in which both stores write them, and `account_of` reads them.
+# In the order in which both stores write them.
 TRANSFER_COLUMNS = (
     "seq, id, kind, debit, debit_seq, debit_balance, credit, credit_seq, credit_balance, amount, fee,"
     " event_ms, posted_ms, fee_account, fee_seq, fee_balance, window_no, corrects, ref, reason"
 )
 TRANSFER_WIDTH = TRANSFER_COLUMNS.count(",") + 1
+# In the order of refusals.AccountRow.
 ACCOUNT_COLUMNS = "id, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer, closed_ms"
 # How many values one IN list carries: far below what either database takes.
 _IN_MAX = 500
@@ -44,24 +44,6 @@ def codes_of(transfers: Iterable[Transfer]) -> list[str]:
         if transfer.fee_account is not None:
             codes.add(transfer.fee_account)
     return [code for code in codes if code.isprintable() and "," not in code]
-
-
-def account_of(row: Sequence[Any]) -> Account:
-    """From ACCOUNT_COLUMNS."""
-    code: str = row[1]
-    return Account(
-        id=row[0],
-        code=code,
-        kind=KIND_BY_NUMBER[row[2]],
-        owner=code.partition(":")[2].partition("@")[0],
-        asset=row[3],
-        floor_micro=row[4],
-        balance_micro=row[5],
-        seq=row[6],
-        window_no=row[7],
-        payer=row[8],
-        closed=row[9] is not None,
-    )
 
 
 def row_of(posted: Posted, decision: Decision, key: UUID | bytes) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from ledger.chart import AccountKind
+from ledger.chart import KIND_BY_NUMBER, AccountKind
 from ledger.entries import (
     REASON_LENGTH_MAX,
     REF_LENGTH_MAX,
@@ -22,9 +22,13 @@ WINDOW_NO_MAX = 2**53 - 1
 TIME_MS_MAX = 253_402_300_799_999
 
 
+# id, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer, closed_ms: as a database tells it.
+AccountRow = tuple[int, str, int, str, int | None, int, int, int, int | None, int | None]
+
+
 @dataclass(kw_only=True, slots=True)
 class Account:
-    """An account as a batch sees it while it is being decided; the caller's copy is never touched."""
+    """An account as a batch sees it while it is being decided."""
 
     id: int
     code: str
@@ -40,8 +44,25 @@ class Account:
     payer: int | None = None
     closed: bool = False
 
+    @classmethod
+    def read(cls, row: AccountRow) -> "Account":
+        number, code, kind, asset, floor_micro, balance_micro, seq, window_no, payer, closed_ms = row
+        return cls(
+            id=number,
+            code=code,
+            kind=KIND_BY_NUMBER[kind],
+            owner=code.partition(":")[2].partition("@")[0],
+            asset=asset,
+            floor_micro=floor_micro,
+            balance_micro=balance_micro,
+            seq=seq,
+            window_no=window_no,
+            payer=payer,
+            closed=closed_ms is not None,
+        )
+
     def copy(self) -> "Account":
-        # Spelt out: the standard library's copy takes five times as long, and there is one per hold.
+        # Spelt out: the standard library's copy takes five times as long.
         return Account(
             id=self.id,
             code=self.code,

@@ -7,7 +7,7 @@ the same balances and sequences everywhere.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from ledger.chart import CHART, AccountKind, CodeError, parse_code
 from ledger.entries import Outcome, Posted, Status, Transfer, TransferKind
 from ledger.refusals import (
     Account,
+    AccountRow,
     Original,
     Parties,
     Refused,
@@ -31,7 +32,7 @@ DIGEST_LENGTH = 16
 class Snapshot:
     """What a batch needs to know of the ledger."""
 
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, AccountRow]
     known: Mapping[UUID, Posted | Refused]
     originals: Mapping[UUID, Original]
     last_seq: int
@@ -66,37 +67,57 @@ def digest_of(transfer: Transfer) -> bytes:
 
 def decide(snapshot: Snapshot, transfers: Sequence[Transfer], now_ms: int) -> Decision:
     """Answer each transfer as if they came one by one."""
-    if now_ms < snapshot.last_posted_ms:
-        raise ValueError("the ledger's time never goes back")
-    batch = _Batch(snapshot, now_ms)
-    outcomes = batch.decision.outcomes
-    count = len(transfers)
+    return Batch(snapshot, now_ms).decide(transfers)
+
+
+def in_parts(transfers: Sequence[Transfer], size: int) -> Iterator[Sequence[Transfer]]:
+    """The batch cut into parts of about this size, none through a chain of linked transfers."""
     at = 0
-    while at < count:
-        if not transfers[at].linked:
-            outcomes.append(batch.settle(transfers[at]))
-            at += 1
-            continue
-        end = at
-        while end < count and transfers[end].linked:
+    while at < len(transfers):
+        end = min(at + size, len(transfers))
+        while end < len(transfers) and transfers[end - 1].linked:
             end += 1
-        outcomes.extend(batch.settle_linked(transfers[at : end + 1], left_open=end == count))
-        at = end + 1
-    return batch.decision
+        yield transfers[at:end]
+        at = end
 
 
-class _Batch:
+class Batch:
+    """A batch that is decided at once, or part by part with the same answers: what one part is decided to be
+    can be on its way to the database while the next is decided.
+    """
+
     def __init__(self, snapshot: Snapshot, now_ms: int) -> None:
-        self.accounts = {code: account.copy() for code, account in snapshot.accounts.items()}
+        if now_ms < snapshot.last_posted_ms:
+            raise ValueError("the ledger's time never goes back")
+        self.accounts = {code: Account.read(row) for code, row in snapshot.accounts.items()}
         self.originals = {key: replace(original) for key, original in snapshot.originals.items()}
-        self.known = dict(snapshot.known)
+        # By number: a UUID takes longer to be hashed than to be made.
+        self.known = {key.int: answer for key, answer in snapshot.known.items()}
         self.seq = snapshot.last_seq
         self.account_id = snapshot.last_account_id
         self._now_ms = now_ms
         self.decision = Decision(accounts=self.accounts, originals=self.originals)
 
+    def decide(self, transfers: Sequence[Transfer]) -> Decision:
+        """Answer the next transfers of the batch."""
+        self.decision = Decision(accounts=self.accounts, originals=self.originals)
+        outcomes = self.decision.outcomes
+        count = len(transfers)
+        at = 0
+        while at < count:
+            if not transfers[at].linked:
+                outcomes.append(self.settle(transfers[at]))
+                at += 1
+                continue
+            end = at
+            while end < count and transfers[end].linked:
+                end += 1
+            outcomes.extend(self.settle_linked(transfers[at : end + 1], left_open=end == count))
+            at = end + 1
+        return self.decision
+
     def settle(self, transfer: Transfer) -> Outcome:
-        known = self.known.get(transfer.id)
+        known = self.known.get(transfer.id.int)
         if known is not None:
             return _answer_again(transfer, known)
         outcome = self._try(transfer)
@@ -117,7 +138,7 @@ class _Batch:
         outcomes: list[Outcome] = []
         culprit, why = -1, Status.LINKED_FAILED
         for index, member in enumerate(chain):
-            known = self.known.get(member.id)
+            known = self.known.get(member.id.int)
             answer = _answer_again(member, known) if known is not None else self._try(member)
             if isinstance(answer, Status):
                 culprit, why = index, answer
@@ -134,12 +155,12 @@ class _Batch:
         ]
 
     def _refuse_or_repeat(self, transfer: Transfer, status: Status) -> Outcome:
-        known = self.known.get(transfer.id)
+        known = self.known.get(transfer.id.int)
         return _answer_again(transfer, known) if known is not None else self._refuse(transfer, status)
 
     def _refuse(self, transfer: Transfer, status: Status) -> Outcome:
         refused = Refused(id=transfer.id, status=status, digest=digest_of(transfer), after_seq=self.seq)
-        self.known[transfer.id] = self.decision.refused[transfer.id] = refused
+        self.known[transfer.id.int] = self.decision.refused[transfer.id] = refused
         return Outcome(id=transfer.id, status=status)
 
     def _try(self, transfer: Transfer) -> Outcome | Status:
@@ -206,7 +227,7 @@ class _Batch:
         original = self.originals.get(transfer_id)
         if original is not None:
             return original
-        known = self.known.get(transfer_id)
+        known = self.known.get(transfer_id.int)
         if not isinstance(known, Posted) or known.outcome.seq <= 0:
             return None
         return self._remember_original(known)
@@ -255,7 +276,7 @@ class _Batch:
             debit.seq, debit.balance_micro, credit.seq, credit.balance_micro, fee_seq, fee_balance,
         )  # fmt: skip
         posted = Posted(transfer, outcome)
-        self.known[transfer.id] = posted
+        self.known[transfer.id.int] = posted
         self.decision.posted.append(posted)
         return outcome
 
@@ -263,26 +284,26 @@ class _Batch:
 class _Mark:
     """What a chain may change, as it was before."""
 
-    def __init__(self, batch: _Batch, chain: Sequence[Transfer]) -> None:
+    def __init__(self, batch: Batch, chain: Sequence[Transfer]) -> None:
         accounts, originals = batch.accounts, batch.originals
         codes = {code for member in chain for code in (member.debit, member.credit, member.fee_account)}
         self._accounts = {code: accounts[code].copy() for code in codes if code in accounts}
         self._corrected = {member.corrects for member in chain if member.corrects is not None}
         self._originals = {key: replace(originals[key]) for key in self._corrected if key in originals}
-        self._unknown = [member.id for member in chain if member.id not in batch.known]
+        self._unknown = [member.id.int for member in chain if member.id.int not in batch.known]
         self._counters = batch.seq, batch.account_id
         decision = batch.decision
         self._lengths = len(decision.posted), len(decision.opened), len(decision.closed)
 
-    def restore(self, batch: _Batch) -> None:
+    def restore(self, batch: Batch) -> None:
         decision = batch.decision
         posted, opened, closed = self._lengths
         for account in decision.opened[opened:]:
             del batch.accounts[account.code]
         del decision.posted[posted:], decision.opened[opened:], decision.closed[closed:]
         batch.accounts.update(self._accounts)
-        for transfer_id in self._unknown:
-            batch.known.pop(transfer_id, None)
+        for number in self._unknown:
+            batch.known.pop(number, None)
         for transfer_id in self._corrected:
             batch.originals.pop(transfer_id, None)
         batch.originals.update(self._originals)

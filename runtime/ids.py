@@ -8,6 +8,7 @@ import hashlib
 import secrets
 import time
 import uuid
+from collections.abc import Iterable
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 # Two characters at a time: every job and every attempt waits for its id.
@@ -41,11 +42,25 @@ def derived_uuid(*parts: str | int) -> uuid.UUID:
 
     Parts are length-prefixed, so ("ab", "c") and ("a", "bc") differ.
     """
+    return uuid.UUID(bytes=_digest(parts)[:16], version=5)
+
+
+def timed_uuid(at_ms: int, *parts: str | int) -> uuid.UUID:
+    """As `derived_uuid`, but sorted by a time that is part of what is named: ids made one after the other lie
+    together in an index, which so is written at its end and not all over.
+    """
+    number = int.from_bytes(_digest((at_ms, *parts))[:10], "big")
+    # Version 8 of RFC 9562: a layout of one's own. 48 bits of milliseconds come first.
+    number = (number & ~(0xF << 76 | 0x3 << 62)) | 0x8 << 76 | 0x2 << 62
+    return uuid.UUID(int=(at_ms & (1 << 48) - 1) << 80 | number)
+
+
+def _digest(parts: Iterable[str | int]) -> bytes:
     digest = hashlib.sha256()
     for part in parts:
         raw = str(part).encode()
         digest.update(len(raw).to_bytes(4, "big") + raw)
-    return uuid.UUID(bytes=digest.digest()[:16], version=5)
+    return digest.digest()
 
 
 def _base32(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from coordinator.domain.claim import Strike
 from coordinator.domain.event import EventKind, NewEvent
@@ -14,7 +15,7 @@ from coordinator.services.strikes import strike
 from coordinator.store.ports import NUMBER_MAX, Transaction
 from ledger.entries import capture
 from runtime.evidence import UsageRecord
-from runtime.ids import derived_uuid
+from runtime.ids import timed_uuid
 
 _REWRITTEN = "another usage record than it sent before under the same number"
 
@@ -127,7 +128,7 @@ def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
     """Lines, transfers, totals and events of many attempts, each of another job, with one statement each."""
     transfers = [
         capture(
-            transfer_id=derived_uuid("capture", taken.after.id, taken.after.epoch, line.record.number),
+            transfer_id=_capture_id(taken.after, line.record),
             job_id=taken.after.job_id,
             seller_id=taken.after.seller_account_id,
             amount_micro=line.charge.charge_micro,
@@ -167,6 +168,12 @@ def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
         now.wall_ms,
     )
     tx.wake(*(taken.after.job_id for taken in many))
+
+
+def _capture_id(attempt: Attempt, record: UsageRecord) -> UUID:
+    """Sorted by about when the record ended, for captures are what a ledger has most of."""
+    ended_ms = attempt.meter.assigned.wall_ms + record.end_ms
+    return timed_uuid(ended_ms, "capture", attempt.id, attempt.epoch, record.number)
 
 
 def _sum_micro(lines: Sequence[Line]) -> int:

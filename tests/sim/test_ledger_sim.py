@@ -17,6 +17,8 @@ from ledger import audit, book, engine, entries, seal, tables
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, earnings, hold, wallet
 from ledger.engine import make_engine
 from ledger.entries import Transfer
+from ledger.postgres import PostgresStore
+from ledger.rules import Batch, in_parts
 from ledger.sqlite import SqliteStore
 from tests.support import ledger as make
 from tests.support.ledger import MemoryLedger, statuses
@@ -193,9 +195,29 @@ def random_batches(seed: int, count: int) -> list[list[Transfer]]:
     return batches
 
 
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_a_batch_decided_part_by_part_has_the_same_answers(size):
+    memory = MemoryLedger(make.accounts_of(*NAMES))
+    cuts = 0
+    for number, batch in enumerate(random_batches(7, 40)):
+        batch_in_parts = Batch(memory.snapshot(), number)
+        parts = [batch_in_parts.decide(part) for part in in_parts(batch, size)]
+        cuts += len(parts) - 1
+        whole = memory.decide(batch, number)
+        for name in ("outcomes", "posted", "opened", "closed"):
+            assert [one for part in parts for one in getattr(part, name)] == getattr(whole, name)
+        assert [key for part in parts for key in part.refused] == list(whole.refused)
+        assert parts[-1].accounts == whole.accounts
+    assert cuts > 50
+
+
 @pytest.mark.postgres
-@pytest.mark.parametrize("seed", range(3))
-def test_one_history_is_the_same_everywhere_to_the_byte(sqlite_ledger, postgres_ledger, seed):
+@pytest.mark.parametrize(("seed", "part_transfers"), [(0, 1_000), (1, 12), (2, 3)])
+def test_one_history_is_the_same_everywhere_to_the_byte(
+    sqlite_ledger, postgres_ledger, monkeypatch, seed, part_transfers
+):
+    for store in (SqliteStore, PostgresStore):
+        monkeypatch.setattr(store, "part_transfers", part_transfers)
     memory = MemoryLedger(make.accounts_of(*NAMES))
     ledgers = (sqlite_ledger, postgres_ledger)
     for ledger in ledgers:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine
 
 from ledger import book, chart, entries
 from ledger.entries import Outcome, Posted, Transfer
-from ledger.refusals import Account, Original, Refused
+from ledger.refusals import Account, AccountRow, Original, Refused
 from ledger.rules import Decision, Snapshot, decide, original_of
 
 BUYER, SELLER, JOB = "acct_buyer", "acct_seller", "job_1"
@@ -98,17 +98,22 @@ class MemoryLedger:
     def post(self, transfers: Sequence[Transfer], now_ms: int) -> list[Outcome]:
         return self.decide(transfers, now_ms).outcomes
 
-    def decide(self, transfers: Sequence[Transfer], now_ms: int) -> Decision:
-        last_ms = self.posted[-1].outcome.posted_ms if self.posted else 0
-        snapshot = Snapshot(
-            accounts=self.accounts,
+    @property
+    def last_posted_ms(self) -> int:
+        return self.posted[-1].outcome.posted_ms if self.posted else 0
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            accounts={code: _row_of(account) for code, account in self.accounts.items()},
             known=self.known,
             originals=self.originals,
             last_seq=len(self.posted),
-            last_posted_ms=last_ms,
+            last_posted_ms=self.last_posted_ms,
             last_account_id=len(self.accounts),
         )
-        decision = decide(snapshot, transfers, max(now_ms, last_ms))
+
+    def decide(self, transfers: Sequence[Transfer], now_ms: int) -> Decision:
+        decision = decide(self.snapshot(), transfers, max(now_ms, self.last_posted_ms))
         self.accounts = dict(decision.accounts)
         self.originals.update(decision.originals)
         self.known.update(decision.refused)
@@ -124,6 +129,13 @@ class MemoryLedger:
                     fee=self.accounts[transfer.fee_account] if transfer.fee_account else None,
                 )
         return decision
+
+
+def _row_of(account: Account) -> AccountRow:
+    return (
+        account.id, account.code, chart.CHART[account.kind].number, account.asset, account.floor_micro,
+        account.balance_micro, account.seq, account.window_no, account.payer, 1 if account.closed else None,
+    )  # fmt: skip
 
 
 def heads(conn: Connection) -> dict[str, tuple[int, int]]:
