@@ -48,6 +48,25 @@ class TokenFacts:
     expires_at_ms: int
     revoked_at_ms: int
     current: bool
+    # What it opens; none for all that its account may.
+    scopes: tuple[str, ...] = ()
+    # 0 where it was not.
+    last_used_at_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """What somebody did, or tried to do, that needs trust or moves money."""
+
+    act_id: str
+    happened_at_ms: int
+    who: str
+    token_id: str
+    address: str
+    rpc: str
+    request: str
+    result: str
+    request_id: str
 
 
 @dataclass(frozen=True, kw_only=True)

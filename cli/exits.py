@@ -75,6 +75,7 @@ ERRORS: dict[str, str] = {
     RefusalCode.ENROLMENT_REFUSED: "The enrolment token is unknown, used or over.",
     RefusalCode.NAME_TAKEN: "Another account has this name.",
     RefusalCode.SUPERSEDED: "Something newer has taken the place of what asks.",
+    RefusalCode.RATE_LIMITED: "More was asked for than the operator allows; it was asked again, in vain.",
     RefusalCode.UNAVAILABLE: "The market can't answer just now; it was asked again, and still can't.",
     RefusalCode.INTERNAL: "The market made a mistake; its operator's log says which.",
     RefusalCode.UNSPECIFIED: "A refusal that this version does not know; the sentence says why.",
@@ -114,7 +115,7 @@ def _exit_of_refusal(code: RefusalCode) -> Exit:
             return Exit.NOT_FOUND
         case RefusalCode.INSUFFICIENT_FUNDS | RefusalCode.SPENDING_CAP:
             return Exit.INSUFFICIENT_FUNDS
-        case RefusalCode.UNAVAILABLE:
+        case RefusalCode.UNAVAILABLE | RefusalCode.RATE_LIMITED:
             return Exit.UNREACHABLE
         case RefusalCode.INTERNAL:
             return Exit.BROKEN

@@ -38,6 +38,7 @@ class RefusalCode(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
     SPENDING_CAP = "SPENDING_CAP"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 class Isolation(StrEnum):

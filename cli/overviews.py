@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cli.books import GpuClaim, Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
+from cli.books import Act, GpuClaim, Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
 from cli.people import Host
 from cli.render import amount, duration, gpu_name, in_credits, plural, safe, table, words
 from cli.screens import facts, moment
@@ -19,11 +19,13 @@ def tokens_screen(tokens: Sequence[TokenFacts], now_ms: int) -> list[str]:
             safe(token.label) or _NOTHING,
             moment(token.created_at_ms),
             moment(token.expires_at_ms),
+            safe(" ".join(token.scopes)) or "everything",
+            moment(token.last_used_at_ms) if token.last_used_at_ms else "never",
             _token_state(token, now_ms),
         )
         for token in tokens
     ]
-    return table(("TOKEN", "LABEL", "MADE", "GOOD UNTIL", "STATE"), rows)
+    return table(("TOKEN", "LABEL", "MADE", "GOOD UNTIL", "OPENS", "LAST USED", "STATE"), rows)
 
 
 def _token_state(token: TokenFacts, now_ms: int) -> str:
@@ -32,6 +34,24 @@ def _token_state(token: TokenFacts, now_ms: int) -> str:
     if token.expires_at_ms <= now_ms:
         return "expired"
     return "good, and the one you use" if token.current else "good"
+
+
+def acts_screen(acts: Sequence[Act]) -> list[str]:
+    if not acts:
+        return ["nothing was done"]
+    rows = [
+        (
+            moment(act.happened_at_ms),
+            safe(act.who) or _NOTHING,
+            safe(act.address) or _NOTHING,
+            safe(act.rpc),
+            safe(act.result),
+            safe(act.request),
+            safe(act.request_id),
+        )
+        for act in acts
+    ]
+    return table(("WHEN", "WHO", "FROM", "WHAT", "RESULT", "WITH", "REQUEST"), rows)
 
 
 def cap_screen(cap: SpendingCap) -> list[str]:

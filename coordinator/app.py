@@ -21,11 +21,12 @@ from coordinator.api.gate import Gate
 from coordinator.api.host import HostServicer
 from coordinator.api.keys import Keys
 from coordinator.api.metrics import Metrics
+from coordinator.api.uses import Uses
 from coordinator.domain.account import Role
 from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, certificates, gpus, reap, synchronize, upkeep, vault
+from coordinator.services import accounts, audit, gpus, reap, synchronize, upkeep, vault
 from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
@@ -129,13 +130,9 @@ async def serve(settings: Settings, *, take_over: bool = False) -> int:
 
 async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift) -> None:
     who, metrics, opened = identity.load(settings.data_dir, clock.wall_ms()), Metrics(), asyncio.Event()
+    uses = Uses()
 
-    async def recognise(host_id: str) -> None:
-        refusal = await asyncio.wrap_future(database.gather_read(certificates.recognise, host_id))
-        if refusal is not None:
-            raise refusal
-
-    gate = Gate(Keys(database, clock, bell).owner, recognise, metrics, clock, opened)
+    gate = serving.gate_of(settings, Keys(database, clock, bell), database, uses, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
         market.must_be_free()
@@ -177,7 +174,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             asyncio.create_task(_schedule(edge, dispatcher)),
             asyncio.create_task(_reap(edge, metrics.note_aside)),
             asyncio.create_task(_seal(edge)),
-            asyncio.create_task(_keep_up(edge, metrics)),
+            asyncio.create_task(_keep_up(edge, metrics, uses)),
             asyncio.create_task(_audit(edge, metrics)),
             asyncio.create_task(shift.keep()),
         ]
@@ -296,7 +293,7 @@ async def _reap(edge: Edge, on_aside: Callable[[str], None]) -> None:
     await repeat("reaping", one_pass, pause)
 
 
-async def _keep_up(edge: Edge, metrics: Metrics) -> None:
+async def _keep_up(edge: Edge, metrics: Metrics, uses: Uses) -> None:
     rules, started, at = edge.rules, edge.now(), {"attempt": "", "job": ""}
 
     async def one_pass() -> None:
@@ -305,6 +302,8 @@ async def _keep_up(edge: Edge, metrics: Metrics) -> None:
         at["attempt"] = await edge.write(
             lambda tx: upkeep.overdue_once(tx, started, rules.reconnect_window_ms, at["attempt"], now)
         )
+        used = uses.take()
+        await edge.write(lambda tx: tx.save_token_uses(used))
         leftovers, at["job"] = await edge.write(lambda tx: upkeep.leftovers_once(tx, at["job"], now))
         for kind, count in (("orphan", orphans), ("leftover", leftovers)):
             metrics.mended.labels(kind).inc(count)

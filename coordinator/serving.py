@@ -1,5 +1,7 @@
 """What stands behind the doors: every service of ours, and those that every gRPC tool knows."""
 
+import asyncio
+
 import grpc.aio
 from cryptography.x509 import CertificateSigningRequest
 from grpc_health.v1 import health, health_pb2_grpc
@@ -8,11 +10,24 @@ from grpc_reflection.v1alpha import reflection
 from coordinator import identity
 from coordinator.api.books import BooksServicer, TokenServicer
 from coordinator.api.edge import Edge
+from coordinator.api.gate import Gate
 from coordinator.api.host import EnrolmentServicer, HostServicer, Issuer
+from coordinator.api.keys import Keys
+from coordinator.api.limits import Allowance, Limits
 from coordinator.api.market import MarketServicer
+from coordinator.api.metrics import Metrics
 from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
+from coordinator.api.uses import Uses
+from coordinator.domain.account import Bearer
+from coordinator.domain.act import Act
+from coordinator.domain.bucket import Pace
 from coordinator.domain.host import Certificate
+from coordinator.services import acts, certificates
+from coordinator.services.mint import digest_of
+from coordinator.settings import Settings
+from coordinator.store.database import Database
+from runtime.clock import Clock
 from usance.v1 import books_pb2, books_pb2_grpc, host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
 
 
@@ -52,3 +67,38 @@ def issuer_of(edge: Edge, who: identity.Identity, days: int) -> Issuer:
         return issued.pem, noted
 
     return Issuer(edge=edge, sign=sign, authority_pem=who.authority_pem)
+
+
+def gate_of(
+    settings: Settings,
+    keys: Keys,
+    database: Database,
+    uses: Uses,
+    metrics: Metrics,
+    clock: Clock,
+    opened: asyncio.Event,
+) -> Gate:
+    async def authenticate(token: str) -> Bearer:
+        found = await keys.owner(token)
+        uses.used(digest_of(token), clock.wall_ms())
+        return found
+
+    async def recognise(host_id: str) -> None:
+        refusal = await asyncio.wrap_future(database.gather_read(certificates.recognise, host_id))
+        if refusal is not None:
+            raise refusal
+
+    def keep(act: Act) -> asyncio.Future[None]:
+        return asyncio.wrap_future(database.gather(acts.keep_all, act))
+
+    limits = Limits(_allowance(settings), clock)
+    return Gate(authenticate, recognise, keep, limits, metrics, clock, opened)
+
+
+def _allowance(settings: Settings) -> Allowance:
+    return Allowance(
+        requests=Pace(per_second=settings.account_requests_per_second, burst=settings.account_requests_burst),
+        anonymous=Pace(per_second=settings.enrolments_per_second, burst=settings.enrolments_burst),
+        failures=Pace(per_second=settings.bad_tokens_per_second, burst=settings.bad_tokens_burst),
+        streams_max=settings.account_streams_max,
+    )

@@ -6,6 +6,18 @@ from pathlib import Path
 from typing import Any
 
 CONFIG_NAME = "coordinator.toml"
+LIMIT_MAX = 1_000_000
+# Whole numbers from one on, and the greatest that each may be.
+_FROM_ONE = {
+    "host_certificate_days": 90,
+    "account_requests_per_second": LIMIT_MAX,
+    "account_requests_burst": LIMIT_MAX,
+    "account_streams_max": LIMIT_MAX,
+    "enrolments_per_second": LIMIT_MAX,
+    "enrolments_burst": LIMIT_MAX,
+    "bad_tokens_per_second": LIMIT_MAX,
+    "bad_tokens_burst": LIMIT_MAX,
+}
 PORT_MAX = 32_767  # above lie the ports that outgoing connections use
 
 
@@ -34,6 +46,15 @@ class Settings:
     host_certificate_days: int = 7
     # The file of the keys that seal jobs' secrets; "" is secrets.key in the data folder.
     secrets_key: str = ""
+    # What one account may ask for: so many requests a second, so many at once after a rest, so many streams.
+    account_requests_per_second: int = 200
+    account_requests_burst: int = 4_000
+    account_streams_max: int = 200
+    # What one address may ask for without an account: to enrol machines, and to come with a bad token.
+    enrolments_per_second: int = 20
+    enrolments_burst: int = 1_000
+    bad_tokens_per_second: int = 1
+    bad_tokens_burst: int = 60
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
     metrics: str = ""
     log_json: bool = False
@@ -74,6 +95,19 @@ TEMPLATE = """\
 # The keys that jobs' secrets are sealed with in the database, one a line, the first for new ones; in this
 # folder as secrets.key, unless another file is named:
 #secrets_key = ""
+
+# What one account may ask for: so many requests a second, so many at once after a rest, so many open streams.
+# What is more is refused, with the time after which it would be taken.
+#account_requests_per_second = 200
+#account_requests_burst = 4000
+#account_streams_max = 200
+
+# What one address may ask for without an account: to enrol machines, and to come with a token that is not
+# good.
+#enrolments_per_second = 20
+#enrolments_burst = 1000
+#bad_tokens_per_second = 1
+#bad_tokens_burst = 60
 
 # Where a Prometheus may read the figures; nowhere, if nothing is named.
 #metrics = "127.0.0.1:7412"
@@ -120,8 +154,9 @@ def _check(settings: Settings) -> None:
         raise SettingsError("beat_interval_ms: between 500 and 60000")
     if settings.reconnect_window_ms < 3 * settings.beat_interval_ms:
         raise SettingsError("reconnect_window_ms: at least three times beat_interval_ms")
-    if not 1 <= settings.host_certificate_days <= 90:
-        raise SettingsError("host_certificate_days: between 1 and 90")
+    for name, most in _FROM_ONE.items():
+        if not 1 <= getattr(settings, name) <= most:
+            raise SettingsError(f"{name}: between 1 and {most}")
     if not 0 <= settings.fee_ppm <= 1_000_000:
         raise SettingsError("fee_ppm: between 0 and 1000000")
 

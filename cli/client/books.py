@@ -1,10 +1,11 @@
 """An account's tokens and books, one method for each RPC, with retries. Lists are fetched page by page."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
 
 from cli.books import (
+    Act,
     AttemptEarning,
     GpuClaim,
     Health,
@@ -35,9 +36,13 @@ class Tokens:
         self._stub = books_pb2_grpc.TokenServiceStub(channel)
         self._caller = caller
 
-    async def create(self, label: str, lifetime_ms: int, request_id: str) -> Token:
-        """Good no longer than the token that we use; 0 for thirty days, or as long as that."""
-        request = pb.CreateOwnTokenRequest(request_id=request_id, label=label, lifetime_ms=lifetime_ms)
+    async def create(
+        self, label: str, lifetime_ms: int, request_id: str, scopes: Sequence[str] = ()
+    ) -> Token:
+        """Good no longer than the token that we use, and for no more; 0 for thirty days, or until then."""
+        request = pb.CreateOwnTokenRequest(
+            request_id=request_id, label=label, lifetime_ms=lifetime_ms, scopes=scopes
+        )
         answer = await self._caller.call(self._stub.CreateOwnToken, request)
         return Token(token=answer.token, expires_at_ms=answer.expires_at_ms)
 
@@ -175,6 +180,18 @@ class Operations:
             request.page_token = answer.next_page_token
             if not request.page_token:
                 return hosts
+
+    async def list_acts(self, account_name: str, since_ms: int, limit: int) -> list[Act]:
+        """Newest first; of everybody, where no account is named."""
+        acts: list[Act] = []
+        request = pb.ListActsRequest(account_name=account_name, since_ms=since_ms)
+        while True:
+            request.page_size = min(PAGE_SIZE, limit - len(acts))
+            answer = await self._caller.call(self._stub.ListActs, request)
+            acts += map(convert.act_of, answer.acts)
+            request.page_token = answer.next_page_token
+            if not request.page_token or len(acts) >= limit:
+                return acts
 
     async def get_health(self) -> Health:
         return convert.health_of(await self._caller.call(self._stub.GetHealth, pb.GetHealthRequest()))

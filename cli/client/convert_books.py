@@ -1,6 +1,7 @@
 """Messages of `books.proto` from and to the values of `cli.books`. No decisions."""
 
 from cli.books import (
+    Act,
     AttemptEarning,
     GpuClaim,
     Health,
@@ -32,6 +33,22 @@ def token_of(message: books_pb2.Token) -> TokenFacts:
         expires_at_ms=message.expires_at_ms,
         revoked_at_ms=message.revoked_at_ms,
         current=message.current,
+        scopes=tuple(message.scopes),
+        last_used_at_ms=message.last_used_at_ms,
+    )
+
+
+def act_of(message: books_pb2.Act) -> Act:
+    return Act(
+        act_id=message.act_id,
+        happened_at_ms=message.happened_at_ms,
+        who=message.who,
+        token_id=message.token_id,
+        address=message.address,
+        rpc=message.rpc,
+        request=message.request,
+        result=message.result,
+        request_id=message.request_id,
     )
 
 

@@ -23,6 +23,9 @@ _TRANSPORT = frozenset(
     }
 )
 
+# What time alone may change.
+_PASSING = frozenset({RefusalCode.UNAVAILABLE, RefusalCode.RATE_LIMITED})
+
 # A handshake that TLS itself refused, not one that was cut; and an authority that is no certificate.
 _UNTRUSTED = ("SSL_ERROR_SSL", "security handshaker")
 
@@ -31,7 +34,7 @@ def explain(error: grpc.aio.AioRpcError, target: str) -> tuple[UsanceError, bool
     """The error as ours, and whether the call may be tried again."""
     refused = _refusal(error)
     if refused is not None:
-        return refused, refused.refusal is RefusalCode.UNAVAILABLE
+        return refused, refused.refusal in _PASSING
     details = error.details() or error.code().name
     if any(mark in details for mark in _UNTRUSTED):
         return Unreachable(

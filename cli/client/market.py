@@ -1,6 +1,6 @@
 """The market as an object: one method for each RPC, with retries, in the values of `cli.model`."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -263,9 +263,11 @@ class Market:
             if not page_token:
                 return accounts
 
-    async def create_token(self, account_name: str, lifetime_ms: int, request_id: str) -> people.Token:
+    async def create_token(
+        self, account_name: str, lifetime_ms: int, request_id: str, scopes: Sequence[str] = ()
+    ) -> people.Token:
         request = pb.CreateTokenRequest(
-            request_id=request_id, account_name=account_name, lifetime_ms=lifetime_ms
+            request_id=request_id, account_name=account_name, lifetime_ms=lifetime_ms, scopes=scopes
         )
         answer = await self._caller.call(self._admin.CreateToken, request)
         return people.Token(token=answer.token, expires_at_ms=answer.expires_at_ms)

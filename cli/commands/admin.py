@@ -7,7 +7,7 @@ import click
 
 from cli.commands.asked import TEXT
 from cli.commands.complete import ACCOUNTS, ALL_HOSTS
-from cli.commands.tokens import revoke_token, show_tokens
+from cli.commands.tokens import SCOPES, revoke_token, show_tokens
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
 from cli.model import HostState, Role
@@ -74,14 +74,15 @@ def _accounts_screen(found: list[Account]) -> list[str]:
 @admin.command()
 @click.argument("name", shell_complete=ACCOUNTS)
 @click.option("--lifetime", type=DURATION, default=0, help="How long it is good for, like 90d [30d].")
+@SCOPES
 @market_command
-def token(session: Session, name: str, lifetime: int) -> None:
+def token(session: Session, name: str, lifetime: int, scopes: tuple[str, ...]) -> None:
     """Make an access token for an account. The token alone comes on stdout, only this once."""
     from cli.screens import moment
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    made = session.ask(lambda market: market.create_token(name, lifetime, request_id))
+    made = session.ask(lambda market: market.create_token(name, lifetime, request_id, scopes))
     if not session.as_json:
         session.note(f"good until {moment(made.expires_at_ms)}")
     session.answer(lambda: [made.token], token=made)
@@ -231,6 +232,18 @@ def trial_balance(session: Session) -> None:
     session.answer(lambda: table(("LEDGER ACCOUNT", "CREDITS"), rows), trial_balance=found)
     if found.sum_micro != 0 or sum(line.balance_micro for line in found.lines) != 0:
         sys.exit(Exit.BROKEN)
+
+
+@admin.command("audit-log")
+@click.option("--account", default="", shell_complete=ACCOUNTS, help="Only what this account did.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, help="At most so many [100].")
+@market_command
+def audit_log(session: Session, account: str, limit: int) -> None:
+    """Show who did what that needs trust or moves money, newest first: from where, and the result."""
+    from cli.overviews import acts_screen
+
+    found = session.ask(lambda market: market.operations.list_acts(account, 0, limit))
+    session.answer(lambda: acts_screen(found), acts=found)
 
 
 @admin.command()

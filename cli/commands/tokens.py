@@ -7,6 +7,16 @@ from cli.commands.complete import TOKENS
 from cli.commands.wanted import DURATION
 from cli.session import Session, market_command
 
+SCOPES = click.option(
+    "--scope",
+    "scopes",
+    type=TEXT,
+    multiple=True,
+    metavar="SCOPE",
+    help="What it opens and nothing else, like jobs:read, jobs:write, wallet:read, hosts:* or admin:read;"
+    " repeatable [everything].",
+)
+
 
 @click.group()
 def token() -> None:
@@ -21,14 +31,15 @@ def token() -> None:
     default=0,
     help="How long it is good for, like 1h or 90d; no longer than the token you use [30d].",
 )
+@SCOPES
 @market_command
-def create(session: Session, label: str, lifetime: int) -> None:
+def create(session: Session, label: str, lifetime: int, scopes: tuple[str, ...]) -> None:
     """Make a further token for your account. The token alone comes on stdout, only this once."""
     from cli.screens import moment
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    made = session.ask(lambda market: market.tokens.create(label, lifetime, request_id))
+    made = session.ask(lambda market: market.tokens.create(label, lifetime, request_id, scopes))
     if not session.as_json:
         session.note(f"good until {moment(made.expires_at_ms)}")
     session.answer(lambda: [made.token], token=made)

@@ -1,9 +1,10 @@
 """Who may call what: every RPC of the contract, in one table. A test holds it to the descriptors."""
 
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from coordinator.domain.account import Role
+from coordinator.domain.account import Role, Scope
 
 
 class Access(StrEnum):
@@ -15,58 +16,70 @@ class Access(StrEnum):
     HOST = "host"  # an enrolled host's certificate, on the host port
 
 
-ACCESS: dict[str, Access] = {
-    "/usance.v1.MarketService/ListOffers": Access.BUYER,
-    "/usance.v1.MarketService/QuoteJob": Access.BUYER,
-    "/usance.v1.MarketService/SubmitJob": Access.BUYER,
-    "/usance.v1.MarketService/GetJob": Access.BUYER,
-    "/usance.v1.MarketService/ListJobs": Access.BUYER,
-    "/usance.v1.MarketService/WatchJob": Access.BUYER,
-    "/usance.v1.MarketService/ReadLogs": Access.BUYER,
-    "/usance.v1.MarketService/CancelJob": Access.BUYER,
-    "/usance.v1.MarketService/ExtendJob": Access.BUYER,
-    "/usance.v1.MarketService/WatchOffers": Access.BUYER,
-    "/usance.v1.MarketService/GetBill": Access.BUYER,
-    "/usance.v1.AccountService/GetSelf": Access.ACCOUNT,
-    "/usance.v1.AccountService/GetWallet": Access.ACCOUNT,
-    "/usance.v1.TokenService/CreateOwnToken": Access.ACCOUNT,
-    "/usance.v1.TokenService/ListTokens": Access.ACCOUNT,
-    "/usance.v1.TokenService/RevokeToken": Access.ACCOUNT,
-    "/usance.v1.BooksService/GetStatement": Access.ACCOUNT,
-    "/usance.v1.BooksService/ListCosts": Access.ACCOUNT,
-    "/usance.v1.BooksService/ListEarnings": Access.ACCOUNT,
-    "/usance.v1.BooksService/GetSpendingCap": Access.ACCOUNT,
-    "/usance.v1.BooksService/SetSpendingCap": Access.ACCOUNT,
-    "/usance.v1.BooksService/ListPrices": Access.ACCOUNT,
-    "/usance.v1.OperationsService/Withdraw": Access.OPERATOR,
-    "/usance.v1.OperationsService/RefundJob": Access.OPERATOR,
-    "/usance.v1.OperationsService/ListAllHosts": Access.OPERATOR,
-    "/usance.v1.OperationsService/ListGpuClaims": Access.OPERATOR,
-    "/usance.v1.OperationsService/ReleaseGpu": Access.OPERATOR,
-    "/usance.v1.OperationsService/GetHealth": Access.OPERATOR,
-    "/usance.v1.SellerService/CreateEnrolmentToken": Access.SELLER,
-    "/usance.v1.SellerService/ListHosts": Access.SELLER,
-    "/usance.v1.SellerService/PauseHost": Access.SELLER,
-    "/usance.v1.SellerService/ResumeHost": Access.SELLER,
-    "/usance.v1.SellerService/ReclaimHost": Access.SELLER,
-    "/usance.v1.AdminService/CreateAccount": Access.OPERATOR,
-    "/usance.v1.AdminService/ListAccounts": Access.OPERATOR,
-    "/usance.v1.AdminService/CreateToken": Access.OPERATOR,
-    "/usance.v1.AdminService/Deposit": Access.OPERATOR,
-    "/usance.v1.AdminService/GetTrialBalance": Access.OPERATOR,
-    "/usance.v1.AdminService/QuarantineHost": Access.OPERATOR,
-    "/usance.v1.AdminService/UnquarantineHost": Access.OPERATOR,
-    "/usance.v1.AdminService/RevokeHost": Access.OPERATOR,
-    "/usance.v1.AdminService/RunAudit": Access.OPERATOR,
-    "/usance.v1.EnrolmentService/Enroll": Access.ANYBODY,
-    "/usance.v1.HostService/RenewCertificate": Access.HOST,
-    "/usance.v1.HostService/Synchronize": Access.HOST,
-    "/usance.v1.HostService/GetStanding": Access.HOST,
-    "/usance.v1.HostService/SetHold": Access.HOST,
+@dataclass(frozen=True)
+class Rule:
+    """Who may call it, what a token must open for it, and whether each call is kept in the log of acts."""
+
+    access: Access
+    # None: any token will do, or none is asked for.
+    scope: Scope | None = None
+    _: KW_ONLY
+    is_act: bool = False
+
+
+ACCESS: dict[str, Rule] = {
+    "/usance.v1.MarketService/ListOffers": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/QuoteJob": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/SubmitJob": Rule(Access.BUYER, Scope.JOBS_WRITE, is_act=True),
+    "/usance.v1.MarketService/GetJob": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/ListJobs": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/WatchJob": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/ReadLogs": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/CancelJob": Rule(Access.BUYER, Scope.JOBS_WRITE, is_act=True),
+    "/usance.v1.MarketService/ExtendJob": Rule(Access.BUYER, Scope.JOBS_WRITE, is_act=True),
+    "/usance.v1.MarketService/WatchOffers": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.MarketService/GetBill": Rule(Access.BUYER, Scope.JOBS_READ),
+    "/usance.v1.AccountService/GetSelf": Rule(Access.ACCOUNT),
+    "/usance.v1.AccountService/GetWallet": Rule(Access.ACCOUNT, Scope.WALLET_READ),
+    "/usance.v1.TokenService/CreateOwnToken": Rule(Access.ACCOUNT, Scope.TOKENS_WRITE, is_act=True),
+    "/usance.v1.TokenService/ListTokens": Rule(Access.ACCOUNT, Scope.TOKENS_READ),
+    "/usance.v1.TokenService/RevokeToken": Rule(Access.ACCOUNT, Scope.TOKENS_WRITE, is_act=True),
+    "/usance.v1.BooksService/GetStatement": Rule(Access.ACCOUNT, Scope.WALLET_READ),
+    "/usance.v1.BooksService/ListCosts": Rule(Access.ACCOUNT, Scope.WALLET_READ),
+    "/usance.v1.BooksService/ListEarnings": Rule(Access.ACCOUNT, Scope.WALLET_READ),
+    "/usance.v1.BooksService/GetSpendingCap": Rule(Access.ACCOUNT, Scope.WALLET_READ),
+    "/usance.v1.BooksService/SetSpendingCap": Rule(Access.ACCOUNT, Scope.WALLET_WRITE, is_act=True),
+    "/usance.v1.BooksService/ListPrices": Rule(Access.ACCOUNT),
+    "/usance.v1.OperationsService/Withdraw": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.OperationsService/RefundJob": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.OperationsService/ListAllHosts": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.OperationsService/ListGpuClaims": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.OperationsService/ReleaseGpu": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.OperationsService/ListActs": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.OperationsService/GetHealth": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.SellerService/CreateEnrolmentToken": Rule(Access.SELLER, Scope.HOSTS_WRITE, is_act=True),
+    "/usance.v1.SellerService/ListHosts": Rule(Access.SELLER, Scope.HOSTS_READ),
+    "/usance.v1.SellerService/PauseHost": Rule(Access.SELLER, Scope.HOSTS_WRITE, is_act=True),
+    "/usance.v1.SellerService/ResumeHost": Rule(Access.SELLER, Scope.HOSTS_WRITE, is_act=True),
+    "/usance.v1.SellerService/ReclaimHost": Rule(Access.SELLER, Scope.HOSTS_WRITE, is_act=True),
+    "/usance.v1.AdminService/CreateAccount": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.AdminService/ListAccounts": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.AdminService/CreateToken": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.AdminService/Deposit": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.AdminService/GetTrialBalance": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.AdminService/QuarantineHost": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.AdminService/UnquarantineHost": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.AdminService/RevokeHost": Rule(Access.OPERATOR, Scope.ADMIN_WRITE, is_act=True),
+    "/usance.v1.AdminService/RunAudit": Rule(Access.OPERATOR, Scope.ADMIN_READ),
+    "/usance.v1.EnrolmentService/Enroll": Rule(Access.ANYBODY, is_act=True),
+    "/usance.v1.HostService/RenewCertificate": Rule(Access.HOST, is_act=True),
+    "/usance.v1.HostService/Synchronize": Rule(Access.HOST),
+    "/usance.v1.HostService/GetStanding": Rule(Access.HOST),
+    "/usance.v1.HostService/SetHold": Rule(Access.HOST, is_act=True),
     # gRPC's own: whether we serve, and what the contract is.
-    "/grpc.health.v1.Health/Check": Access.ANYBODY,
-    "/grpc.health.v1.Health/Watch": Access.ANYBODY,
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.ANYBODY,
+    "/grpc.health.v1.Health/Check": Rule(Access.ANYBODY),
+    "/grpc.health.v1.Health/Watch": Rule(Access.ANYBODY),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Access.ANYBODY),
 }
 
 

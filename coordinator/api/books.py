@@ -6,7 +6,7 @@ import re
 from coordinator.api import convert_books as render
 from coordinator.api import validate
 from coordinator.api.edge import Edge
-from coordinator.api.gate import Context, caller, token_of
+from coordinator.api.gate import Context, bearer, caller, token_of
 from coordinator.api.pages import fill
 from coordinator.api.people import LIFETIME_MS_MAX, LIFETIME_MS_MIN
 from coordinator.domain.account import Account
@@ -31,16 +31,16 @@ class TokenServicer(books_pb2_grpc.TokenServiceServicer):
     async def CreateOwnToken(
         self, request: b.CreateOwnTokenRequest, context: Context
     ) -> b.CreateOwnTokenResponse:
-        owner, request_id = caller(), validate.request_id(request.request_id)
+        owner, request_id = bearer(), validate.request_id(request.request_id)
+        scopes = validate.scopes(request.scopes)
         label = validate.line("label", request.label, LABEL_BYTES_MAX)
         lifetime_ms = request.lifetime_ms and validate.whole(
             "lifetime_ms", request.lifetime_ms, LIFETIME_MS_MIN, LIFETIME_MS_MAX
         )
+        wish = tokens.Wish(label=label, lifetime_ms=lifetime_ms, scopes=scopes)
         used, now_ms = token_of(context), self._edge.clock.wall_ms()
         made = await self._edge.write(
-            lambda tx: tokens.create_own(
-                tx, self._edge.mint, owner, used, request_id, label, lifetime_ms, now_ms
-            )
+            lambda tx: tokens.create_own(tx, self._edge.mint, owner, used, request_id, wish, now_ms)
         )
         return b.CreateOwnTokenResponse(token=made.token, expires_at_ms=made.expires_ms)
 

@@ -2,10 +2,12 @@
 
 from coordinator.api.convert_market import attempt_state_to, cause_to, end_reason_to, host_to, job_state_to
 from coordinator.domain.account import Token
+from coordinator.domain.act import Act
 from coordinator.domain.cap import Month, SpendingCap
 from coordinator.domain.claim import GpuClaim
 from coordinator.domain.host import HostRoom
 from coordinator.domain.prices import ModelPrice
+from coordinator.services.accounts import named
 from coordinator.services.books import AttemptEarning, JobCost
 from coordinator.services.operations import Health
 from coordinator.services.tokens import is_token
@@ -22,6 +24,8 @@ def token_to(token: Token, used: str) -> b.Token:
         expires_at_ms=token.expires_ms,
         revoked_at_ms=token.revoked_ms,
         current=is_token(token, used),
+        scopes=named(token.scopes),
+        last_used_at_ms=token.last_used_ms,
     )
 
 
@@ -114,6 +118,20 @@ def claim_to(claim: GpuClaim) -> b.GpuClaim:
 
 def owned_host_to(room: HostRoom, now_ms: int) -> b.OwnedHost:
     return b.OwnedHost(host=host_to(room.host, room, now_ms), account_name=room.host.account_name)
+
+
+def act_to(act: Act) -> b.Act:
+    return b.Act(
+        act_id=act.id,
+        happened_at_ms=act.happened_ms,
+        who=act.who,
+        token_id=act.token_id,
+        address=act.address,
+        rpc=act.rpc,
+        request=act.request,
+        result=act.result,
+        request_id=act.request_id,
+    )
 
 
 def health_to(health: Health, started_ms: int, version: str) -> b.GetHealthResponse:

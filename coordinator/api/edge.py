@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from coordinator.api import acting
 from coordinator.api.attendance import Attendance
 from coordinator.api.bell import Bell
 from coordinator.api.figures import Figures
@@ -67,7 +68,16 @@ class Edge:
     vault: Vault = field(default_factory=fresh)
 
     def write(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
-        return self.inbox.awaited(self.store.write(function))
+        act = acting.keep()
+        if act is None:
+            return self.inbox.awaited(self.store.write(function))
+
+        def with_act(tx: Transaction) -> T:
+            answer = function(tx)
+            tx.append_acts([act])
+            return answer
+
+        return self.inbox.awaited(self.store.write(with_act))
 
     def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Awaitable[T]:
         return self.inbox.awaited(self.store.gather(together, item))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -12,10 +12,13 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
+from coordinator.api import acting
 from coordinator.api.access import ACCESS, Access, allows
+from coordinator.api.limits import Limits
 from coordinator.api.metrics import Metrics
 from coordinator.api.status import STATUS, to_status
-from coordinator.domain.account import Account
+from coordinator.domain.account import Account, Bearer
+from coordinator.domain.act import Act
 from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.store.database import ClosedError
 from runtime.clock import Clock
@@ -23,9 +26,10 @@ from runtime.ids import new_id
 from runtime.logs import FIELDS
 
 _LOG = logging.getLogger(__name__)
-_CALLER: ContextVar[Account] = ContextVar("caller")
+_CALLER: ContextVar[Bearer] = ContextVar("caller")
 _HOST_ID: ContextVar[str] = ContextVar("host_id")
 _BEARER = "Bearer "
+NOBODY = "nobody"
 HOST_PREFIX = "host_"
 # Health and reflection answer to the end.
 GRPC_OWN = "/grpc."
@@ -36,13 +40,20 @@ REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Authenticate = Callable[[str], Awaitable[Account]]
+Authenticate = Callable[[str], Awaitable[Bearer]]
+# Writes down what was tried in vain.
+Keep = Callable[[Act], Awaitable[object]]
 # Raises a refusal where the host that a certificate names is none of ours, or none any more.
 Recognise = Callable[[str], Awaitable[None]]
 
 
 def caller() -> Account:
     """The account whose token came with the request."""
+    return _CALLER.get().account
+
+
+def bearer() -> Bearer:
+    """The same, with what the token opens."""
     return _CALLER.get()
 
 
@@ -57,7 +68,9 @@ class _Note:
 
     method: str
     request_id: str
-    who: str = "nobody"
+    who: str = NOBODY
+    address: str = ""
+    token_id: str = ""
     status: str = "OK"
 
 
@@ -66,6 +79,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         self,
         authenticate: Authenticate,
         recognise: Recognise,
+        keep: Keep,
+        limits: Limits,
         metrics: Metrics,
         clock: Clock,
         opened: asyncio.Event,
@@ -74,6 +89,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         self._opened = opened
         self._authenticate = authenticate
         self._recognise = recognise
+        self._keep = keep
+        self._limits = limits
         self._metrics = metrics
         self._clock = clock
         self._closing = False
@@ -116,9 +133,16 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
     def _one(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: object, context: Context) -> object:
             with self._noted(method, context) as note, self._metrics.rpc_seconds.labels(method).time():
+                act = None
                 try:
                     await self._admit(note, context)
+                    if ACCESS[method].is_act:
+                        act = acting.begin(self._act(note, request))
                     return await behaviour(request, context)
+                except Refusal as refusal:
+                    if act is not None and ACCESS[method].access is Access.OPERATOR:
+                        await self._keep(act.refused(str(refusal.code)))
+                    return await _tell(note, context, refusal)
                 except Exception as error:  # noqa: BLE001 - the one place where an RPC's failure is told
                     return await _tell(note, context, error)
 
@@ -136,11 +160,13 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 assert task is not None, "gRPC serves each RPC in a task"
                 try:
                     await self._admit(note, context)
-                    if ACCESS[method] is not Access.HOST:
+                    people = ACCESS[method].access is not Access.HOST
+                    if people:
                         self._watching.add(task)
-                    async with aclosing(behaviour(request, context)) as items:
-                        async for item in items:
-                            yield item
+                    with self._limits.stream(note.who) if people else nullcontext():
+                        async with aclosing(behaviour(request, context)) as items:
+                            async for item in items:
+                                yield item
                 except asyncio.CancelledError:
                     if not self._closing:
                         raise
@@ -155,7 +181,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
     @contextmanager
     def _noted(self, method: str, context: Context) -> Iterator[_Note]:
         note, began_ms = _Note(method=method, request_id=_request_id(context)), self._clock.boot_ms()
-        people = ACCESS[method] is not Access.HOST
+        people = ACCESS[method].access is not Access.HOST
         self._inside += people
         self._came += people
         try:
@@ -175,7 +201,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             )
 
     async def _admit(self, note: _Note, context: Context) -> None:
-        access = ACCESS[note.method]
+        rule = ACCESS[note.method]
+        access = rule.access
+        note.address = acting.address_of(context.peer())
         if self._closing and not note.method.startswith(GRPC_OWN):
             raise _stopping()
         if access is Access.HOST:
@@ -183,11 +211,39 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             await self._recognise(note.who)
             _HOST_ID.set(note.who)
         elif access is not Access.ANYBODY:
-            account = await self._authenticate(token_of(context))
-            note.who = account.id
-            if not allows(access, account.roles):
+            came = await self._known(note, token_of(context))
+            self._limits.request(came.account.id)
+            if not allows(access, came.account.roles):
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs an account with the role {access}")
-            _CALLER.set(account)
+            if rule.scope is not None and rule.scope not in came.scopes:
+                raise Refusal(RefusalCode.FORBIDDEN, f"this needs a token with the scope {rule.scope}")
+            _CALLER.set(came)
+        elif not note.method.startswith(GRPC_OWN):
+            self._limits.anonymous(note.address)
+
+    async def _known(self, note: _Note, token: str) -> Bearer:
+        self._limits.try_token(note.address, token)
+        try:
+            came = await self._authenticate(token)
+        except Refusal:
+            self._limits.was_bad(note.address, token)
+            raise
+        self._limits.was_good(token)
+        note.who, note.token_id = came.account.id, came.token_id
+        return came
+
+    def _act(self, note: _Note, request: Any) -> Act:  # noqa: ANN401 - a message of any kind
+        return Act(
+            id=new_id("act"),
+            happened_ms=self._clock.wall_ms(),
+            who="" if note.who == NOBODY else note.who,
+            token_id=note.token_id,
+            address=note.address,
+            rpc=note.method.removeprefix("/usance.v1."),
+            request=acting.summary(request),
+            result=acting.OK,
+            request_id=note.request_id,
+        )
 
 
 def _stopping() -> Refusal:

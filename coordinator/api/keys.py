@@ -9,7 +9,7 @@ import hashlib
 from coordinator.api.bell import Bell
 from coordinator.api.edge import Store
 from coordinator.api.inbox import Inbox
-from coordinator.domain.account import Account
+from coordinator.domain.account import Bearer
 from coordinator.services import accounts
 from coordinator.services.tokens import TOKENS_TOPIC
 from coordinator.store.ports import Held
@@ -23,10 +23,10 @@ class Keys:
     def __init__(self, store: Store, clock: Clock, bell: Bell) -> None:
         self._store, self._clock, self._inbox = store, clock, Inbox()
         # By the token's digest: whose it is, and when that was looked up.
-        self._kept: dict[bytes, tuple[Account, int]] = {}
+        self._kept: dict[bytes, tuple[Bearer, int]] = {}
         bell.tells(TOKENS_TOPIC, self)
 
-    async def owner(self, token: str) -> Account:
+    async def owner(self, token: str) -> Bearer:
         """Raises Refusal."""
         key, now_ms = hashlib.sha256(token.encode()).digest(), self._clock.wall_ms()
         kept, looked_up_ms = self._kept.get(key, (None, 0))
@@ -34,12 +34,12 @@ class Keys:
             return kept
         before = self._kept
         found = await self._inbox.awaited(self._store.gather_read(accounts.authenticate, (token, now_ms)))
-        account = accounts.known(found)
+        bearer = accounts.known(found)
         if before is self._kept:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
-            self._kept[key] = account, now_ms
-        return account
+            self._kept[key] = bearer, now_ms
+        return bearer
 
     def rung(self, held: Held | None) -> None:  # noqa: ARG002 - no host's
         self._kept = {}

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import islice
 
-from coordinator.api import confidential, validate
+from coordinator.api import acting, confidential, validate
 from coordinator.api import convert_market as render
 from coordinator.api.bell import wait
 from coordinator.api.convert_bill import bill_to
@@ -88,6 +88,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
             spec=spec,
             now_ms=self._edge.clock.wall_ms(),
             sealed=sealed,
+            act=acting.keep(),
         )
         view = await self._edge.gather(submits, order)
         if isinstance(view, Refusal):

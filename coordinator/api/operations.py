@@ -12,8 +12,8 @@ from coordinator.api.gate import Context, caller
 from coordinator.api.pages import fill
 from coordinator.domain.host import HostRoom, HostState
 from coordinator.domain.refusal import invalid
-from coordinator.services import gpus, operations
-from coordinator.services.books import Purse
+from coordinator.services import acts, gpus, operations
+from coordinator.services.books import TIME_MS_MAX, Purse
 from coordinator.store.ports import Transaction
 from usance.v1 import books_pb2 as b
 from usance.v1 import books_pb2_grpc
@@ -86,6 +86,15 @@ class OperationsServicer(books_pb2_grpc.OperationsServiceServicer):
             lambda tx: gpus.release(tx, operator, request_id, uuid, reason, now_ms)
         )
         return b.ReleaseGpuResponse(host_id=host_id)
+
+    async def ListActs(self, request: b.ListActsRequest, context: Context) -> b.ListActsResponse:
+        size, before = validate.page_size(request.page_size), validate.page_token(request.page_token)
+        name = request.account_name and validate.account_name("account_name", request.account_name)
+        since_ms = validate.whole("since_ms", request.since_ms, 0, TIME_MS_MAX)
+        found = await self._edge.read(lambda tx: acts.page(tx, name, since_ms, before, size + 1))
+        page = fill(map(render.act_to, found[:size]))
+        more = page[-1].act_id if len(found) > len(page) else ""
+        return b.ListActsResponse(acts=page, next_page_token=more)
 
     async def GetHealth(self, request: b.GetHealthRequest, context: Context) -> b.GetHealthResponse:
         health = await self._edge.read(operations.health)

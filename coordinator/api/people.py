@@ -9,6 +9,7 @@ from coordinator.api import validate
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, caller
 from coordinator.api.pages import AROUND_BYTES, PAGE_BYTES_MAX, fill
+from coordinator.domain.account import ALL_SCOPES
 from coordinator.domain.host import Hold, HostRoom
 from coordinator.domain.refusal import invalid
 from coordinator.services import accounts, audit, certificates, enrolment, gpus, hosts
@@ -143,10 +144,11 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
         lifetime_ms = request.lifetime_ms and validate.whole(
             "lifetime_ms", request.lifetime_ms, LIFETIME_MS_MIN, LIFETIME_MS_MAX
         )
+        scopes = validate.scopes(request.scopes)
         now_ms = self._edge.clock.wall_ms()
         made = await self._edge.write(
             lambda tx: accounts.create_token(
-                tx, self._edge.mint, operator.id, request_id, name, lifetime_ms, now_ms
+                tx, self._edge.mint, operator.id, request_id, name, lifetime_ms, now_ms, scopes or ALL_SCOPES
             )
         )
         return m.CreateTokenResponse(token=made.token, expires_at_ms=made.expires_ms)

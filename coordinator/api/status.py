@@ -2,7 +2,8 @@
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -24,6 +25,7 @@ STATUS: dict[RefusalCode, grpc.StatusCode] = {
     RefusalCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     RefusalCode.INTERNAL: grpc.StatusCode.INTERNAL,
     RefusalCode.SPENDING_CAP: grpc.StatusCode.FAILED_PRECONDITION,
+    RefusalCode.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -34,11 +36,15 @@ def to_status(refusal: Refusal) -> grpc.Status:
             field=refusal.field, description=refusal.remedy or refusal.sentence
         )
         details.append(_packed(BadRequest(field_violations=[violation])))
+    if refusal.retry_ms:
+        delay = Duration()
+        delay.FromMilliseconds(refusal.retry_ms)
+        details.append(_packed(RetryInfo(retry_delay=delay)))
     status = Status(code=STATUS[refusal.code].value[0], message=refusal.sentence, details=details)
     return rpc_status.to_status(status)
 
 
-def _packed(message: ErrorInfo | BadRequest) -> AnyMessage:
+def _packed(message: ErrorInfo | BadRequest | RetryInfo) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(message)
     return packed

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
+from coordinator.domain.account import Scope, scopes_named
 from coordinator.domain.destinations import destination
 from coordinator.domain.host import Isolation, Network
 from coordinator.domain.job import (
@@ -68,6 +69,7 @@ _ORDERS: dict[int, OfferOrder] = {
     m.OFFER_ORDER_COUNT: OfferOrder.COUNT,
 }
 LABELS_MAX = 32
+SCOPES_MAX = 16
 NOTE_BYTES_MAX = 2_048
 DESTINATIONS_MAX = 64
 KIB_64 = 65_536
@@ -136,6 +138,18 @@ def account_name(field: str, text: str) -> str:
     if not _ACCOUNT_NAME.fullmatch(text):
         raise invalid(field, "1 to 64 of a-z, 0-9 and dashes, the first not a dash")
     return text
+
+
+def scopes(names: Sequence[str]) -> frozenset[Scope]:
+    """None where none are named."""
+    if len(names) > SCOPES_MAX:
+        raise invalid("scopes", f"at most {SCOPES_MAX}")
+    found = frozenset[Scope]()
+    for name_ in names:
+        if not (meant := scopes_named(name_)):
+            raise invalid("scopes", f"of {', '.join(Scope)}, or both of a kind, like jobs:*")
+        found |= meant
+    return found
 
 
 def line(field: str, value: str, bytes_max: int, *, empty: bool = True) -> str:

@@ -2,7 +2,7 @@
 
     Refusal
         InvalidField, Unauthenticated, Forbidden, NotFound, RequestIdReused, InsufficientFunds,
-        JobEnded, EnrolmentRefused, NameTaken, Superseded, SpendingCap
+        JobEnded, EnrolmentRefused, NameTaken, Superseded, SpendingCap, RateLimited
 
 `api/status.py` gives each code its gRPC status, in one total table.
 """
@@ -26,13 +26,18 @@ class RefusalCode(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
     SPENDING_CAP = "SPENDING_CAP"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error
     """Said to a caller; nothing was changed."""
 
-    def __init__(self, code: RefusalCode, sentence: str, *, field: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, code: RefusalCode, sentence: str, *, field: str = "", remedy: str = "", retry_ms: int = 0
+    ) -> None:
         super().__init__(sentence)
+        # After so long it may be otherwise; 0 where nobody knows.
+        self.retry_ms = retry_ms
         self.code = code
         self.sentence = sentence
         self.field = field

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.domain.account import Account, Balances, Role
+from coordinator.domain.account import ALL_SCOPES, Account, Balances, Bearer, Role, Scope
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid, not_found
 from coordinator.domain.states import Cause
@@ -70,29 +70,32 @@ def create_token(
     account_name: str,
     lifetime_ms: int,
     now_ms: int,
+    scopes: frozenset[Scope] = ALL_SCOPES,
 ) -> NewToken:
     owner = account_by_name(tx, account_name)
     token = mint.token(TOKEN_PREFIX, caller_id, request_id)
 
     def make() -> str:
         expires_ms = now_ms + (lifetime_ms or TOKEN_MS_DEFAULT)
-        tx.insert_token(digest_of(token), owner.id, now_ms, expires_ms)
+        tx.insert_token(digest_of(token), owner.id, now_ms, expires_ms, scopes=scopes)
         _tell(tx, EventKind.TOKEN_CREATED, owner.id, "a token was made", now_ms)
         return str(expires_ms)
 
-    expires = once(tx, caller_id, request_id, fingerprint("token", owner.id, lifetime_ms), make)
+    expires = once(
+        tx, caller_id, request_id, fingerprint("token", owner.id, lifetime_ms, *named(scopes)), make
+    )
     return NewToken(token=token, expires_ms=int(expires))
 
 
-def authenticate(tx: Transaction, given: Sequence[tuple[str, int]]) -> list[Account | Refusal]:
+def authenticate(tx: Transaction, given: Sequence[tuple[str, int]]) -> list[Bearer | Refusal]:
     """Whose tokens these are, at those times. One that many calls come with is looked up once, at the last
     of them."""
     times = dict(sorted(given))
-    owners = {token: tx.token_owner(digest_of(token), now_ms) for token, now_ms in times.items()}
+    owners = {token: tx.bearer(digest_of(token), now_ms) for token, now_ms in times.items()}
     return [owners[token] or _unknown() for token, _ in given]
 
 
-def known(found: Account | Refusal) -> Account:
+def known(found: Bearer | Refusal) -> Bearer:
     if isinstance(found, Refusal):
         raise found
     return found
@@ -132,6 +135,11 @@ def credit(
 
     once(tx, caller_id, request_id, fingerprint("deposit", owner.id, amount_micro, reason), make)
     return wallet(tx, owner.id)
+
+
+def named(scopes: frozenset[Scope]) -> list[Scope]:
+    """None for all: so it was before there were any."""
+    return [] if scopes == ALL_SCOPES else sorted(scopes)
 
 
 def _tell(tx: Transaction, kind: EventKind, account_id: str, text: str, now_ms: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.domain.account import Account
+from coordinator.domain.act import Act
 from coordinator.domain.cap import Month, month_of
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.job import Job, JobSpec
@@ -27,6 +28,8 @@ class Order:
     now_ms: int
     # Where the spec is confidential.
     sealed: Sealed | None = None
+    # For the log of acts.
+    act: Act | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -160,6 +163,7 @@ def _take_in(tx: Transaction, fresh: Sequence[tuple[Order, bytes, Job]]) -> None
         tx.insert_sealed(boxes)
     tx.append_events(events, now_ms)
     tx.remember_all([(*order.key, content, job.id) for order, content, job in fresh])
+    tx.append_acts([order.act for order, _, _ in fresh if order.act is not None])
     tx.wake(*(job.id for _, _, job in fresh))
 
 

@@ -1,12 +1,13 @@
 """An account's own tokens: a further one, which there are, and the end of one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from coordinator.domain.account import Account, Role, Token, token_name
+from coordinator.domain.account import Account, Bearer, Role, Scope, Token, token_name
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid, not_found
 from coordinator.domain.states import Cause
-from coordinator.services.accounts import TOKEN_MS_DEFAULT, TOKEN_PREFIX, NewToken, account_by_name
+from coordinator.services.accounts import TOKEN_MS_DEFAULT, TOKEN_PREFIX, NewToken, account_by_name, named
 from coordinator.services.mint import Mint, digest_of
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
@@ -17,20 +18,35 @@ TOKENS_TOPIC = "tokens"
 TOKENS_MAX = 100
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a further token is to be; 0 and no scopes stand for as much as may be."""
+
+    label: str
+    lifetime_ms: int
+    scopes: frozenset[Scope] = frozenset()
+
+
 def create_own(
     tx: Transaction,
     mint: Mint,
-    owner: Account,
+    bearer: Bearer,
     used: str,
     request_id: str,
-    label: str,
-    lifetime_ms: int,
+    wish: Wish,
     now_ms: int,
 ) -> NewToken:
-    """A token can't outlive the one it was asked for with: who steals one for an hour has it for an hour."""
+    """It can't outlive the one it was asked for with, or open more: who steals one has no more."""
+    owner, label, lifetime_ms, scopes = bearer.account, wish.label, wish.lifetime_ms, wish.scopes
     token = mint.token(TOKEN_PREFIX, owner.id, request_id)
 
     def make() -> str:
+        if scopes - bearer.scopes:
+            raise Refusal(
+                RefusalCode.FORBIDDEN,
+                f"the token that you ask with has no {', '.join(sorted(scopes - bearer.scopes))}",
+                field="scopes",
+            )
         left_ms = tx.token_expires_ms(digest_of(used)) - now_ms
         if lifetime_ms > left_ms:
             raise invalid("lifetime_ms", f"at most {left_ms}: no longer than the token that you ask with")
@@ -40,11 +56,13 @@ def create_own(
                 f"the account has {TOKENS_MAX} tokens that are good; revoke one that is not needed any more",
             )
         expires_ms = now_ms + min(lifetime_ms or TOKEN_MS_DEFAULT, left_ms)
-        tx.insert_token(digest_of(token), owner.id, now_ms, expires_ms, label)
+        tx.insert_token(digest_of(token), owner.id, now_ms, expires_ms, label, scopes or bearer.scopes)
         _tell(tx, EventKind.TOKEN_CREATED, owner, f"made a token for itself: {label or 'no label'}", now_ms)
         return str(expires_ms)
 
-    expires = once(tx, owner.id, request_id, fingerprint("own token", label, lifetime_ms), make)
+    expires = once(
+        tx, owner.id, request_id, fingerprint("own token", label, lifetime_ms, *named(scopes)), make
+    )
     return NewToken(token=token, expires_ms=int(expires))
 
 

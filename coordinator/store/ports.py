@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from coordinator.domain.account import Account, Balances
+from coordinator.domain.account import ALL_SCOPES, Account, Balances, Bearer, Scope
 from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
@@ -70,11 +70,17 @@ class Accounts(Protocol):
     def accounts_after(self, name: str, limit: int) -> Sequence[Account]: ...
 
     def insert_token(
-        self, digest: bytes, account_id: str, now_ms: int, expires_ms: int, label: str = ""
+        self,
+        digest: bytes,
+        account_id: str,
+        now_ms: int,
+        expires_ms: int,
+        label: str = "",
+        scopes: frozenset[Scope] = ALL_SCOPES,
     ) -> None: ...
 
-    def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
-        """Whose token it is, if it is good now."""
+    def bearer(self, digest: bytes, now_ms: int) -> Bearer | None:
+        """Who may come with this token, if it is good now."""
         ...
 
     def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:

@@ -6,6 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from coordinator.domain.account import Token
+from coordinator.domain.act import Act
 from coordinator.domain.cap import SpendingCap
 from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
@@ -28,6 +29,16 @@ class Tokens(Protocol):
         self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
     ) -> Sequence[Token]:
         """Newest first, after the one made then with this name; `good_at_ms` leaves out those not good."""
+        ...
+
+    def save_token_uses(self, uses: Mapping[bytes, int]) -> None:
+        """When each was last used, by its digest."""
+        ...
+
+    def append_acts(self, acts: Sequence[Act]) -> None: ...
+
+    def acts_before(self, who: str, since_ms: int, before_id: str, limit: int) -> Sequence[Act]:
+        """Newest first; of all, where `who` is empty."""
         ...
 
     def revoke_token(self, account_id: str, token_id: str, now_ms: int) -> Token | None:

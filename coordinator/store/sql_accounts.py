@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Select, insert, select
 
-from coordinator.domain.account import Account, Role
+from coordinator.domain.account import ALL_SCOPES, Account, Bearer, Role, Scope, token_name
 from coordinator.store.bulk import insert_rows, rows_among_pairs
 from coordinator.store.sql_part import SqlPart
+from coordinator.store.sql_tokens import scopes_from_column
 from coordinator.store.tables import account, account_role, api_token, request
 
 
@@ -30,22 +31,42 @@ class SqlAccounts(SqlPart):
         return self._accounts(ids)
 
     def insert_token(
-        self, digest: bytes, account_id: str, now_ms: int, expires_ms: int, label: str = ""
+        self,
+        digest: bytes,
+        account_id: str,
+        now_ms: int,
+        expires_ms: int,
+        label: str = "",
+        scopes: frozenset[Scope] = ALL_SCOPES,
     ) -> None:
         self.connection.execute(
             insert(api_token).values(
-                digest=digest, account_id=account_id, created_ms=now_ms, expires_ms=expires_ms, label=label
+                digest=digest,
+                account_id=account_id,
+                created_ms=now_ms,
+                expires_ms=expires_ms,
+                label=label,
+                scopes=None if scopes == ALL_SCOPES else " ".join(sorted(scopes)),
             )
         )
 
-    def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
-        return self._one(
-            select(api_token.c.account_id).where(
+    def bearer(self, digest: bytes, now_ms: int) -> Bearer | None:
+        good = (
+            select(account.c.id, account.c.name, account_role.c.role, api_token.c.scopes)
+            .join(account_role, account_role.c.account_id == account.c.id)
+            .join(api_token, api_token.c.account_id == account.c.id)
+            .where(
                 api_token.c.digest == digest,
                 api_token.c.expires_ms > now_ms,
                 api_token.c.revoked_ms.is_(None),
             )
         )
+        rows = self.connection.execute(good).all()
+        if not rows:
+            return None
+        roles = frozenset(Role(row.role) for row in rows)
+        owner = Account(id=rows[0].id, name=rows[0].name, roles=roles)
+        return Bearer(account=owner, token_id=token_name(digest), scopes=scopes_from_column(rows[0].scopes))
 
     def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
         key = account_id, request_id

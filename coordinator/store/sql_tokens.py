@@ -1,13 +1,22 @@
 """An account's tokens in SQL. A token's name is its prefix and the first bytes of its digest."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select, update
 
-from coordinator.domain.account import TOKEN_NAME_PREFIX, TOKEN_NAMED_BYTES, Token, token_name
+from coordinator.domain.account import (
+    ALL_SCOPES,
+    TOKEN_NAME_PREFIX,
+    TOKEN_NAMED_BYTES,
+    Scope,
+    Token,
+    token_name,
+)
+from coordinator.domain.act import Act
+from coordinator.store.bulk import insert_rows
 from coordinator.store.sql_part import SqlPart
-from coordinator.store.tables import api_token
+from coordinator.store.tables_trust import act, api_token
 
 _NAME = re.compile(r"tok_[0-9a-f]{16}", re.ASCII)
 
@@ -37,6 +46,23 @@ class SqlTokens(SqlPart):
             )
         return [_token(row) for row in self.connection.execute(query)]
 
+    def save_token_uses(self, uses: Mapping[bytes, int]) -> None:
+        if uses:
+            statement = update(api_token).where(api_token.c.digest == bindparam("of"))
+            values = [{"of": digest, "last_used_ms": used_ms} for digest, used_ms in uses.items()]
+            self.connection.execute(statement, values)
+
+    def append_acts(self, acts: Sequence[Act]) -> None:
+        insert_rows(self.connection, act, [vars(one) for one in acts])
+
+    def acts_before(self, who: str, since_ms: int, before_id: str, limit: int) -> Sequence[Act]:
+        query = select(act).where(act.c.happened_ms >= since_ms).order_by(act.c.id.desc()).limit(limit)
+        if who:
+            query = query.where(act.c.who == who)
+        if before_id:
+            query = query.where(act.c.id < before_id)
+        return [Act(**row) for row in self.connection.execute(query).mappings()]
+
     def revoke_token(self, account_id: str, token_id: str, now_ms: int) -> Token | None:
         if not _NAME.fullmatch(token_id):
             return None
@@ -49,6 +75,10 @@ class SqlTokens(SqlPart):
         )
         row = self.connection.execute(select(api_token).where(one)).one_or_none()
         return None if row is None else _token(row)
+
+
+def scopes_from_column(text: str | None) -> frozenset[Scope]:
+    return ALL_SCOPES if text is None else frozenset(map(Scope, text.split()))
 
 
 def _digests(token_id: str) -> tuple[bytes, bytes]:
@@ -65,4 +95,6 @@ def _token(row: Row[tuple[object, ...]]) -> Token:
         created_ms=row.created_ms,
         expires_ms=row.expires_ms,
         revoked_ms=row.revoked_ms or 0,
+        scopes=scopes_from_column(row.scopes),
+        last_used_ms=row.last_used_ms or 0,
     )

@@ -1,6 +1,16 @@
 """Who takes part, and by what they are known."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, LargeBinary, String, Table
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+)
 
 from coordinator.domain.account import Role
 from coordinator.store.tables_base import id_column, metadata, one_of
@@ -31,6 +41,10 @@ api_token = Table(
     Column("revoked_ms", BigInteger),
     # For people: what it is for.
     Column("label", String(64), nullable=False),
+    # What it opens, one word after the other; absent where it opens all that its account may.
+    Column("scopes", String(256)),
+    # To a minute.
+    Column("last_used_ms", BigInteger),
 )
 
 enrolment_token = Table(
@@ -44,6 +58,22 @@ enrolment_token = Table(
     Column("key_digest", LargeBinary(32)),
     CheckConstraint("(host_id IS NULL) = (key_digest IS NULL)", name="use"),
 )
+
+# Who did what that needs trust or moves money. In the transaction that did it.
+act = Table(
+    "act",
+    metadata,
+    id_column(),
+    Column("happened_ms", BigInteger, nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("token_id", String(64), nullable=False),
+    Column("address", String(128), nullable=False),
+    Column("rpc", String(64), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("result", String(32), nullable=False),
+    Column("request_id", String(64), nullable=False),
+)
+Index("act_who_ix", act.c.who, act.c.id)
 
 # Every certificate that a host was given.
 host_certificate = Table(

@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - every word of these statements is written below
 
-APPEND_ONLY = ("bill_line", "credit", "event", "host_certificate", "log_chunk", "request", "strike")
+APPEND_ONLY = ("act", "bill_line", "credit", "event", "host_certificate", "log_chunk", "request", "strike")
 
 
 def _message(table: str) -> str:

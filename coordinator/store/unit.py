@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
 
+from coordinator.domain.act import Act
 from coordinator.domain.event import NewEvent
 from coordinator.domain.host import Hold, Host, HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt, Job, LogChunk
@@ -59,6 +60,7 @@ class UnitTransaction(SqlTransaction):
         self._events: list[tuple[NewEvent, int]] = []
         self._answers: list[tuple[str, str, bytes, str]] = []
         self._remembered: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._acts: list[Act] = []
         self._transfers: list[Transfer] = []
         self._posted_ms = 0
         self._holds_back = False
@@ -125,6 +127,7 @@ class UnitTransaction(SqlTransaction):
             attempt_row.stored = attempt_row.now
         super().save_standings(self._seen, self._reliability_ppm)
         super().remember_all(self._answers)
+        super().append_acts(self._acts)
         if self._events:
             super().append_all_events(self._events)
         if self._transfers:
@@ -341,6 +344,10 @@ class UnitTransaction(SqlTransaction):
             self._remembered[account_id, request_id] = fingerprint, answer
         self._answers += answers
         self._holds_back = self._holds_back or bool(answers)
+
+    def append_acts(self, acts: Sequence[Act]) -> None:
+        self._acts += acts
+        self._holds_back = self._holds_back or bool(acts)
 
     def post_surely(self, transfers: Sequence[Transfer], now_ms: int) -> None:
         self._transfers += transfers

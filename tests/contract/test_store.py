@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from coordinator.domain.account import Account, Role
+from coordinator.domain.account import ALL_SCOPES, Account, Role, Scope
 from coordinator.domain.host import HostState, Isolation
 from coordinator.domain.job import GpuRequest, LogState, LogTotals, ReportedEnd
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
@@ -34,11 +34,22 @@ def test_accounts_are_found_by_id_by_name_and_in_the_order_of_names(market: SqlT
 
 def test_a_token_is_good_until_it_expires(market: SqlTransaction) -> None:
     market.insert_token(b"t" * 32, BUYER, now_ms=100, expires_ms=200)
-    found = market.token_owner(b"t" * 32, 199)
+    found = market.bearer(b"t" * 32, 199)
     assert found is not None
-    assert found.id == BUYER
-    assert market.token_owner(b"t" * 32, 200) is None
-    assert market.token_owner(b"u" * 32, 150) is None
+    assert (found.account.id, found.scopes) == (BUYER, ALL_SCOPES)
+    assert market.bearer(b"t" * 32, 200) is None
+    assert market.bearer(b"u" * 32, 150) is None
+
+
+def test_a_token_opens_what_it_was_made_for_and_tells_when_it_was_used(market: SqlTransaction) -> None:
+    scopes = frozenset({Scope.JOBS_READ, Scope.WALLET_READ})
+    market.insert_token(b"t" * 32, BUYER, now_ms=100, expires_ms=200, scopes=scopes)
+    found = market.bearer(b"t" * 32, 150)
+    assert found is not None
+    assert found.scopes == scopes
+    market.save_token_uses({b"t" * 32: 170, b"u" * 32: 171})
+    (token,) = market.tokens_before(BUYER, None, None, 10)
+    assert (token.scopes, token.last_used_ms) == (scopes, 170)
 
 
 def test_a_request_is_remembered_with_its_answer(market: SqlTransaction) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from coordinator.domain.act import Act
 from coordinator.domain.claim import Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import EventKind, NewEvent
@@ -24,6 +25,18 @@ from tests.integration.test_ledger_migrations import of_the_ledger, schema_of
 from tests.rig.postgres import Postgres
 from tests.support.store_fixtures import BUYER, DIGEST
 from tests.support.values import at, attempt, job, meter, record
+
+ACT = Act(
+    id="act_1",
+    happened_ms=1,
+    who=BUYER,
+    token_id="tok_1",
+    address="192.0.2.1",
+    rpc="AdminService/Deposit",
+    request="amount_micro=1",
+    result="OK",
+    request_id="rpc_1",
+)
 
 
 @pytest.fixture
@@ -49,6 +62,7 @@ def full(market: SqlTransaction) -> SqlTransaction:
     event = NewEvent(kind=EventKind.SUBMITTED, job_id="job_1", text="a", job_state=JobState.QUEUED)
     market.append_events([event], 1)
     market.insert_strike("host_1", Strike.FALSE_CLAIM, "att_1", "a figure that can't be", 1)
+    market.append_acts([ACT])
     market.insert_certificate("host_1", Certificate(serial="1f", authority_digest=DIGEST, expires_ms=9), 1)
     return market
 
@@ -61,6 +75,7 @@ def refused(market: SqlTransaction, statement: str) -> str:
 
 
 COLUMN = {
+    "act": "result",
     "bill_line": "start_ms",
     "credit": "fee_micro",
     "event": "happened_ms",

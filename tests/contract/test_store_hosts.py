@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from coordinator.domain.host import GpuHealth, Hold, Host, HostState, Network, Terms
+from coordinator.domain.host import Certificate, GpuHealth, Hold, Host, HostState, Network, Terms
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.states import AttemptState, Cause, EndReason
@@ -137,3 +137,27 @@ def test_how_a_host_kept_its_promises_is_kept(market: SqlTransaction) -> None:
     found = market.host("host_1")
     assert found is not None
     assert found.reliability_ppm == 950_000
+
+
+def test_who_has_only_certificates_of_another_authority(market: SqlTransaction) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    # Of host_1 nothing is noted: it may have one of before.
+    assert market.hosts_certified_only_by_others(new, 10) == ["host_1"]
+    market.insert_certificate("host_1", Certificate(serial="1", authority_digest=old, expires_ms=20), 1)
+    assert market.hosts_certified_only_by_others(new, 10) == ["host_1"]
+    assert market.hosts_certified_only_by_others(old, 10) == []
+    assert market.hosts_certified_only_by_others(new, 20) == [], "it has none that is good"
+    market.insert_certificate("host_1", Certificate(serial="2", authority_digest=new, expires_ms=20), 2)
+    assert market.hosts_certified_only_by_others(new, 10) == []
+    market.revoke_host("host_1", 3)
+    assert market.hosts_certified_only_by_others(b"x" * 32, 10) == []
+
+
+def test_a_refused_host_is_told_apart(market: SqlTransaction) -> None:
+    market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
+    assert list(market.save_all_seen({"host_1": at(9)})) == []
+    market.revoke_host("host_1", 7)
+    host = market.host("host_1")
+    assert host is not None
+    assert host.revoked_ms == 7
+    assert list(market.save_all_seen({"host_1": at(10)})) == ["host_1"]

@@ -10,12 +10,14 @@ from tests.support.store_fixtures import seed
 # looks for in stored rows that should not be.
 _OF_DATABASES = {
     "test_a_broken_row_is_told_and_its_others_are_read",
+    "test_a_token_opens_what_it_was_made_for_and_tells_when_it_was_used",
     "test_both_databases_are_what_production_makes",
     "test_every_verb_is_tried_here",
     "test_the_audit_finds_what_is_broken",
     "test_what_is_in_order_is_found_in_order",
     "test_what_upkeep_asks_for",
     "test_what_was_posted_is_sealed_once",
+    "test_who_has_only_certificates_of_another_authority",
 }
 
 

@@ -19,7 +19,8 @@ from coordinator.api.edge import Edge, Rules
 from coordinator.api.host import HostServicer, Issuer
 from coordinator.api.market import MarketServicer
 from coordinator.api.metrics import Metrics
-from coordinator.domain.account import Account
+from coordinator.api.uses import Uses
+from coordinator.domain.account import Account, Bearer
 from coordinator.domain.host import Certificate
 from coordinator.domain.refusal import Refusal
 from coordinator.services.mint import Mint
@@ -244,7 +245,7 @@ class SimCoordinator:
         process.on_death.append(self._died)
         process.spawn(app._schedule(edge, dispatcher), "schedule")
         process.spawn(app._reap(edge, lambda _: None), "reap")
-        process.spawn(app._keep_up(edge, metrics), "upkeep")
+        process.spawn(app._keep_up(edge, metrics, Uses()), "upkeep")
         process.spawn(app._audit(edge, metrics), "audit")
         self.story.tell("coordinator: starts")
 
@@ -295,7 +296,7 @@ class SimCoordinator:
         answered.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         async def handle() -> None:
-            gate._CALLER.set(account)
+            gate._CALLER.set(Bearer(account=account, token_id=""))
             try:
                 found = getattr(self.market, method)(request, None)
                 answer = [item async for item in found] if hasattr(found, "__aiter__") else await found

@@ -74,6 +74,19 @@ EARNINGS = [
 ]
 
 
+ACT = pb.Act(
+    act_id="act_1",
+    happened_at_ms=NOV_2026_MS,
+    who="acct_1",
+    token_id="tok_0123456789abcdef",
+    address="192.0.2.7",
+    rpc="AdminService/Deposit",
+    request="account_name=alice amount_micro=5",
+    result="OK",
+    request_id="rpc_1",
+)
+
+
 class FakeTokens(books_pb2_grpc.TokenServiceServicer):
     def __init__(self, market: "FakeMarket") -> None:
         self._market = market
@@ -159,6 +172,10 @@ class FakeBooks(books_pb2_grpc.BooksServiceServicer):
 class FakeOperations(books_pb2_grpc.OperationsServiceServicer):
     def __init__(self, market: "FakeMarket") -> None:
         self._market = market
+
+    def ListActs(self, request, context):
+        self._market.enter("ListActs", request, context)
+        return pb.ListActsResponse(acts=[ACT])
 
     def Withdraw(self, request, context):
         uuid.UUID(request.request_id)

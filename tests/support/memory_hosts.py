@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.domain.account import Account
+from coordinator.domain.account import ALL_SCOPES, Account, Bearer, Scope, token_name
 from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Isolation, Terms
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Stamp
@@ -44,7 +44,7 @@ class _Host:
 class MemoryAccounts:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
-        self._tokens: dict[bytes, tuple[str, int]] = {}
+        self._tokens: dict[bytes, tuple[str, int, frozenset[Scope]]] = {}
         self._answers: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     def insert_account(self, account: Account, now_ms: int) -> bool:
@@ -70,12 +70,15 @@ class MemoryAccounts:
         now_ms: int,
         expires_ms: int,
         label: str = "",
+        scopes: frozenset[Scope] = ALL_SCOPES,
     ) -> None:
-        self._tokens[digest] = account_id, expires_ms
+        self._tokens[digest] = account_id, expires_ms, scopes
 
-    def token_owner(self, digest: bytes, now_ms: int) -> Account | None:
-        account_id, expires_ms = self._tokens.get(digest, ("", 0))
-        return self._accounts[account_id] if expires_ms > now_ms else None
+    def bearer(self, digest: bytes, now_ms: int) -> Bearer | None:
+        account_id, expires_ms, scopes = self._tokens.get(digest, ("", 0, ALL_SCOPES))
+        if expires_ms <= now_ms:
+            return None
+        return Bearer(account=self._accounts[account_id], token_id=token_name(digest), scopes=scopes)
 
     def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
         return self._answers.get((account_id, request_id))

@@ -63,6 +63,8 @@ class Token(_message.Message):
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     REVOKED_AT_MS_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_MS_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Names it: "tok_" and 16 characters of [0-9a-f], of the digest that the coordinator keeps."""
     label: _builtins.str
@@ -75,6 +77,12 @@ class Token(_message.Message):
     """When it was revoked; 0 where it was not."""
     current: _builtins.bool
     """This request came with it."""
+    last_used_at_ms: _builtins.int
+    """When it was last used, to a minute; 0 where it was not."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it opens, as in CreateOwnTokenRequest; empty where it opens all that its account may."""
+
     def __init__(
         self,
         *,
@@ -84,10 +92,12 @@ class Token(_message.Message):
         expires_at_ms: _builtins.int = ...,
         revoked_at_ms: _builtins.int = ...,
         current: _builtins.bool = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        last_used_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "current", b"current", "expires_at_ms", b"expires_at_ms", "label", b"label", "revoked_at_ms", b"revoked_at_ms", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "current", b"current", "expires_at_ms", b"expires_at_ms", "label", b"label", "last_used_at_ms", b"last_used_at_ms", "revoked_at_ms", b"revoked_at_ms", "scopes", b"scopes", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,6 +112,7 @@ class CreateOwnTokenRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     LIFETIME_MS_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the caller before the first try."""
     label: _builtins.str
@@ -110,16 +121,24 @@ class CreateOwnTokenRequest(_message.Message):
     """How long it is good, 60,000 to 31,536,000,000 (a year), and no longer than the token that asks; 0 means
     2,592,000,000 (30 days), or as long as the token that asks.
     """
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is to open, and nothing else: "jobs:read", "jobs:write", "wallet:read", "wallet:write", "hosts:read",
+        "hosts:write", "tokens:read", "tokens:write", "admin:read" or "admin:write"; "jobs:*" and the like mean both.
+        At most 16, and no more than the token that asks has; none means as much as that.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         label: _builtins.str = ...,
         lifetime_ms: _builtins.int = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "lifetime_ms", b"lifetime_ms", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "lifetime_ms", b"lifetime_ms", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,6 +1242,122 @@ class ReleaseGpuResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseGpuResponse: _TypeAlias = ReleaseGpuResponse  # noqa: Y015
+
+@_typing.final
+class ListActsRequest(_message.Message):
+    """Which acts. Set by the operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """Only of this account, as in Account.name; empty for everybody's."""
+    since_ms: _builtins.int
+    """Only from then on, 0 to 253,402,300,800,000 (the year 10000); 0 for all time."""
+    page_size: _builtins.int
+    """Most acts in the answer, 0 to 500; 0 means 100."""
+    page_token: _builtins.str
+    """Where to go on: next_page_token of the answer before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        account_name: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "page_size", b"page_size", "page_token", b"page_token", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListActsRequest: _TypeAlias = ListActsRequest  # noqa: Y015
+
+@_typing.final
+class ListActsResponse(_message.Message):
+    """A page of acts. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page, at most 64 bytes; empty on the last page."""
+    @_builtins.property
+    def acts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Act]:
+        """Newest first, at most page_size."""
+
+    def __init__(
+        self,
+        *,
+        acts: _abc.Iterable[Global___Act] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListActsResponse: _TypeAlias = ListActsResponse  # noqa: Y015
+
+@_typing.final
+class Act(_message.Message):
+    """Something that somebody did, or tried to do. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_ID_FIELD_NUMBER: _builtins.int
+    HAPPENED_AT_MS_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    RPC_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    act_id: _builtins.str
+    """Names it; a later one has a greater id."""
+    happened_at_ms: _builtins.int
+    """When it was asked for."""
+    who: _builtins.str
+    """Who: the account, or the host; empty where nobody could be known, as with an enrolment."""
+    token_id: _builtins.str
+    """With which token, as in Token.token_id; empty where with none."""
+    address: _builtins.str
+    """From where: the address that the connection came from, at most 128 bytes."""
+    rpc: _builtins.str
+    """What: the RPC, as "AdminService/Deposit"."""
+    request: _builtins.str
+    """With what: the request's plain fields, for people, at most 512 bytes. Never a secret."""
+    result: _builtins.str
+    """"OK", or the code of its refusal. Of those that were refused only what needs an operator is kept."""
+    request_id: _builtins.str
+    """The request's id as it stands in the coordinator's log: of the caller's metadata `x-request-id`, or one of ours."""
+    def __init__(
+        self,
+        *,
+        act_id: _builtins.str = ...,
+        happened_at_ms: _builtins.int = ...,
+        who: _builtins.str = ...,
+        token_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        rpc: _builtins.str = ...,
+        request: _builtins.str = ...,
+        result: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act_id", b"act_id", "address", b"address", "happened_at_ms", b"happened_at_ms", "request", b"request", "request_id", b"request_id", "result", b"result", "rpc", b"rpc", "token_id", b"token_id", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final
 class GetHealthRequest(_message.Message):

@@ -60,7 +60,8 @@ class TokenServiceServicer:
         """A further token for the caller's own account; it lasts no longer than the one that asks for it. The
         coordinator keeps no copy of it: it can be had again only by repeating the request.
         Caller: any account. Repeating: by request_id; the same token, with the end that it had. Errors: FORBIDDEN
-        (the account has 100 tokens that are good), REQUEST_ID_REUSED.
+        (the account has 100 tokens that are good; a scope that the token that asks does not have),
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -536,6 +537,11 @@ class OperationsServiceStub:
                 request_serializer=usance_dot_v1_dot_books__pb2.ReleaseGpuRequest.SerializeToString,
                 response_deserializer=usance_dot_v1_dot_books__pb2.ReleaseGpuResponse.FromString,
                 _registered_method=True)
+        self.ListActs = channel.unary_unary(
+                '/usance.v1.OperationsService/ListActs',
+                request_serializer=usance_dot_v1_dot_books__pb2.ListActsRequest.SerializeToString,
+                response_deserializer=usance_dot_v1_dot_books__pb2.ListActsResponse.FromString,
+                _registered_method=True)
         self.GetHealth = channel.unary_unary(
                 '/usance.v1.OperationsService/GetHealth',
                 request_serializer=usance_dot_v1_dot_books__pb2.GetHealthRequest.SerializeToString,
@@ -591,6 +597,14 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListActs(self, request, context):
+        """Who did what that needs a role of trust or moves money, newest first. Nothing of it is ever changed.
+        Caller: an operator. Repeating: reads only. Errors: NOT_FOUND (no such account).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetHealth(self, request, context):
         """How the market is doing.
         Caller: an operator. Repeating: reads only. Errors: none of its own.
@@ -626,6 +640,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ReleaseGpu,
                     request_deserializer=usance_dot_v1_dot_books__pb2.ReleaseGpuRequest.FromString,
                     response_serializer=usance_dot_v1_dot_books__pb2.ReleaseGpuResponse.SerializeToString,
+            ),
+            'ListActs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListActs,
+                    request_deserializer=usance_dot_v1_dot_books__pb2.ListActsRequest.FromString,
+                    response_serializer=usance_dot_v1_dot_books__pb2.ListActsResponse.SerializeToString,
             ),
             'GetHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHealth,
@@ -770,6 +789,33 @@ class OperationsService:
             '/usance.v1.OperationsService/ReleaseGpu',
             usance_dot_v1_dot_books__pb2.ReleaseGpuRequest.SerializeToString,
             usance_dot_v1_dot_books__pb2.ReleaseGpuResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListActs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usance.v1.OperationsService/ListActs',
+            usance_dot_v1_dot_books__pb2.ListActsRequest.SerializeToString,
+            usance_dot_v1_dot_books__pb2.ListActsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,7 +43,8 @@ class TokenServiceStub:
     """A further token for the caller's own account; it lasts no longer than the one that asks for it. The
     coordinator keeps no copy of it: it can be had again only by repeating the request.
     Caller: any account. Repeating: by request_id; the same token, with the end that it had. Errors: FORBIDDEN
-    (the account has 100 tokens that are good), REQUEST_ID_REUSED.
+    (the account has 100 tokens that are good; a scope that the token that asks does not have),
+    REQUEST_ID_REUSED.
     """
     ListTokens: _grpc.UnaryUnaryMultiCallable[_books_pb2.ListTokensRequest, _books_pb2.ListTokensResponse]
     """The tokens of an account, newest first, without their secrets.
@@ -65,7 +66,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """A further token for the caller's own account; it lasts no longer than the one that asks for it. The
     coordinator keeps no copy of it: it can be had again only by repeating the request.
     Caller: any account. Repeating: by request_id; the same token, with the end that it had. Errors: FORBIDDEN
-    (the account has 100 tokens that are good), REQUEST_ID_REUSED.
+    (the account has 100 tokens that are good; a scope that the token that asks does not have),
+    REQUEST_ID_REUSED.
     """
     ListTokens: _aio.UnaryUnaryMultiCallable[_books_pb2.ListTokensRequest, _books_pb2.ListTokensResponse]  # type: ignore[assignment]
     """The tokens of an account, newest first, without their secrets.
@@ -90,7 +92,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         """A further token for the caller's own account; it lasts no longer than the one that asks for it. The
         coordinator keeps no copy of it: it can be had again only by repeating the request.
         Caller: any account. Repeating: by request_id; the same token, with the end that it had. Errors: FORBIDDEN
-        (the account has 100 tokens that are good), REQUEST_ID_REUSED.
+        (the account has 100 tokens that are good; a scope that the token that asks does not have),
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -282,6 +285,10 @@ class OperationsServiceStub:
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
     REQUEST_ID_REUSED.
     """
+    ListActs: _grpc.UnaryUnaryMultiCallable[_books_pb2.ListActsRequest, _books_pb2.ListActsResponse]
+    """Who did what that needs a role of trust or moves money, newest first. Nothing of it is ever changed.
+    Caller: an operator. Repeating: reads only. Errors: NOT_FOUND (no such account).
+    """
     GetHealth: _grpc.UnaryUnaryMultiCallable[_books_pb2.GetHealthRequest, _books_pb2.GetHealthResponse]
     """How the market is doing.
     Caller: an operator. Repeating: reads only. Errors: none of its own.
@@ -316,6 +323,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Takes a GPU from its host: it goes to the host that has claimed it for longest, or to the next that names it.
     Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
     REQUEST_ID_REUSED.
+    """
+    ListActs: _aio.UnaryUnaryMultiCallable[_books_pb2.ListActsRequest, _books_pb2.ListActsResponse]  # type: ignore[assignment]
+    """Who did what that needs a role of trust or moves money, newest first. Nothing of it is ever changed.
+    Caller: an operator. Repeating: reads only. Errors: NOT_FOUND (no such account).
     """
     GetHealth: _aio.UnaryUnaryMultiCallable[_books_pb2.GetHealthRequest, _books_pb2.GetHealthResponse]  # type: ignore[assignment]
     """How the market is doing.
@@ -378,6 +389,16 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a GPU from its host: it goes to the host that has claimed it for longest, or to the next that names it.
         Caller: an operator. Repeating: by request_id. Errors: NOT_FOUND, FORBIDDEN (a job has it now),
         REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListActs(
+        self,
+        request: _books_pb2.ListActsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_books_pb2.ListActsResponse, _abc.Awaitable[_books_pb2.ListActsResponse]]:
+        """Who did what that needs a role of trust or moves money, newest first. Nothing of it is ever changed.
+        Caller: an operator. Repeating: reads only. Errors: NOT_FOUND (no such account).
         """
 
     @_abc_1.abstractmethod

@@ -7,8 +7,9 @@ Callers are known by metadata `authorization: Bearer TOKEN`. Every request that 
 `request_id`, a UUID made by the caller before the first try: repeating it with the same content changes
 nothing more and is answered again, with the thing as it stands now; with other content it is
 REQUEST_ID_REUSED. All RPCs may therefore be repeated, and a client repeats them on UNAVAILABLE and
-DEADLINE_EXCEEDED. UNAUTHENTICATED, FORBIDDEN (the account lacks the service's role), INVALID_FIELD,
-UNAVAILABLE and INTERNAL can come from every RPC and are not listed again. A message is at most 1 MiB.
+DEADLINE_EXCEEDED, and on RATE_LIMITED when the time that its RetryInfo names is over. UNAUTHENTICATED, FORBIDDEN
+(the account lacks the service's role, or the token the RPC's scope), INVALID_FIELD, RATE_LIMITED, UNAVAILABLE and
+INTERNAL can come from every RPC and are not listed again. A message is at most 1 MiB.
 
 Conventions and the bounds of what has no word of its own: types.proto.
 """
@@ -2342,22 +2343,28 @@ class CreateTokenRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     LIFETIME_MS_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the caller before the first try."""
     account_name: _builtins.str
     """As in Account.name."""
     lifetime_ms: _builtins.int
     """How long it is good, 60,000 to 31,536,000,000 (a year); 0 means 2,592,000,000 (30 days)."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateOwnTokenRequest; none means all that the account may."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         account_name: _builtins.str = ...,
         lifetime_ms: _builtins.int = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "lifetime_ms", b"lifetime_ms", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "lifetime_ms", b"lifetime_ms", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,8 +7,9 @@ Callers are known by metadata `authorization: Bearer TOKEN`. Every request that 
 `request_id`, a UUID made by the caller before the first try: repeating it with the same content changes
 nothing more and is answered again, with the thing as it stands now; with other content it is
 REQUEST_ID_REUSED. All RPCs may therefore be repeated, and a client repeats them on UNAVAILABLE and
-DEADLINE_EXCEEDED. UNAUTHENTICATED, FORBIDDEN (the account lacks the service's role), INVALID_FIELD,
-UNAVAILABLE and INTERNAL can come from every RPC and are not listed again. A message is at most 1 MiB.
+DEADLINE_EXCEEDED, and on RATE_LIMITED when the time that its RetryInfo names is over. UNAUTHENTICATED, FORBIDDEN
+(the account lacks the service's role, or the token the RPC's scope), INVALID_FIELD, RATE_LIMITED, UNAVAILABLE and
+INTERNAL can come from every RPC and are not listed again. A message is at most 1 MiB.
 
 Conventions and the bounds of what has no word of its own: types.proto.
 """

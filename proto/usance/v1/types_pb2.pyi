@@ -73,6 +73,10 @@ class _RefusalCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalCo
     """INTERNAL: our own fault; the message carries an id to quote."""
     REFUSAL_CODE_SPENDING_CAP: _RefusalCode.ValueType  # 13
     """FAILED_PRECONDITION: the caller's own spending cap for the month leaves less than that."""
+    REFUSAL_CODE_RATE_LIMITED: _RefusalCode.ValueType  # 14
+    """RESOURCE_EXHAUSTED: more requests, streams or open jobs than the operator allows one account or one address.
+    RetryInfo says when to try again.
+    """
 
 class RefusalCode(_RefusalCode, metaclass=_RefusalCodeEnumTypeWrapper):
     """Why a request was refused. The gRPC status beside each is fixed."""
@@ -107,6 +111,10 @@ REFUSAL_CODE_INTERNAL: RefusalCode.ValueType  # 12
 """INTERNAL: our own fault; the message carries an id to quote."""
 REFUSAL_CODE_SPENDING_CAP: RefusalCode.ValueType  # 13
 """FAILED_PRECONDITION: the caller's own spending cap for the month leaves less than that."""
+REFUSAL_CODE_RATE_LIMITED: RefusalCode.ValueType  # 14
+"""RESOURCE_EXHAUSTED: more requests, streams or open jobs than the operator allows one account or one address.
+RetryInfo says when to try again.
+"""
 Global___RefusalCode: _TypeAlias = RefusalCode  # noqa: Y015
 
 class _Isolation:

@@ -24,7 +24,7 @@ def methods() -> set[str]:
 def test_every_rpc_of_the_contract_says_who_may_call_it_and_no_other_is_named():
     ours = {method for method in ACCESS if method.startswith("/usance.")}
     assert ours == methods()
-    assert {access for method, access in ACCESS.items() if method not in ours} == {Access.ANYBODY}, (
+    assert {rule.access for method, rule in ACCESS.items() if method not in ours} == {Access.ANYBODY}, (
         "gRPC's own"
     )
 
@@ -45,7 +45,9 @@ def test_every_rpc_of_the_contract_says_who_may_call_it_and_no_other_is_named():
 )
 def test_all_rpcs_of_a_service_are_for_the_same_callers(service, access):
     """As the contract's comments say."""
-    assert {a for method, a in ACCESS.items() if method.startswith(f"/usance.v1.{service}/")} == {access}
+    assert {
+        rule.access for method, rule in ACCESS.items() if method.startswith(f"/usance.v1.{service}/")
+    } == {access}
 
 
 @pytest.mark.parametrize("access", Access)
@@ -74,6 +76,7 @@ EXPECTED = {
     "UNAVAILABLE": "UNAVAILABLE",
     "INTERNAL": "INTERNAL",
     "SPENDING_CAP": "FAILED_PRECONDITION",
+    "RATE_LIMITED": "RESOURCE_EXHAUSTED",
 }
 
 

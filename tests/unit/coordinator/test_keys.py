@@ -10,12 +10,12 @@ import pytest
 from coordinator.api.bell import Bell
 from coordinator.api.edge import Store
 from coordinator.api.keys import KEPT_MS, Keys
-from coordinator.domain.account import Account, Role
+from coordinator.domain.account import Account, Bearer, Role
 from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.services.tokens import TOKENS_TOPIC
 from runtime.clock import Clock
 
-BUYER = Account(id="acc_1", name="buyer", roles=frozenset({Role.BUYER}))
+BUYER = Bearer(account=Account(id="acc_1", name="buyer", roles=frozenset({Role.BUYER})), token_id="tok_1")
 REFUSED = Refusal(RefusalCode.UNAUTHENTICATED, "revoked")
 
 
@@ -37,7 +37,7 @@ class Hands:
         return self.now_ms
 
 
-async def answered(keys: Keys, lookups: Lookups, answer: Account | Refusal | None) -> Account | None:
+async def answered(keys: Keys, lookups: Lookups, answer: Bearer | Refusal | None) -> Bearer | None:
     """What the next call is told; None: it was not asked about."""
     before = len(lookups.asked)
     task = asyncio.create_task(keys.owner("secret"))

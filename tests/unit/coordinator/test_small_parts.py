@@ -8,7 +8,10 @@ import pytest
 
 from coordinator.api.bell import Bell, wait
 from coordinator.api.gate import Gate
+from coordinator.api.limits import Allowance, Limits
 from coordinator.api.metrics import Metrics
+from coordinator.domain.act import Act
+from coordinator.domain.bucket import Pace
 from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.services.mint import Mint, digest_of
 from coordinator.services.requests import fingerprint, once
@@ -144,10 +147,24 @@ def test_an_rpc_that_nobody_was_admitted_to_is_not_there():
         opened = asyncio.Event()
         opened.set()
 
+        async def keep(act: Act) -> None:
+            raise AssertionError(act)
+
         async def recognise(host_id: str) -> None:
             raise AssertionError(host_id)
 
-        gate = Gate(authenticate, recognise, Metrics(), SystemClock(), opened)
+        pace = Pace(per_second=1, burst=1)
+        allowance = Allowance(requests=pace, anonymous=pace, failures=pace, streams_max=1)
+        limits = Limits(allowance, SystemClock())
+        gate = Gate(
+            authenticate,
+            recognise,
+            keep,
+            limits,
+            Metrics(),
+            SystemClock(),
+            opened,
+        )
         assert await gate.intercept_service(continuation, Details("/usance.v1.Market/New")) is None  # type: ignore[arg-type]
         known = Details("/usance.v1.MarketService/GetJob")
         assert await gate.intercept_service(continuation, known) is not None  # type: ignore[arg-type]

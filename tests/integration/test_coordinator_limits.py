@@ -1,0 +1,118 @@
+"""How much one account and one address may ask for, and the log of what was done."""
+
+from dataclasses import replace
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from runtime.ids import new_uuid
+from tests.support.running_coordinator import Person, Running
+from tests.support.scripts import Play, refusal
+from usance.v1 import books_pb2 as b
+from usance.v1 import market_pb2 as m
+
+
+@pytest.fixture
+def template(template: Any) -> Any:
+    return replace(
+        template,
+        account_requests_per_second=2,
+        account_requests_burst=20,
+        account_streams_max=2,
+        bad_tokens_burst=5,
+    )
+
+
+async def refused(call: Any) -> tuple[str, int]:
+    """With what code, and for how long."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    for key, value in caught.value.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for detail in Status.FromString(value).details:
+                info = RetryInfo()
+                if detail.Unpack(info):
+                    return refusal(caught.value), info.retry_delay.ToMilliseconds()
+    return refusal(caught.value), 0
+
+
+def test_one_account_is_slowed_down_and_nobody_else(play: Play) -> None:
+    async def script(market: Running) -> None:
+        buyer = market.buyer
+        for _ in range(20):
+            await buyer.wallet()
+        assert await refused(buyer.wallet()) == ("RATE_LIMITED", 500)
+        await market.seller.wallet()
+        market.clock.advance(500)
+        await buyer.wallet()
+        assert await refused(buyer.wallet()) == ("RATE_LIMITED", 500)
+        market.clock.advance(60_000)
+        request = m.WatchOffersRequest()
+        streams = [buyer.stream(buyer.market.WatchOffers, request) for _ in range(3)]
+        for stream in streams[:2]:
+            await stream.read()
+        assert await refused(streams[2].read()) == ("RATE_LIMITED", 1_000)
+        for stream in streams:
+            stream.cancel()
+        market.clock.advance(60_000)
+
+    play(script)
+
+
+def test_who_guesses_tokens_is_slowed_down_and_whose_are_good_is_not(play: Play) -> None:
+    async def script(market: Running) -> None:
+        await market.buyer.wallet()
+        guesses = [Person(market.channel, f"usance_tok_{number:032}") for number in range(7)]
+        said = [(await refused(guess.wallet()))[0] for guess in guesses]
+        assert said == ["UNAUTHENTICATED"] * 5 + ["RATE_LIMITED"] * 2
+        await market.buyer.wallet()
+        market.clock.advance(1_000)
+        assert (await refused(guesses[6].wallet()))[0] == "UNAUTHENTICATED"
+
+    play(script)
+
+
+def test_what_was_done_is_kept_with_who_did_it_and_from_where(play_on_both: Play) -> None:
+    async def script(market: Running) -> None:
+        operator, buyer = market.operator, market.buyer
+        market.clock.advance(60_000)
+        await market.deposit("buyer", 7)
+        job = await buyer.submit()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await market.deposit("nobody", 5)
+        await buyer.cancel(job.job_id)
+        # Who may not do it did not get so far.
+        with pytest.raises(grpc.aio.AioRpcError):
+            await buyer.ask(buyer.admin.RunAudit, m.RunAuditRequest())
+        listed = await operator.ask(operator.operations.ListActs, b.ListActsRequest(page_size=4))
+        told = [(act.rpc, act.request, act.result) for act in listed.acts]
+        assert told == [
+            ("MarketService/CancelJob", f"job_id={job.job_id}", "OK"),
+            ("AdminService/Deposit", "account_name=nobody amount_micro=5 reason=test", "NOT_FOUND"),
+            (
+                "MarketService/SubmitJob",
+                "spec.name=train spec.image=python:3.12 spec.budget_micro=1000000",
+                "OK",
+            ),
+            ("AdminService/Deposit", "account_name=buyer amount_micro=7 reason=test", "OK"),
+        ]
+        assert {act.address for act in listed.acts} == {"127.0.0.1"}
+        assert all(
+            act.request_id.startswith("rpc_") and act.token_id.startswith("tok_") for act in listed.acts
+        )
+        rest = b.ListActsRequest(page_size=500, page_token=listed.next_page_token)
+        before = (await operator.ask(operator.operations.ListActs, rest)).acts
+        assert {act.act_id for act in before}.isdisjoint(act.act_id for act in listed.acts)
+        mine = b.ListActsRequest(account_name="buyer")
+        whose = (await operator.ask(operator.operations.ListActs, mine)).acts
+        assert [act.rpc for act in whose] == ["MarketService/CancelJob", "MarketService/SubmitJob"]
+        # The same again is told again, and changes nothing.
+        request_id = str(new_uuid())
+        for _ in range(2):
+            await market.deposit("buyer", 1, request_id)
+        assert (await buyer.wallet()).wallet_micro == 10_000_008
+
+    play_on_both(script)
