@@ -131,7 +131,7 @@ async def test_jobs_side_by_side_open_each_only_their_own_gpus(executor, docker_
         assert run is not None
         seen[name] = openable(docker_client, run.run_id)
         inside = docker_client.containers.get(run.run_id)
-        assert inside.exec_run(["cat", "/dev/rig-gpus"]).output.decode().split() == list(uuids)
+        assert inside.exec_run(["ls", "/dev/rig-gpus"]).output.decode().split() == list(uuids)
     assert seen == {"first": ["0"], "second": ["1"], "both others": ["2", "3"]}
 
 
@@ -170,8 +170,9 @@ def test_a_bypass_of_the_rig_is_closed(bypass, gpu_uuids, request, tmp_path):
                 await executor.destroy(job.key)
                 await executor.close()
 
-        # Such a host's toolkit listens to that variable alone, which is blank: it gives no GPU, not all.
-        right = gpu_uuids and bypass != "swarm resource"
+        # Such a host's toolkit listens to that variable alone, which is blank: it gives no GPU, not all. Of
+        # what the engine gives by CDI no variable has a say.
+        right = gpu_uuids and (bypass != "swarm resource" or engine.has_cdi)
         assert asyncio.run(story()) == (["0"] if right else [])
 
 
@@ -212,13 +213,16 @@ def test_what_opens_more_or_less_than_it_bought_is_stopped(
     tiny_image(docker_client)
     executor = docker_executor(docker_engine, tmp_path, gpu_minors=GPU_MINORS)
     given = {"one more": (FIRST, SECOND), "another": (SECOND,)}.get(fault, (FIRST,))
-    if fault == "none at all":
-        docker_engine.set_hook(HookSettings(accept_envvar_when_unprivileged=False))
+    docker_engine.set_hook(HookSettings(accept_envvar_when_unprivileged=fault != "none at all"))
 
     def altered(*whole: Any) -> ContainerPlan:
         planned = plan(*whole)
         assert planned.gpus is not None
-        return replace(planned, gpus=replace(planned.gpus, device_ids=given))
+        assert (planned.gpus.driver == "cdi") is docker_engine.has_cdi
+        if docker_engine.has_cdi and fault == "none at all":
+            return replace(planned, gpus=None)
+        names = tuple(f"nvidia.com/gpu={uuid}" if docker_engine.has_cdi else uuid for uuid in given)
+        return replace(planned, gpus=replace(planned.gpus, device_ids=names))
 
     monkeypatch.setattr(executing, "plan", altered)
     job = order(image=TINY, command=FOREVER, gpu_uuids=(FIRST,))
@@ -289,6 +293,7 @@ ALTERATIONS: dict[str, Callable[[ContainerPlan], ContainerPlan]] = {
     "name servers": lambda p: replace(p, dns=("10.0.0.1",)),
     "resolver's options": lambda p: replace(p, dns_options=("ndots:9",)),
     "extra hosts": lambda p: replace(p, extra_hosts=("a:10.0.0.1",)),
+    "secrets": lambda p: replace(p, secrets="/etc"),
     "GPUs": lambda p: replace(p, gpus=replace(p.gpus, device_ids=(SECOND,)) if p.gpus else None),
 }
 ADDITIONS: dict[str, dict[str, Any]] = {
@@ -313,7 +318,8 @@ async def test_a_container_that_is_not_as_planned_is_not_started(executor, docke
     job = order(image=TINY, gpu_uuids=(FIRST,))
     await executor.prepare(job, lambda _: None)
     inspected = docker_client.api.inspect_container(f"usance-{job.key}")
-    wanted = replace(plan(job, executor._policy), image=docker_client.images.get(TINY).id)
+    wanted = plan(job, executor._policy, cdi_devices=executor._cdi_devices(job))
+    wanted = replace(wanted, image=docker_client.images.get(TINY).id)
     assert differences(wanted, inspected) == []
     for name, alter in ALTERATIONS.items():
         assert any(found.startswith(f"{name}:") for found in differences(alter(wanted), inspected)), name
@@ -322,6 +328,8 @@ async def test_a_container_that_is_not_as_planned_is_not_started(executor, docke
         assert any(found.startswith(name) for found in differences(wanted, other)), name
     mounted = {**inspected, "Mounts": [{"Type": "volume", "Destination": "/x"}]}
     assert differences(wanted, mounted) == ["a mount of type volume at /x"]
+    mounted = {**inspected, "Mounts": [{"Type": "bind", "Source": "/etc", "Destination": "/x", "RW": False}]}
+    assert [found.partition(":")[0] for found in differences(wanted, mounted)] == ["secrets"]
 
 
 @scenario

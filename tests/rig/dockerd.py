@@ -16,12 +16,15 @@ import docker
 from docker.errors import APIError
 
 from tests.rig import leftovers
-from tests.rig.gpus import FOUR_GPUS, Gpu
+from tests.rig.gpus import FOUR_GPUS, Gpu, cdi_spec
 from tests.rig.nvidia_hook import HookSettings
 from tests.rig.parts import Folder, MissingError, find_program, spawn, stop, sweep, wait_until
 
 _KIND = "docker"
 _HOW = "apt-get install docker.io"
+# A folder with another release's dockerd, containerd, containerd-shim-runc-v2 and docker-proxy, to be used
+# instead of the machine's. It is told of its GPUs by CDI, too.
+_OTHER = os.environ.get("USANCE_RIG_DOCKER", "")
 
 
 class Network(StrEnum):
@@ -61,6 +64,8 @@ class Engine:
         self.base_url = f"unix://{self.path}/docker.sock"
         self._state = self.path / "state"
         self._state.mkdir()
+        self._cdi = self.path / "cdi"
+        self._cdi.mkdir()
         self.set_gpus(FOUR_GPUS)
         self.set_hook(HookSettings())
         try:
@@ -82,6 +87,17 @@ class Engine:
         """From the next container on, the host has these."""
         self.gpus = tuple(gpus)
         (self._state / "gpus.json").write_text(json.dumps([asdict(gpu) for gpu in gpus]))
+        if _OTHER:
+            # Renamed into its place: the engine watches the folder.
+            fresh = self._cdi / "fresh"
+            nothing = self._state / "nothing"
+            nothing.touch()
+            fresh.write_text(json.dumps(cdi_spec(gpus, str(nothing))))
+            fresh.rename(self._cdi / "nvidia.json")
+
+    @property
+    def has_cdi(self) -> bool:
+        return bool(_OTHER)
 
     def set_hook(self, settings: HookSettings) -> None:
         """From the next container on, the seller's toolkit is set so."""
@@ -137,11 +153,11 @@ class Engine:
 
     def _start(self, options: EngineOptions) -> None:
         programs = self._programs_folder()
-        dockerd = find_program("dockerd", how=_HOW)
+        dockerd = find_program("dockerd", how=_HOW, folders=_folders())
         containerd_socket = self.path / "containerd.sock"
         env = {
             **os.environ,
-            "PATH": f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "PATH": ":".join([str(programs), *map(str, _folders()), os.environ["PATH"], "/usr/sbin:/sbin"]),
             "USANCE_RIG_STATE": str(self._state),
             "USANCE_RIG_HOOK": str(programs / "nvidia-container-runtime-hook"),
         }
@@ -189,7 +205,7 @@ class Engine:
             f"version = 2\nroot = '{self.path}/containerd-root'\nstate = '{self.path}/containerd-state'\n"
             f"disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{socket}'\n"
         )
-        containerd = find_program("containerd", how=_HOW)
+        containerd = find_program("containerd", how=_HOW, folders=_folders())
         pid_file = shlex.quote(str(self.path / "docker.pid"))
         script = (
             f"{shlex.join([str(containerd), '--config', str(config)])} & child=$!\n"
@@ -217,6 +233,8 @@ class Engine:
         flags += [f"--cgroup-parent={self.cgroup_parent}", "--exec-opt=native.cgroupdriver=cgroupfs"]
         flags += ["--shutdown-timeout=2", "--userland-proxy=false", "--ip6tables=false"]
         flags += [f"--add-runtime=nvidia={programs}/nvidia-container-runtime"]
+        if _OTHER:
+            flags += [f"--cdi-spec-dir={self._cdi}"]
         if options.network is Network.NONE:
             flags += ["--bridge=none", "--iptables=false"]
         if options.nvidia_is_default_runtime:
@@ -238,6 +256,10 @@ def running_engine(options: EngineOptions | None = None) -> Iterator[Engine]:
         yield engine
     finally:
         engine.stop()
+
+
+def _folders() -> list[Path]:
+    return [Path(_OTHER)] if _OTHER else []
 
 
 def _namespace(network: Network) -> list[str]:

@@ -4,7 +4,7 @@ runc runs it before the container's first process, with the container's OCI stat
 container's configuration which GPUs are asked for, as the real hook does, weaknesses included; then it makes
 one device node for each of them in the container's /dev and allows it in the container's device cgroup; for a
 slice (MIG) that of its GPU, which opens nothing by itself, and that of the capability which opens the slice.
-`/dev/rig-gpus` lists the UUIDs. Every call leaves one JSON line in `hook.jsonl`.
+`/dev/rig-gpus` has a file for each UUID. Every call leaves one JSON line in `hook.jsonl`.
 
 A program of its own: it imports nothing but the standard library, because runc starts it outside our
 environment. Its folder, `USANCE_RIG_STATE`, holds `gpus.json` and `hook.json` (see HookSettings).
@@ -88,7 +88,9 @@ def main() -> int:
             _give(state["pid"], inside / f"nvidia{inventory[uuid]}", NVIDIA_MAJOR, inventory[uuid])
             if uuid in caps:
                 _give(state["pid"], inside / f"nvidia-caps/nvidia-cap{caps[uuid]}", CAPS_MAJOR, caps[uuid])
-        (inside / "rig-gpus").write_text("".join(f"{uuid}\n" for uuid in granted.uuids))
+        (inside / "rig-gpus").mkdir()
+        for uuid in granted.uuids:
+            (inside / "rig-gpus" / uuid).touch()
     with (folder / "hook.jsonl").open("a") as calls:
         calls.write(json.dumps({"container_id": state["id"], **asdict(granted)}) + "\n")
     if granted.error:

@@ -69,7 +69,7 @@ def test_two_containers_open_each_only_their_own(client, docker_engine):
     for container in (first, second):
         seen[container.id] = (
             container.exec_run(["sh", "-c", PROBE]).output.decode().split(),
-            container.exec_run(["cat", "/dev/rig-gpus"]).output.decode().split(),
+            container.exec_run(["ls", "/dev/rig-gpus"]).output.decode().split(),
         )
     assert seen == {first.id: (["0"], [FIRST]), second.id: (["1"], [SECOND])}
     calls = {call.container_id: call.uuids for call in docker_engine.hook_calls()}
