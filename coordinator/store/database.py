@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
+from coordinator.store.kept import Kept
 from coordinator.store.ports import Rings, Transaction, Writing
 from coordinator.store.transaction import SqlTransaction
 from coordinator.store.unit import HeldBackError, UnitTransaction
@@ -75,6 +76,7 @@ class Database:
     def __init__(self, engine: Engine, on_commit: Callable[[Rings], None]) -> None:
         self._engine = engine
         self._on_commit = on_commit
+        self._kept = Kept()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
@@ -203,12 +205,14 @@ class Database:
         tx, done = None, 0
         try:
             with self._engine.begin() as connection:
-                tx = UnitTransaction(connection)
+                tx = UnitTransaction(connection, self._kept)
                 for part in parts:
                     answers |= _answers(tx, share, part)
                     done += 1
                 self._finish(tx, settled=settled)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told to whom it happens when tried alone
+            if tx is not None:
+                tx.failed()
             if done < len(parts) and not isinstance(error, HeldBackError):
                 # Of those that were given to one function, halves find it out in a few rounds.
                 return parts[done][0] if len(parts[done]) == 1 else NOBODY_KNOWS_WHICH
@@ -225,11 +229,14 @@ class Database:
         tx, is_done = None, False
         try:
             with self._engine.begin() as connection:
-                tx = UnitTransaction(connection)
+                tx = UnitTransaction(connection, self._kept)
                 answer = write.run(tx)
                 is_done = True
                 self._finish(tx, settled=settled)
         except Exception as error:  # noqa: BLE001 - handed to the caller, who alone knows what to do
+            if tx is not None and tx.failed():
+                self._commit_alone(write, settled=settled)
+                return
             if is_done and settled and self.keeper is not None:
                 _LOG.exception("a transaction could not be settled; it is tried without that")
                 self._commit_alone(write, settled=False)
@@ -247,6 +254,7 @@ class Database:
         tx.flush()
 
     def _tell(self, tx: UnitTransaction, *, settled: bool) -> None:
+        tx.committed()
         if self.keeper is not None:
             if settled:
                 self.keeper.committed()

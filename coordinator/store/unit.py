@@ -19,6 +19,7 @@ from coordinator.domain.metering import Stamp
 from coordinator.domain.states import AttemptState, JobState
 from coordinator.domain.values import changed
 from coordinator.store.codec import attempt_guard, is_unreleased
+from coordinator.store.kept import Kept
 from coordinator.store.ports import Held, News, Rings
 from coordinator.store.transaction import SqlTransaction
 from ledger.entries import Transfer
@@ -40,8 +41,10 @@ class _Row(Generic[T]):
 
 
 class UnitTransaction(SqlTransaction):
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, kept: Kept | None = None) -> None:
         super().__init__(connection)
+        self._kept = Kept() if kept is None else kept
+        self._stands_on_kept = False
         self._jobs: dict[str, _Row[Job]] = {}
         self._attempts: dict[str, _Row[Attempt]] = {}
         # By host and by job, where all of them are known.
@@ -81,6 +84,18 @@ class UnitTransaction(SqlTransaction):
         except Exception as error:
             raise HeldBackError(str(error)) from error
         self._forget()
+
+    def committed(self) -> None:
+        """What it has read and written is so from now on. What it made is read once before it is kept."""
+        self._kept.keep([row.now for row in self._attempts.values() if row.first is not None])
+
+    def failed(self) -> bool:
+        """What it had to do with is read anew, for the commit may have been done though it has failed.
+
+        True: it stood on what was kept, and may have failed because that was out of date.
+        """
+        self._kept.forget(self._attempts)
+        return self._stands_on_kept
 
     def news(self) -> News:
         """What has changed for the market since the transaction began."""
@@ -200,7 +215,15 @@ class UnitTransaction(SqlTransaction):
         return self.attempts([attempt_id]).get(attempt_id)
 
     def attempts(self, attempt_ids: Sequence[str]) -> dict[str, Attempt]:
-        unknown = [attempt_id for attempt_id in attempt_ids if attempt_id not in self._attempts]
+        unknown = list[str]()
+        for attempt_id in attempt_ids:
+            if attempt_id not in self._attempts:
+                found = self._kept.attempt(attempt_id)
+                if found is None:
+                    unknown.append(attempt_id)
+                else:
+                    self._attempts[attempt_id] = _Row(found, found, found)
+                    self._stands_on_kept = True
         if unknown:
             self._learn(super().attempts(unknown).values())
         return {key: self._attempts[key].now for key in attempt_ids if key in self._attempts}

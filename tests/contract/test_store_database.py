@@ -7,17 +7,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from coordinator.store.database import FAILURES_SHARED_MAX, SHARE_MAX, ClosedError, Database
 from coordinator.store.migrate import upgrade
 from coordinator.store.ports import Transaction
+from coordinator.store.transaction import SqlTransaction
 from ledger.engine import make_engine
 from runtime.ids import new_id
-from tests.support.store_fixtures import BUYER
+from tests.support.store_fixtures import BUYER, seed
+from tests.support.values import attempt
 
 WAIT_S = 10
 
@@ -214,3 +218,88 @@ def test_what_was_answered_outlives_a_kill(tmp_path: Path) -> None:
         count = connection.execute(text("SELECT count(*) FROM request")).scalar_one()
     engine.dispose()
     assert answered <= count <= answered + 1
+
+
+@pytest.fixture(scope="module")
+def running(market_engine: Engine) -> str:
+    """An attempt in the database; each test leaves its meter where it likes."""
+    with market_engine.begin() as connection:
+        tx = SqlTransaction(connection)
+        seed(tx)
+        assert tx.insert_attempt(attempt())
+    return attempt().id
+
+
+def counts_up(attempt_id: str) -> Callable[[Transaction], int]:
+    """Takes in the next usage record, so to speak; the number of the last before it."""
+
+    def write(tx: Transaction) -> int:
+        before = tx.attempts([attempt_id])[attempt_id]
+        meter = replace(before.meter, usage_number=before.meter.usage_number + 1)
+        assert tx.save_meters([(before, replace(before, meter=meter))])
+        return before.meter.usage_number
+
+    return write
+
+
+def sees(attempt_id: str) -> Callable[[Transaction], int]:
+    return lambda tx: tx.attempts([attempt_id])[attempt_id].meter.usage_number
+
+
+def test_what_goes_on_is_not_read_for_each_of_its_records(opened: Opened, running: str) -> None:
+    read: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT") and "FROM attempt" in statement:
+            read.append(statement)
+
+    event.listen(opened.engine, "before_cursor_execute", note)
+    first = opened.database.write(counts_up(running)).result(WAIT_S)
+    later = [opened.database.write(counts_up(running)).result(WAIT_S) for _ in range(3)]
+    event.remove(opened.engine, "before_cursor_execute", note)
+    assert later == [first + 1, first + 2, first + 3]
+    assert len(read) == 1
+    # Who only reads sees what is in the database.
+    assert opened.database.read(sees(running)).result(WAIT_S) == first + 4
+
+
+def test_what_was_not_committed_is_not_kept(opened: Opened, running: str) -> None:
+    before = opened.database.write(sees(running)).result(WAIT_S)
+
+    def falls(tx: Transaction) -> None:
+        counts_up(running)(tx)
+        raise ValueError
+
+    assert isinstance(opened.database.write(falls).exception(WAIT_S), ValueError)
+    assert opened.database.write(sees(running)).result(WAIT_S) == before
+
+
+def test_what_another_has_written_meanwhile_is_read_anew(opened: Opened, running: str) -> None:
+    """The guard finds it out, so nothing is ever charged by a value that is out of date."""
+    before = opened.database.write(sees(running)).result(WAIT_S)
+    with opened.engine.begin() as connection:
+        connection.execute(text("UPDATE attempt SET usage_number = usage_number + 5"))
+    assert opened.database.write(counts_up(running)).result(WAIT_S) == before + 5
+    assert opened.database.read(sees(running)).result(WAIT_S) == before + 6
+
+
+def test_a_commit_that_failed_though_it_was_done_is_found_out(
+    opened: Opened, running: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = opened.database.write(sees(running)).result(WAIT_S)
+    dialect, commit = opened.engine.dialect, opened.engine.dialect.do_commit
+    broken = iter([True])
+
+    def cut(connection: object) -> None:
+        commit(connection)  # type: ignore[arg-type]
+        if next(broken, False):
+            raise OperationalError("COMMIT", None, Exception("the connection was cut"))
+
+    def once(tx: Transaction) -> int:
+        """As usage is taken in: what is in already is passed over."""
+        number = sees(running)(tx)
+        return number if number > before else counts_up(running)(tx) + 1
+
+    monkeypatch.setattr(dialect, "do_commit", cut)
+    assert opened.database.write(once).result(WAIT_S) == before + 1
+    assert opened.database.write(sees(running)).result(WAIT_S) == before + 1

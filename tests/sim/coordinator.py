@@ -25,6 +25,7 @@ from coordinator.domain.host import Certificate
 from coordinator.domain.refusal import Refusal
 from coordinator.services.mint import Mint
 from coordinator.store.database import Database, _Write
+from coordinator.store.kept import Kept
 from coordinator.store.migrate import upgrade
 from coordinator.store.ports import Rings, Transaction
 from ledger.engine import make_engine
@@ -128,6 +129,7 @@ class SimDatabase(Database):
         after: Callable[[], None],
     ) -> None:
         self._engine = storage.engine
+        self._kept = Kept()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._storage = storage
         self._process = process
