@@ -14,13 +14,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.link.client import BACKOFF_MS_MAX, BACKOFF_MS_MIN, WELCOME_WAIT_MS
 from benchmarks.floors import run
 from benchmarks.simulated import Agent, BareAgent, GrpcAgent, bare_context
 
 OPEN_AT_ONCE = 64
-# As the agent does it.
-BACKOFF_S_MIN, BACKOFF_S_FIRST, BACKOFF_S_MAX = 1.0, 10.0, 60.0
-REOPEN_S = 30.0
+REOPEN_S = WELCOME_WAIT_MS / 1_000
 
 Answer = dict[str, Any]
 
@@ -46,23 +45,47 @@ class Fleet:
         await asyncio.gather(*(one(agent) for agent in self._agents[:count]))
         return {"seconds": time.monotonic() - began, "failed": failed}
 
-    async def closed(self, count: int, seconds: float, outstanding: int, what: str, size: int = 1) -> Answer:
-        """Every answer is followed by the next message, with so many under way."""
-        agents, times_s = self._agents[:count], list[float]()
+    async def closed(self, count: int, seconds: float, outstanding: int) -> Answer:
+        """Every answer is followed by the next heartbeat, with so many under way."""
+
+        async def beat(agent: Agent) -> int:
+            await agent.beat()
+            return 1
+
+        return await self._by_turns(count, seconds, outstanding, beat)
+
+    async def prepare(self, count: int, messages: int, size: int) -> Answer:
+        """Usage for `usage` to send, so that to make it is no part of what is measured."""
+        for agent in self._agents[:count]:
+            agent.prepare(messages, size)
+        return {}
+
+    async def usage(self, count: int, seconds: float, outstanding: int) -> Answer:
+        """What was prepared, as far as there is time for it; `count` is of records."""
+        return await self._by_turns(count, seconds, outstanding, lambda agent: agent.use())
+
+    async def _by_turns(
+        self, count: int, seconds: float, outstanding: int, do: Callable[[Agent], Awaitable[int]]
+    ) -> Answer:
+        agents, times_s, done = self._agents[:count], list[float](), 0
         began = time.monotonic()
 
         async def worker(mine: Sequence[Agent]) -> None:
+            nonlocal done
             while True:
                 for agent in mine:
                     sent = time.monotonic()
                     if sent - began > seconds:
                         return
-                    await (agent.beat() if what == "beat" else agent.use(size))
+                    came = await do(agent)
+                    if not came:
+                        return
+                    done += came
                     times_s.append(time.monotonic() - sent)
 
         width = min(outstanding, count)
         await asyncio.gather(*(worker(agents[i::width]) for i in range(width)))
-        return {"count": len(times_s), "seconds": time.monotonic() - began, **_percentiles(times_s)}
+        return {"count": done, "seconds": time.monotonic() - began, **_percentiles(times_s)}
 
     async def paced(self, count: int, seconds: float, interval_s: float) -> Answer:
         """Each agent beats once in an interval, at a phase of its own."""
@@ -108,14 +131,15 @@ class Fleet:
 
     async def _come_back(self, agent: Agent) -> float:
         spread_s = await agent.wait_for_end()
-        least_s, most_s = BACKOFF_S_MIN, BACKOFF_S_FIRST
+        least_s, most_s = BACKOFF_MS_MIN / 1_000, BACKOFF_MS_MAX / 1_000
         if spread_s is not None:
-            least_s, most_s = 0.0, spread_s
+            await asyncio.sleep(self._random.uniform(0, spread_s))
+            if await _opened(agent):
+                return time.monotonic()
         while True:
             await asyncio.sleep(self._random.uniform(least_s, most_s))
             if await _opened(agent):
                 return time.monotonic()
-            least_s, most_s = BACKOFF_S_MIN, min(BACKOFF_S_MAX, max(BACKOFF_S_FIRST, most_s * 2))
 
     async def close(self) -> Answer:
         for agent in self._agents:
@@ -153,6 +177,8 @@ async def main(fleet: Fleet) -> None:
     verbs: dict[str, Callable[..., Awaitable[Answer]]] = {
         "open": fleet.open,
         "closed": fleet.closed,
+        "prepare": fleet.prepare,
+        "usage": fleet.usage,
         "paced": fleet.paced,
         "work": fleet.work,
         "storm": fleet.storm,

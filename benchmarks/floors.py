@@ -53,12 +53,7 @@ def answers(request: h.SynchronizeRequest) -> list[h.SynchronizeResponse]:
             for report in request.beat.attempts
         ]
         return [h.SynchronizeResponse(desired=h.Desired(attempts=held))]
-    last = request.usage.records[-1].number
-    return [
-        h.SynchronizeResponse(
-            acknowledged=h.Acknowledged(attempt_id=request.usage.attempt_id, epoch=1, usage_number=last)
-        )
-    ]
+    raise ValueError(f"a floor has no answer to {kind}")
 
 
 class BareServer(asyncio.Protocol):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import ssl
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,8 +38,12 @@ class Agent(Protocol):
         """One heartbeat and its answer."""
         ...
 
-    async def use(self, count: int) -> None:
-        """The next `count` usage records of the next attempt, and their acknowledgement."""
+    def prepare(self, messages: int, count: int) -> None:
+        """Make messages of usage for `use` to send, each with the next `count` records of every attempt."""
+        ...
+
+    async def use(self) -> int:
+        """The next such message and its acknowledgement; of how many records, 0 when all are sent."""
         ...
 
     async def work(self, on_attempt: Callable[[], None]) -> None:
@@ -60,7 +65,7 @@ class _Chain:
     number: int = 0
     digest: bytes = b""
 
-    def next(self, count: int) -> h.SynchronizeRequest:
+    def next(self, count: int) -> h.UsageReport:
         report = h.UsageReport(attempt_id=self.attempt_id, epoch=1)
         uuid = f"GPU-{self.attempt_id}"
         for _ in range(count):
@@ -86,7 +91,7 @@ class _Chain:
                     digest=record.digest,
                 )
             )
-        return h.SynchronizeRequest(usage=report)
+        return report
 
 
 class _Speaker:
@@ -94,6 +99,7 @@ class _Speaker:
 
     def __init__(self, attempts: Sequence[str]) -> None:
         self._chains = [_Chain(attempt_id=attempt) for attempt in attempts]
+        self._prepared: deque[h.UsageReports] = deque()
         self._number = 0
         self._run_ms = 0
 
@@ -151,10 +157,18 @@ class _Speaker:
         ]
         return h.SynchronizeRequest(beat=h.Beat(number=self._number, attempts=ended))
 
-    def usage_message(self, count: int) -> h.SynchronizeRequest:
-        chain = self._chains.pop(0)
-        self._chains.append(chain)
-        return chain.next(count)
+    def prepare(self, messages: int, count: int) -> None:
+        if self._prepared:
+            # What was not sent is made anew: chains go on from what was.
+            for chain, report in zip(self._chains, self._prepared[0].reports, strict=True):
+                first = report.records[0]
+                chain.number, chain.digest = first.number - 1, first.previous_digest
+        self._prepared = deque(
+            h.UsageReports(reports=[chain.next(count) for chain in self._chains]) for _ in range(messages)
+        )
+
+    def usage_message(self) -> h.UsageReports | None:
+        return self._prepared.popleft() if self._prepared else None
 
 
 class GrpcAgent:
@@ -180,12 +194,19 @@ class GrpcAgent:
         await self._call.write(self._speaker.beat_message())
         await self._until("desired")
 
-    async def use(self, count: int) -> None:
-        message = self._speaker.usage_message(count)
-        await self._call.write(message)
-        answer = await self._until("acknowledged")
-        if answer.acknowledged.usage_number != message.usage.records[-1].number:
-            raise ValueError(f"not all was taken in: {answer.acknowledged}")
+    def prepare(self, messages: int, count: int) -> None:
+        self._speaker.prepare(messages, count)
+
+    async def use(self) -> int:
+        message = self._speaker.usage_message()
+        if message is None:
+            return 0
+        await self._call.write(h.SynchronizeRequest(usages=message))
+        answer = await self._until("acknowledged_many")
+        numbers = {ack.attempt_id: ack.usage_number for ack in answer.acknowledged_many.acknowledged}
+        if numbers != {report.attempt_id: report.records[-1].number for report in message.reports}:
+            raise ValueError(f"not all was taken in: {numbers}")
+        return sum(len(report.records) for report in message.reports)
 
     async def work(self, on_attempt: Callable[[], None]) -> None:
         seen = set[tuple[str, int]]()
@@ -250,8 +271,11 @@ class BareAgent(asyncio.Protocol):
     async def beat(self) -> None:
         await self._say(self._speaker.beat_message(), "desired")
 
-    async def use(self, count: int) -> None:
-        await self._say(self._speaker.usage_message(count), "acknowledged")
+    def prepare(self, messages: int, count: int) -> None:
+        raise NotImplementedError("a floor takes no usage")
+
+    async def use(self) -> int:
+        raise NotImplementedError("a floor takes no usage")
 
     async def work(self, on_attempt: Callable[[], None]) -> None:
         raise NotImplementedError("a floor has no jobs")

@@ -32,6 +32,10 @@ from tests.rig.postgres import Postgres, running_postgres
 
 OUTSTANDING = 200
 DOWN_S = 2.0
+# Records of each job in a message, and so many messages of each agent.
+USAGE_SHAPES = ((1, 20), (16, 2))
+# Records under way: some shares of a commit's.
+USAGE_OUTSTANDING = 10_000
 # Beside one for each agent.
 FILES_MORE = 200
 
@@ -102,9 +106,7 @@ def saturated(folder: Path, sizes: Sizes, jobs_per_host: int) -> list[Figure]:
         for _ in range(sizes.rounds):
             for side in found:
                 before = cpu_s(side.pid)
-                done = side.fleet.ask(
-                    "closed", count=count, seconds=sizes.round_s, outstanding=OUTSTANDING, what="beat"
-                )
+                done = side.fleet.ask("closed", count=count, seconds=sizes.round_s, outstanding=OUTSTANDING)
                 spent_us = (cpu_s(side.pid) - before) * 1e6 / done["count"]
                 cpu_us.setdefault(side.name, []).append(spent_us)
     ours, bare, grpc_alone = (statistics.median(cpu_us[name]) for name in ("coordinator", "bare", "grpc"))
@@ -213,23 +215,25 @@ def _usage(what: str, folder: Path, sizes: Sizes, server: Postgres) -> list[Figu
         stack.callback(fleet.stop)
         _open(Side(name="coordinator", pid=pid, fleet=fleet), sizes.usage_hosts)
         figures = []
-        # One record is what a calm agent sends; after a cut an agent has many to tell.
-        for size in (1, 16):
+        # One record of each of its jobs is what a calm agent sends; after a cut it has many to tell.
+        for size, messages in USAGE_SHAPES:
+            records_each = size * sizes.jobs_per_host
+            fleet.ask("prepare", count=sizes.usage_hosts, messages=messages, size=size)
             before, database_before = cpu_s(pid), family_cpu_s(server_pid)
             done = fleet.ask(
-                "closed", count=sizes.usage_hosts, seconds=sizes.usage_s, outstanding=1_000, what="usage",
-                size=size,
+                "usage", count=sizes.usage_hosts, seconds=sizes.usage_s,
+                outstanding=max(1, USAGE_OUTSTANDING // records_each),
             )  # fmt: skip
-            records = done["count"] * size
+            records = done["count"]
             ours_us = (cpu_s(pid) - before) * 1e6 / records
             database_us = (family_cpu_s(server_pid) - database_before) * 1e6 / records
-            note = f"answered in {done['p50_ms']:.0f} ms (p50)"
+            note = f"{records_each} records a message, answered in {done['p50_ms']:.0f} ms (p50)"
             rate = records / done["seconds"]
-            name = f"{what}, {size} a message"
+            name = f"{what}, {size} of each"
             figures.append(report.at_least(name, rate, ledger.rate, 0.4, 0.7, note))
             figures.append(
                 Figure(
-                    figure=f"CPU us a usage record, {size} a message",
+                    figure=f"CPU us a usage record, {size} of each",
                     ours=ours_us + database_us,
                     floor=ledger.cpu_us,
                     ratio=(ours_us + database_us) / ledger.cpu_us,
