@@ -30,8 +30,11 @@ class Meter:
         return max(self._journal.end_ms, self._clock.boot_ms() - self._run.start_boot_ms)
 
     def due_in_ms(self) -> int:
-        """How long until the next record is due."""
-        return max(0, self._journal.end_ms + self._record_ms + MARGIN_MS - self.run_ms())
+        """How long until the next record is due: for all runs of a host at the same moments of its clock, so
+        that their records go up in one message. The first of a run is the shorter for it."""
+        metered_boot_ms = self._run.start_boot_ms + self._journal.end_ms
+        due_boot_ms = (metered_boot_ms // self._record_ms + 1) * self._record_ms
+        return max(0, due_boot_ms - self._run.start_boot_ms + MARGIN_MS - self.run_ms())
 
     def add(self, samples: Iterable[GpuSample]) -> None:
         self._tally.add(samples)

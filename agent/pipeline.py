@@ -49,6 +49,8 @@ class Surroundings:
     on_change: Callable[[], None]
     # There is usage or output to send.
     on_evidence: Callable[[], None]
+    # There is a record of a run that goes on: it need not be sent before those of other runs.
+    on_record: Callable[[], None]
 
 
 class Attempt:
@@ -303,7 +305,7 @@ class Attempt:
                 run_ms = meter.run_ms() - MARGIN_MS
                 if await self._executor.is_running(self.order):
                     await meter.cut(run_ms)
-                    self._around.on_evidence()
+                    self._around.on_record()
                 else:
                     await self._clock.sleep_ms(MARGIN_MS)
 

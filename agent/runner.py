@@ -33,6 +33,8 @@ from runtime.evidence import UsageRecord
 log = logging.getLogger(__name__)
 
 _AGAIN_MS = 5_000
+# For records that were cut at the same moment to be on the disk: what is due together is sent together.
+_RECORDS_WAIT_S = 0.05
 
 
 class Listener(Protocol):
@@ -73,6 +75,7 @@ class Runner:
         self._gpus_changed = asyncio.Condition()
         self._told = asyncio.Condition()
         self._listeners: list[Listener] = []
+        self._records_wait = False
         self._figures: Mapping[AttemptKey, JobFigures] = {}
         self._around = Surroundings(
             executor=executor,
@@ -84,6 +87,7 @@ class Runner:
             why_gpus_failed=lambda attempt: gpus.why_failed(attempt.order.gpu_uuids),
             on_change=self._changed,
             on_evidence=self._evidence,
+            on_record=self._recorded,
         )
 
     def tell(self, listener: Listener) -> None:
@@ -186,6 +190,15 @@ class Runner:
     def _evidence(self) -> None:
         for listener in self._listeners:
             listener.evidence()
+
+    def _recorded(self) -> None:
+        if not self._records_wait:
+            self._records_wait = True
+            asyncio.get_running_loop().call_later(_RECORDS_WAIT_S, self._tell_records)
+
+    def _tell_records(self) -> None:
+        self._records_wait = False
+        self._evidence()
 
     async def _reconcile(self) -> None:
         async with self._reconciling:

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 OUTPUT_ON_WIRE_BYTES_MAX = 1 << 20
 LOG_REPORT_BYTES_MAX = 256 << 10
 LOG_REPORT_CHUNKS_MAX = 64
+# Of all attempts that one message tells of.
 USAGE_REPORT_RECORDS_MAX = 256
+USAGE_REPORTS_MAX = 256
 # A coordinator that takes over lets us in when it has the seat.
 WELCOME_WAIT_MS = 30_000
 # A wrong welcome must neither flood the coordinator nor make us seem dead.
@@ -78,6 +80,7 @@ class Stream:
         self._heard_at_ms = 0
         self._told = False
         self._usage_sent: dict[AttemptKey, int] = {}
+        self._usage_reports_max = 1
         self._output_sent: dict[AttemptKey, int] = {}
         self.welcomed = asyncio.Event()
         self.drain_ms: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -109,6 +112,7 @@ class Stream:
                 raise StreamEndedError(await _why(call, "the coordinator did not begin with a welcome"))
             log.info("connected as host %s", first.welcome.host_id)
             self._heard_at_ms = self._clock.boot_ms()
+            self._usage_reports_max = min(max(first.welcome.usage_reports_max, 1), USAGE_REPORTS_MAX)
             self.welcomed.set()
             beat_ms = min(max(first.welcome.beat_interval_ms, BEAT_MS_MIN), BEAT_MS_MAX)
             async with asyncio.TaskGroup() as group:
@@ -131,6 +135,10 @@ class Stream:
                     self._wake.set()
                 case "acknowledged":
                     await self._holder.acknowledge(convert.acknowledgement(message.acknowledged))
+                    self._wake.set()
+                case "acknowledged_many":
+                    for one in message.acknowledged_many.acknowledged:
+                        await self._holder.acknowledge(convert.acknowledgement(one))
                     self._wake.set()
                 case "drain":
                     if not self.drain_ms.done():
@@ -177,13 +185,19 @@ class Stream:
         return self._usage(keys) or self._output(keys)
 
     def _usage(self, keys: Sequence[AttemptKey]) -> host_pb2.SynchronizeRequest | None:
+        """What is due of all attempts, as far as one message may hold it."""
+        due: list[tuple[AttemptKey, Sequence[UsageRecord]]] = []
+        room = USAGE_REPORT_RECORDS_MAX
         for key in keys:
             sent = max(self._usage_sent.get(key, 0), self._holder.acknowledged(key)[0])
-            records = self._holder.usage_after(key, sent, USAGE_REPORT_RECORDS_MAX)
+            records = self._holder.usage_after(key, sent, room)
             if records:
                 self._usage_sent[key] = records[-1].number
-                return convert.usage_request(key, records)
-        return None
+                due.append((key, records))
+                room -= len(records)
+            if room == 0 or len(due) == self._usage_reports_max:
+                break
+        return convert.usage_request(due) if due else None
 
     def _output(self, keys: Sequence[AttemptKey]) -> host_pb2.SynchronizeRequest | None:
         acknowledged = {key: self._holder.acknowledged(key)[1] for key in keys}

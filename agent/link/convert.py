@@ -99,12 +99,17 @@ def beat_request(number: int, reports: Iterable[AttemptReport]) -> host_pb2.Sync
     )
 
 
-def usage_request(key: AttemptKey, records: Sequence[UsageRecord]) -> host_pb2.SynchronizeRequest:
-    return host_pb2.SynchronizeRequest(
-        usage=host_pb2.UsageReport(
+def usage_request(due: Sequence[tuple[AttemptKey, Sequence[UsageRecord]]]) -> host_pb2.SynchronizeRequest:
+    """Of one attempt, as every coordinator knows it, or of several."""
+    reports = [
+        host_pb2.UsageReport(
             attempt_id=key.attempt_id, epoch=key.epoch, records=[_record(record) for record in records]
         )
-    )
+        for key, records in due
+    ]
+    if len(reports) == 1:
+        return host_pb2.SynchronizeRequest(usage=reports[0])
+    return host_pb2.SynchronizeRequest(usages=host_pb2.UsageReports(reports=reports))
 
 
 def log_request(key: AttemptKey, chunks: Sequence[OutputChunk]) -> host_pb2.SynchronizeRequest:

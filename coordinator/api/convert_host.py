@@ -12,7 +12,7 @@ from coordinator.domain.job import Attempt, LogChunk, LogTotals
 from coordinator.domain.refusal import invalid
 from coordinator.domain.states import AttemptState, EndReason
 from coordinator.services.desired import Wanted
-from coordinator.services.synchronize import Report
+from coordinator.services.synchronize import Ack, Report
 from runtime.evidence import GpuUse, UsageRecord
 from usance.v1 import host_pb2 as h
 from usance.v1 import types_pb2 as t
@@ -195,6 +195,19 @@ def _totals(message: t.LogTotals) -> LogTotals:
     )
 
 
+def usages(message: h.SynchronizeRequest) -> list[h.UsageReport]:
+    """Of one attempt or of several."""
+    if message.WhichOneof("message") == "usage":
+        found = [message.usage]
+    else:
+        found = list(message.usages.reports)
+        few("usages.reports", len(found), ATTEMPTS_MAX)
+        if len({(report.attempt_id, report.epoch) for report in found}) != len(found):
+            raise invalid("usages.reports", "each attempt and epoch once")
+        few("usages.reports.records", sum(len(report.records) for report in found), RECORDS_MAX)
+    return found
+
+
 def records(message: h.UsageReport) -> list[UsageRecord]:
     few("usage.records", len(message.records), RECORDS_MAX)
     return [record(item) for item in message.records]
@@ -249,6 +262,15 @@ def wanted_to(wanted: Wanted) -> h.DesiredAttempt:
         usage_number_acknowledged=attempt.meter.usage_number,
         log_offset_acknowledged=attempt.log_offset,
         is_confidential=wanted.spec.is_confidential,
+    )
+
+
+def ack_to(ack: Ack) -> h.Acknowledged:
+    return h.Acknowledged(
+        attempt_id=ack.attempt_id,
+        epoch=ack.epoch,
+        usage_number=ack.usage_number,
+        log_offset=ack.log_offset,
     )
 
 

@@ -26,7 +26,9 @@ class Store(Protocol):
 
     def write(self, function: Callable[[Transaction], T]) -> Future[T]: ...
 
-    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Future[T]: ...
+    def gather(
+        self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A, weight: int = 1
+    ) -> Future[T]: ...
 
     def read(self, function: Callable[[Transaction], T]) -> Future[T]: ...
 
@@ -79,8 +81,10 @@ class Edge:
 
         return self.inbox.awaited(self.store.write(with_act))
 
-    def gather(self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A) -> Awaitable[T]:
-        return self.inbox.awaited(self.store.gather(together, item))
+    def gather(
+        self, together: Callable[[Transaction, Sequence[A]], Sequence[T]], item: A, weight: int = 1
+    ) -> Awaitable[T]:
+        return self.inbox.awaited(self.store.gather(together, item, weight))
 
     def read(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
         return self.inbox.awaited(self.store.read(function))

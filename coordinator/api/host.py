@@ -190,6 +190,8 @@ class _Session:
         self._greeted = False
         self._stale = True
         self._acks: dict[str, Ack] = {}
+        # It has sent what only an agent sends that knows their like in our answers.
+        self._takes_many = False
         self._drain_ms: int | None = None
         self._superseded = False
         # Rung when the host is refused from now on.
@@ -259,9 +261,8 @@ class _Session:
             if not welcomed:
                 welcomed = True
                 yield self._welcome()
-            while self._acks:
-                _, ack = self._acks.popitem()
-                yield _ack(ack)
+            for answer in self._acknowledged():
+                yield answer
             if self._stale:
                 self._stale = self._say_again = False
                 # Until it is read, nothing is known that could be brought up to date.
@@ -277,6 +278,12 @@ class _Session:
                 self._drain_ms = None
         await reader
 
+    def _acknowledged(self) -> list[h.SynchronizeResponse]:
+        acks, self._acks = [convert.ack_to(ack) for ack in self._acks.values()], {}
+        if self._takes_many and len(acks) > 1:
+            return [h.SynchronizeResponse(acknowledged_many=h.AcknowledgedMany(acknowledged=acks))]
+        return [h.SynchronizeResponse(acknowledged=ack) for ack in acks]
+
     async def _desired(self) -> h.SynchronizeResponse:
         """Read as it is being said, by the one who says it: an older state can't follow a newer one."""
         wanted = await self._edge.gather_read(desired, self.host_id)
@@ -290,6 +297,7 @@ class _Session:
                 host_id=self.host_id,
                 beat_interval_ms=rules.beat_interval_ms,
                 reconnect_window_ms=rules.reconnect_window_ms,
+                usage_reports_max=convert.ATTEMPTS_MAX,
             )
         )
 
@@ -301,8 +309,9 @@ class _Session:
             raise invalid("message", "hello is the first message")
         elif kind == "beat":
             await self._beat(request.beat)
-        elif kind == "usage":
-            await self._usage(request.usage)
+        elif kind in {"usage", "usages"}:
+            self._takes_many = self._takes_many or kind == "usages"
+            await self._usage(convert.usages(request))
         elif kind == "logs":
             await self._logs(request.logs)
 
@@ -356,43 +365,32 @@ class _Session:
         """It should hold nothing, as far as we have heard and said: whatever changes that rings for us."""
         return not self._stale and self._said is not None and not self._said.desired.attempts
 
-    async def _usage(self, message: h.UsageReport) -> None:
-        records, now = convert.records(message), self._edge.now()
-        name, epoch = validate.name("usage.attempt_id", message.attempt_id), message.epoch
-        usage = gathered.Usage(
-            host_id=self.host_id,
-            boot_id=self._boot_id,
-            attempt_id=name,
-            epoch=epoch,
-            records=records,
-            window_ms=self._edge.rules.reconnect_window_ms,
-            now=now,
-        )
-        self._keep(await self._edge.gather(gathered.usages, usage))
+    async def _usage(self, reports: Sequence[h.UsageReport]) -> None:
+        now, window_ms = self._edge.now(), self._edge.rules.reconnect_window_ms
+        message = [
+            gathered.Usage(
+                host_id=self.host_id,
+                boot_id=self._boot_id,
+                attempt_id=validate.name("usage.attempt_id", report.attempt_id),
+                epoch=report.epoch,
+                records=convert.records(report),
+                window_ms=window_ms,
+                now=now,
+            )
+            for report in reports
+        ]
+        weight = sum(len(item.records) for item in message)
+        for ack in await self._edge.gather(gathered.usages, message, weight):
+            self._acks[ack.attempt_id] = ack
 
     async def _logs(self, message: h.LogReport) -> None:
         chunks, epoch = convert.chunks(message), message.epoch
         name = validate.name("logs.attempt_id", message.attempt_id)
         now = self._edge.now()
-        self._keep(
-            await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks, now))
-        )
-
-    def _keep(self, ack: Ack | None) -> None:
+        ack = await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks, now))
         if ack is not None:
             self._acks[ack.attempt_id] = ack
 
 
 def _superseded() -> Refusal:
     return Refusal(RefusalCode.SUPERSEDED, "this host has a newer connection")
-
-
-def _ack(ack: Ack) -> h.SynchronizeResponse:
-    return h.SynchronizeResponse(
-        acknowledged=h.Acknowledged(
-            attempt_id=ack.attempt_id,
-            epoch=ack.epoch,
-            usage_number=ack.usage_number,
-            log_offset=ack.log_offset,
-        )
-    )

@@ -111,8 +111,14 @@ def _nears_end(attempt: Attempt, window_ms: int) -> bool:
     return 5 * run_ms >= 4 * min(meter.run_ms_max, meter.run_ms_affordable)
 
 
-def usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
-    """The usage of many attempts. What is not plain is taken in by itself."""
+def usages(tx: Transaction, messages: Sequence[Sequence[Usage]]) -> list[Sequence[Ack]]:
+    """The usage of many hosts, in messages of one or of several attempts each."""
+    acks = iter(_usages(tx, [item for message in messages for item in message]))
+    return [[ack for _ in message if (ack := next(acks)) is not None] for message in messages]
+
+
+def _usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
+    """What is not plain is taken in by itself."""
     attempts = tx.attempts(sorted({item.attempt_id for item in given}))
     now = max((item.now for item in given), key=lambda stamp: stamp.wall_ms)
     plain: dict[int, Taken] = {}

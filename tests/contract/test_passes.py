@@ -52,15 +52,17 @@ def usage(tx: Transaction) -> object:
     return gathered.usages(
         tx,
         [
-            gathered.Usage(
-                host_id=attempt.host_id,
-                boot_id="boot",
-                attempt_id=attempt.id,
-                epoch=1,
-                records=[first, make_record(first.digest, 2, 5_000, 9_000, ())],
-                window_ms=WINDOW_MS,
-                now=at(20_000),
-            )
+            [
+                gathered.Usage(
+                    host_id=attempt.host_id,
+                    boot_id="boot",
+                    attempt_id=attempt.id,
+                    epoch=1,
+                    records=[first, make_record(first.digest, 2, 5_000, 9_000, ())],
+                    window_ms=WINDOW_MS,
+                    now=at(20_000),
+                )
+            ]
         ],
     )
 

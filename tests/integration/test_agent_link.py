@@ -192,6 +192,38 @@ def test_output_that_is_not_stored_waits_and_beats_do_not(tell):
     tell(story)
 
 
+@pytest.mark.parametrize("takes_many", [True, False], ids=["many", "one"])
+def test_usage_of_all_jobs_goes_up_together_where_the_coordinator_takes_it(tell, takes_many):
+    """One of before there was such a thing would pass it over, and the usage would be lost."""
+
+    async def story(party: Party) -> None:
+        coordinator = party.coordinator
+        if not takes_many:
+            coordinator.usage_reports_max = 0
+            coordinator.cut()
+            await coordinator.until(lambda: len(coordinator.hellos) == 2, "it has read the welcome")
+        names = ["attempt_1", "attempt_2", "attempt_3"]
+        for name in names:
+            party.world.scripts[name] = Script(run_ms=None, exit_code_on_stop=0)
+        taken = [coordinator.want(desired_attempt("fake", attempt_id=name)) for name in names]
+        keys = party.runner.keys
+        await coordinator.until(
+            lambda: (
+                all(len(one.records) >= 3 for one in taken)
+                and len(keys()) == 3
+                and all(party.runner.acknowledged(key)[0] >= 2 for key in keys())
+            ),
+            "all are metered and acknowledged",
+        )
+        if takes_many:
+            together = max(len(usages.reports) for usages in coordinator.usages)
+            assert together == 3
+        else:
+            assert coordinator.usages == []
+
+    tell(story)
+
+
 def test_usage_is_cut_and_told_while_the_job_runs(tell):
     async def story(party: Party) -> None:
         coordinator = party.coordinator

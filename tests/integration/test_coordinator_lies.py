@@ -126,6 +126,57 @@ def test_what_was_true_before_a_lie_in_the_same_message_is_kept(play: Play) -> N
     play(script)
 
 
+def test_a_lie_of_one_attempt_is_not_its_neighbours(play: Play) -> None:
+    """What comes in one message is taken in attempt by attempt, and answered in one."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent(gpu_count=2)
+        honest_job, honest = await started(market, agent)
+        false_job = await market.buyer.submit()
+        await agent.until(lambda: agent.desired is not None and len(agent.desired.attempts) == 2, "both are")
+        assert agent.desired is not None
+        (wanted,) = (a for a in agent.desired.attempts if a.attempt_id != honest.wanted.attempt_id)
+        false = Run(wanted, "container-2")
+        await agent.beat(honest.runs(0), false.runs(0))
+        market.clock.advance(10_000)
+        await agent.beat(honest.runs(10_000), false.runs(10_000))
+        acks = await agent.usages((honest, honest.record(10_000)), (false, false.record(10_000)))
+        assert [ack.usage_number for ack in acks] == [1, 1]
+        assert agent.acknowledged_together == 1
+        market.clock.advance(5_000)
+        acks = await agent.usages((false, extra(false, 40_000)), (honest, honest.record(15_000)))
+        assert [ack.usage_number for ack in acks] == [1, 2]
+        await agent.until(lambda: stopped(agent, false) == t.END_REASON_CLAIM_REFUSED, "it is stopped")
+        await agent.beat(honest.ended(), false.ended())
+        assert (await market.buyer.ended(honest_job.job_id)).charged_micro == 15_000
+        assert (await market.buyer.bill(false_job.job_id)).credited_micro == 10_000
+        assert (await market.seller.wallet()).earnings_micro == 14_250
+
+    play(script)
+
+
+def test_usage_that_comes_in_too_much_at_once_ends_the_stream(play: Play) -> None:
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        _, run = await started(market, agent)
+        await agent.say(
+            h.SynchronizeRequest(
+                usages=h.UsageReports(
+                    reports=[
+                        h.UsageReport(
+                            attempt_id=run.wanted.attempt_id, epoch=n, records=[t.UsageRecord()] * 100
+                        )
+                        for n in range(3)
+                    ]
+                )
+            )
+        )
+        await agent.over()
+        assert refusal(agent.error) == "INVALID_FIELD"
+
+    play(script)
+
+
 def test_time_after_the_stop_is_never_paid(play: Play) -> None:
     """A host that goes on regardless works for nothing."""
 

@@ -89,8 +89,9 @@ class Auditor:
         for report in message.beat.attempts:
             if report.container_id:
                 self.shown[report.attempt_id].append(self._loop.time())
-        if message.usage.records:
-            self.shown[message.usage.attempt_id].append(self._loop.time())
+        for usage in [message.usage, *message.usages.reports]:
+            if usage.records:
+                self.shown[usage.attempt_id].append(self._loop.time())
 
     def container(self, attempt_id: str) -> Container | None:
         for host in self.hosts.values():

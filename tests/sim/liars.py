@@ -58,9 +58,9 @@ class Liar:
     def _doubled(self, message: Request) -> list[Request]:
         for report in message.beat.attempts:
             report.run_ms *= 2
-        if message.usage.records:
+        for usage in _usages(message):
             self._lied()
-            self._forge(message.usage, lambda record: (record.start_ms * 2, record.end_ms * 2))
+            self._forge(usage, lambda record: (record.start_ms * 2, record.end_ms * 2))
         return [message]
 
     def _forge(self, usage: host_pb2.UsageReport, span: Callable[[Any], tuple[int, int]]) -> None:
@@ -84,21 +84,21 @@ class Liar:
         usage.records.extend(forged)
 
     def _left_out(self, message: Request) -> list[Request]:
-        if message.usage.records and self._dice.chance(0.5):
-            self._lied()
-            del message.usage.records[0]
-            return [message] if message.usage.records else []
+        for usage in _usages(message):
+            if self._dice.chance(0.5):
+                self._lied()
+                del usage.records[0]
         return [message]
 
     def _false_digest(self, message: Request) -> list[Request]:
-        for record in message.usage.records:
+        for record in _records(message):
             if self._dice.chance(0.5):
                 self._lied()
                 record.end_ms += 1_000
         return [message]
 
     def _foreign_gpu(self, message: Request) -> list[Request]:
-        for record in message.usage.records:
+        for record in _records(message):
             self._lied()
             gpus = [GpuUse(gpu_uuid="GPU-somebody-else")]
             made = make_record(record.previous_digest, record.number, record.start_ms, record.end_ms, gpus)
@@ -114,7 +114,7 @@ class Liar:
 
     def _other_epoch(self, message: Request) -> list[Request]:
         by = self._dice.rng.choice([-1, 1])
-        parts: list[Any] = [message.usage, message.logs, *message.beat.attempts]
+        parts: list[Any] = [*_usages(message), message.logs, *message.beat.attempts]
         for part in parts:
             if part.attempt_id and self._dice.chance(0.5):
                 self._lied()
@@ -139,7 +139,7 @@ class Liar:
         return [message, Request(usage=usage), Request(logs=logs)]
 
     def _figures(self, message: Request) -> list[Request]:
-        for record in message.usage.records:
+        for record in _records(message):
             self._lied()
             gpus = [GpuUse(gpu_uuid=gpu.gpu_uuid, utilization_percent=400) for gpu in record.gpus]
             made = make_record(record.previous_digest, record.number, record.start_ms, record.end_ms, gpus)
@@ -218,3 +218,12 @@ KINDS = (
     "promises output that never comes",
     "sends other output",
 )
+
+
+def _usages(message: Request) -> list[host_pb2.UsageReport]:
+    """Of one attempt or of several."""
+    return [usage for usage in [message.usage, *message.usages.reports] if usage.records]
+
+
+def _records(message: Request) -> list[types_pb2.UsageRecord]:
+    return [record for usage in _usages(message) for record in usage.records]

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -58,10 +58,13 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
     def __init__(self) -> None:
         self.authority = Authority()
         self.beat_interval_ms = 500
+        # 0: a coordinator of before there was such a thing.
+        self.usage_reports_max = 256
         self.desired: dict[str, host_pb2.DesiredAttempt] = {}
         self.taken: dict[str, Taken] = {}
         self.hellos: list[host_pb2.Hello] = []
         self.beats: list[host_pb2.Beat] = []
+        self.usages: list[host_pb2.UsageReports] = []
         self.faults: list[str] = []
         self.renewals = 0
         self.renewed_until_ms = 0
@@ -167,7 +170,10 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         try:
             yield host_pb2.SynchronizeResponse(
                 welcome=host_pb2.Welcome(
-                    host_id=HOST_ID, beat_interval_ms=self.beat_interval_ms, reconnect_window_ms=60_000
+                    host_id=HOST_ID,
+                    beat_interval_ms=self.beat_interval_ms,
+                    reconnect_window_ms=60_000,
+                    usage_reports_max=self.usage_reports_max,
                 )
             )
             self._streams[number] = queue
@@ -227,11 +233,21 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
                         taken.reports.append(report)
                 return [self._desired_message()]
             case "usage":
-                taken = self._taken(request.usage.attempt_id, request.usage.epoch)
-                return self._take_usage(request.usage, taken) if taken else []
+                return [
+                    host_pb2.SynchronizeResponse(acknowledged=one)
+                    for one in self._take_usages([request.usage])
+                ]
+            case "usages":
+                self.usages.append(request.usages)
+                if len(request.usages.reports) > self.usage_reports_max:
+                    self.faults.append(f"usage of {len(request.usages.reports)} attempts in one message")
+                acks = self._take_usages(request.usages.reports)
+                many = host_pb2.AcknowledgedMany(acknowledged=acks)
+                return [host_pb2.SynchronizeResponse(acknowledged_many=many)] if acks else []
             case "logs":
                 taken = self._taken(request.logs.attempt_id, request.logs.epoch)
-                return self._take_logs(request.logs, taken) if taken else []
+                acks = self._take_logs(request.logs, taken) if taken else []
+                return [host_pb2.SynchronizeResponse(acknowledged=one) for one in acks]
             case _:
                 self.faults.append("an empty message")
                 return []
@@ -241,7 +257,17 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         taken = self.taken.setdefault(attempt_id, Taken(epoch=epoch))
         return taken if taken.epoch == epoch else None
 
-    def _take_usage(self, usage: host_pb2.UsageReport, taken: Taken) -> list[host_pb2.SynchronizeResponse]:
+    def _take_usages(self, reports: Sequence[host_pb2.UsageReport]) -> list[host_pb2.Acknowledged]:
+        if sum(len(report.records) for report in reports) > 256:
+            self.faults.append("too many usage records in one message")
+        acks: list[host_pb2.Acknowledged] = []
+        for report in reports:
+            taken = self._taken(report.attempt_id, report.epoch)
+            if taken is not None:
+                acks += self._take_usage(report, taken)
+        return acks
+
+    def _take_usage(self, usage: host_pb2.UsageReport, taken: Taken) -> list[host_pb2.Acknowledged]:
         for record in usage.records:
             if record.number <= len(taken.records):
                 if taken.records[record.number - 1] != record:
@@ -260,7 +286,7 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             taken.records.append(record)
         return self._acknowledged(usage.attempt_id, taken)
 
-    def _take_logs(self, logs: host_pb2.LogReport, taken: Taken) -> list[host_pb2.SynchronizeResponse]:
+    def _take_logs(self, logs: host_pb2.LogReport, taken: Taken) -> list[host_pb2.Acknowledged]:
         if not 1 <= len(logs.chunks) <= 64 or sum(len(chunk.data) for chunk in logs.chunks) > 256 << 10:
             self.faults.append("a log report out of its bounds")
         for chunk in logs.chunks:
@@ -273,16 +299,17 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
             taken.offset += len(data)
         return self._acknowledged(logs.attempt_id, taken)
 
-    def _acknowledged(self, attempt_id: str, taken: Taken) -> list[host_pb2.SynchronizeResponse]:
+    def _acknowledged(self, attempt_id: str, taken: Taken) -> list[host_pb2.Acknowledged]:
         if not self.acknowledging:
             return []
-        acknowledged = host_pb2.Acknowledged(
-            attempt_id=attempt_id,
-            epoch=taken.epoch,
-            usage_number=len(taken.records),
-            log_offset=taken.offset,
-        )
-        return [host_pb2.SynchronizeResponse(acknowledged=acknowledged)]
+        return [
+            host_pb2.Acknowledged(
+                attempt_id=attempt_id,
+                epoch=taken.epoch,
+                usage_number=len(taken.records),
+                log_offset=taken.offset,
+            )
+        ]
 
     def _desired_message(self) -> host_pb2.SynchronizeResponse:
         for attempt_id, attempt in self.desired.items():

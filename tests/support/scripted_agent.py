@@ -147,6 +147,7 @@ class ScriptedAgent:
         self.desired: h.Desired | None = None
         self.desired_count = 0
         self.drained = False
+        self.acknowledged_together = 0
         self.error: grpc.aio.AioRpcError | None = None
         self.is_over = False
         self._acks: dict[str, list[h.Acknowledged]] = {}
@@ -194,6 +195,15 @@ class ScriptedAgent:
         key = run.wanted.attempt_id
         await self.claim(key, run.wanted.epoch if epoch is None else epoch, *records)
         return await self._acknowledged(key)
+
+    async def usages(self, *claims: tuple[Run, UsageRecord]) -> list[h.Acknowledged]:
+        """A record of each, in one message."""
+        reports = [
+            h.UsageReport(attempt_id=run.wanted.attempt_id, epoch=run.wanted.epoch, records=[_record(record)])
+            for run, record in claims
+        ]
+        await self.say(h.SynchronizeRequest(usages=h.UsageReports(reports=reports)))
+        return [await self._acknowledged(run.wanted.attempt_id) for run, _ in claims]
 
     async def claim(self, attempt_id: str, epoch: int, *records: UsageRecord) -> None:
         """Say so, whether or not anybody will answer."""
@@ -263,9 +273,11 @@ class ScriptedAgent:
                 elif kind == "desired":
                     self.desired = message.desired
                     self.desired_count += 1
-                elif kind == "acknowledged":
-                    ack = message.acknowledged
-                    self._acks.setdefault(ack.attempt_id, []).append(ack)
+                elif kind in {"acknowledged", "acknowledged_many"}:
+                    many = message.acknowledged_many.acknowledged
+                    for ack in many if kind == "acknowledged_many" else [message.acknowledged]:
+                        self._acks.setdefault(ack.attempt_id, []).append(ack)
+                    self.acknowledged_together += len(many) > 1
                 elif kind == "drain":
                     self.drained = True
                 self._news.set()

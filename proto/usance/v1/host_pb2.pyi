@@ -190,6 +190,7 @@ class SynchronizeRequest(_message.Message):
     BEAT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
+    USAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """The first on every stream."""
@@ -206,6 +207,10 @@ class SynchronizeRequest(_message.Message):
     def logs(self) -> Global___LogReport:
         """Output of a command."""
 
+    @_builtins.property
+    def usages(self) -> Global___UsageReports:
+        """Evidence of several attempts in one message; only where Welcome.usage_reports_max allows it."""
+
     def __init__(
         self,
         *,
@@ -213,12 +218,13 @@ class SynchronizeRequest(_message.Message):
         beat: Global___Beat | None = ...,
         usage: Global___UsageReport | None = ...,
         logs: Global___LogReport | None = ...,
+        usages: Global___UsageReports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "hello", b"hello", "logs", b"logs", "message", b"message", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "hello", b"hello", "logs", b"logs", "message", b"message", "usage", b"usage", "usages", b"usages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "hello", b"hello", "logs", b"logs", "message", b"message", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "hello", b"hello", "logs", b"logs", "message", b"message", "usage", b"usage", "usages", b"usages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "beat", "usage", "logs"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "beat", "usage", "logs", "usages"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -234,6 +240,7 @@ class SynchronizeResponse(_message.Message):
     DESIRED_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_MANY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """The first on every stream."""
@@ -250,6 +257,12 @@ class SynchronizeResponse(_message.Message):
     def drain(self) -> Global___Drain:
         """A request to come back on another stream."""
 
+    @_builtins.property
+    def acknowledged_many(self) -> Global___AcknowledgedMany:
+        """What the agent need not keep any longer, of several attempts; only to an agent that has sent `usages`
+        on this stream.
+        """
+
     def __init__(
         self,
         *,
@@ -257,12 +270,13 @@ class SynchronizeResponse(_message.Message):
         desired: Global___Desired | None = ...,
         acknowledged: Global___Acknowledged | None = ...,
         drain: Global___Drain | None = ...,
+        acknowledged_many: Global___AcknowledgedMany | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "desired", b"desired", "drain", b"drain", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "acknowledged_many", b"acknowledged_many", "desired", b"desired", "drain", b"drain", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "desired", b"desired", "drain", b"drain", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "acknowledged_many", b"acknowledged_many", "desired", b"desired", "drain", b"drain", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "desired", "acknowledged", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "desired", "acknowledged", "drain", "acknowledged_many"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -698,6 +712,32 @@ class UsageReport(_message.Message):
 Global___UsageReport: _TypeAlias = UsageReport  # noqa: Y015
 
 @_typing.final
+class UsageReports(_message.Message):
+    """What is due of several attempts: it costs both sides little more than that of one. Set by the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageReport]:
+        """Each attempt and epoch once, and at most 256 records in all of them together; at least one report to be of
+        use.
+        """
+
+    def __init__(
+        self,
+        *,
+        reports: _abc.Iterable[Global___UsageReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageReports: _TypeAlias = UsageReports  # noqa: Y015
+
+@_typing.final
 class LogReport(_message.Message):
     """Output of one attempt, in order. An agent keeps at most 1 MiB of output unacknowledged on the wire, so
     that output never stands in the way of a beat. Set by the agent.
@@ -742,22 +782,29 @@ class Welcome(_message.Message):
     HOST_ID_FIELD_NUMBER: _builtins.int
     BEAT_INTERVAL_MS_FIELD_NUMBER: _builtins.int
     RECONNECT_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    USAGE_REPORTS_MAX_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Who the agent is, by its certificate."""
     beat_interval_ms: _builtins.int
     """How often to send a beat; 500 to 60,000."""
     reconnect_window_ms: _builtins.int
     """How long a silent host is waited for; at least three beats."""
+    usage_reports_max: _builtins.int
+    """Of how many attempts a `usages` may hold reports, 2 to 256. Below 2 (a coordinator of before says 0) the
+    agent sends each attempt's usage by itself, as `usage`: what is not known is passed over, and usage must
+    not be.
+    """
     def __init__(
         self,
         *,
         host_id: _builtins.str = ...,
         beat_interval_ms: _builtins.int = ...,
         reconnect_window_ms: _builtins.int = ...,
+        usage_reports_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_interval_ms", b"beat_interval_ms", "host_id", b"host_id", "reconnect_window_ms", b"reconnect_window_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_interval_ms", b"beat_interval_ms", "host_id", b"host_id", "reconnect_window_ms", b"reconnect_window_ms", "usage_reports_max", b"usage_reports_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -897,6 +944,30 @@ class Acknowledged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Acknowledged: _TypeAlias = Acknowledged  # noqa: Y015
+
+@_typing.final
+class AcknowledgedMany(_message.Message):
+    """Sent as soon as what came together is stored for good. Set by the coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def acknowledged(self) -> _containers.RepeatedCompositeFieldContainer[Global___Acknowledged]:
+        """Each attempt and epoch once, at most 256."""
+
+    def __init__(
+        self,
+        *,
+        acknowledged: _abc.Iterable[Global___Acknowledged] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgedMany: _TypeAlias = AcknowledgedMany  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):

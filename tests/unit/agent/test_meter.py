@@ -68,6 +68,18 @@ def test_a_record_is_due_when_its_time_is_over_and_safely_so(journal, clock):
     assert pieces(journal) == [(0, 10_005)]
 
 
+def test_records_of_all_runs_are_due_at_the_same_moments(journal, clock):
+    """Whenever they began: so they go up in one message."""
+    clock.now_ms += 3_000
+    run = Run(run_id="r", start_boot_ms=clock.now_ms, boot_id="boot")
+    meter = Meter(run=run, journal=journal, gpu_uuids=["g"], clock=clock, record_ms=10_000)
+    assert meter.due_in_ms() == 7_000 + MARGIN_MS
+    clock.now_ms += 7_000 + MARGIN_MS + 2
+    asyncio.run(meter.cut(meter.run_ms() - MARGIN_MS))
+    assert pieces(journal) == [(0, 7_002)]
+    assert meter.due_in_ms() == 9_998
+
+
 def test_what_the_gpus_did_is_in_the_record_of_its_time(journal, clock):
     meter = make_meter(journal, clock)
     meter.add([sample(10), sample(30)])
