@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 from cli.client.calls import cancel_and_wait
 from cli.errors import Broken
 from cli.exits import Exit
-from cli.model import Event, Job, LogEnd, LogPiece, LogStream
-from cli.screens import moment
+from cli.model import Event, Job, JobState, LogEnd, LogPiece, LogStream
+from cli.screens import moment, queue_lines
 from runtime.ids import new_uuid
 
 if TYPE_CHECKING:
     from cli.client.market import Market
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+# A waiting person looks no oftener, and the market is asked no more.
+QUEUE_FIRST_S, QUEUE_LOOK_S = 0.5, 5.0
 INCOMPLETE = "the output may not be complete: its host did not deliver the rest"
 
 
@@ -78,8 +80,32 @@ def lacks_output(end: LogEnd) -> bool:
 
 
 async def _tell_events(market: "Market", job_id: str, screen: Screen) -> None:
-    async for event in market.watch_job(job_id):
-        screen.event(event)
+    waiting: asyncio.Task[None] | None = None
+    try:
+        async for event in market.watch_job(job_id):
+            screen.event(event)
+            if event.job_state is JobState.QUEUED:
+                waiting = waiting or asyncio.create_task(_tell_queue(market, job_id, screen))
+            elif waiting is not None:
+                await cancel_and_wait(waiting)
+                waiting = None
+    finally:
+        if waiting is not None:
+            await cancel_and_wait(waiting)
+
+
+async def _tell_queue(market: "Market", job_id: str, screen: Screen) -> None:
+    """While it waits: its place and what keeps it there, as often as that changes."""
+    told: list[str] = []
+    # Most jobs get their host at once, and nobody need ask.
+    await asyncio.sleep(QUEUE_FIRST_S)
+    while (job := await market.get_job(job_id)).state is JobState.QUEUED:
+        lines = queue_lines(job)
+        if lines != told:
+            for line in lines:
+                screen.note(line)
+            told = lines
+        await asyncio.sleep(QUEUE_LOOK_S)
 
 
 class OutputCopy:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from cli.figures import JobFigures
 from cli.model import Attempt, AttemptState, Job, JobState
-from cli.render import amount, duration, plural, safe, size, table, words
+from cli.render import Part, amount, duration, plural, safe, size, table, words
 
 _NOTHING = "-"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -40,7 +40,7 @@ def sparkline(percents: Sequence[int | None], *, plain: bool) -> str:
     )
 
 
-def live_screen(jobs: Sequence[Job], history: History, *, plain: bool) -> list[str]:
+def live_screen(jobs: Sequence[Job], history: History, *, plain: bool) -> list[Part]:
     rows = [_row(job, sparkline(history.of(job.job_id), plain=plain)) for job in jobs]
     headings = (
         "JOB",

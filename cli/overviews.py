@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 
 from cli.books import Act, GpuClaim, Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
+from cli.model import Offer
 from cli.people import Host
-from cli.render import amount, duration, gpu_name, in_credits, plural, safe, table, words
+from cli.render import Part, amount, duration, gpu_name, in_credits, percent, plural, safe, table, words
 from cli.screens import facts, moment
 
 _NOTHING = "-"
+# More would push what matters off the screen.
+CONSIDERED_MAX = 5
 
 
-def tokens_screen(tokens: Sequence[TokenFacts], now_ms: int) -> list[str]:
+def tokens_screen(tokens: Sequence[TokenFacts], now_ms: int) -> list[Part]:
     if not tokens:
         return ["no tokens"]
     rows = [
@@ -36,7 +39,7 @@ def _token_state(token: TokenFacts, now_ms: int) -> str:
     return "good, and the one you use" if token.current else "good"
 
 
-def acts_screen(acts: Sequence[Act]) -> list[str]:
+def acts_screen(acts: Sequence[Act]) -> list[Part]:
     if not acts:
         return ["nothing was done"]
     rows = [
@@ -58,12 +61,12 @@ def cap_screen(cap: SpendingCap) -> list[str]:
     used = f"{in_credits(cap.used_micro)} by jobs taken in since {moment(cap.month_began_at_ms)}"
     if not cap.month_micro:
         return facts([("cap", "none; set one with: usance budget --cap CREDITS"), ("used", used)])
-    percent = cap.used_micro * 100 // cap.month_micro
-    warns = " (passed)" if percent >= cap.alert_percent else ""
+    used_percent = cap.used_micro * 100 // cap.month_micro
+    warns = " (passed)" if used_percent >= cap.alert_percent else ""
     return facts(
         [
             ("cap", f"{in_credits(cap.month_micro)} for the jobs of one month of UTC"),
-            ("used", f"{used}, {percent} %"),
+            ("used", f"{used}, {used_percent} %"),
             ("left", f"{in_credits(max(0, cap.month_micro - cap.used_micro))} until the month ends"),
             ("ends", moment(cap.month_ends_at_ms)),
             ("alert", f"from {cap.alert_percent} % on{warns}"),
@@ -71,7 +74,7 @@ def cap_screen(cap: SpendingCap) -> list[str]:
     )
 
 
-def prices_screen(prices: Sequence[ModelPrice], own: Sequence[Host]) -> list[str]:
+def prices_screen(prices: Sequence[ModelPrice], own: Sequence[Host]) -> list[Part]:
     """The market's prices, and beside them what one's own hosts ask."""
     if not prices:
         return ["nothing is offered now"]
@@ -94,7 +97,29 @@ def prices_screen(prices: Sequence[ModelPrice], own: Sequence[Host]) -> list[str
     return table(("GPU", "HOSTS", "FREE", "LOWEST", "MEDIAN", "HIGHEST (CREDITS/GPU-HOUR)", "YOURS"), rows)
 
 
-def all_hosts_screen(hosts: Sequence[OwnedHost]) -> list[str]:
+def considered_screen(offers: Sequence[Offer], chosen: Offer | None) -> list[Part]:
+    """The cheapest of the offers that fit, and which of them it would be."""
+    if chosen is None or len(offers) < 2:
+        return []
+    shown = list(offers[:CONSIDERED_MAX])
+    if all(offer.host_id != chosen.host_id for offer in shown):
+        shown[-1] = chosen
+    rows = [
+        (
+            "->" if offer.host_id == chosen.host_id and offer.gpu_model == chosen.gpu_model else "",
+            offer.host_id,
+            f"{offer.gpu_count_free} x {gpu_name(offer.gpu_model, simulated=offer.simulated)}",
+            amount(offer.gpu_hour_price_micro),
+            percent(offer.reliability_ppm),
+        )
+        for offer in shown
+    ]
+    more = len(offers) - len(shown)
+    rest = [f"and {plural(more, 'offer')} more; see: usance offers"] if more else []
+    return [*table(("", "CONSIDERED", "FREE", "CREDITS/GPU-HOUR", "RELIABLE"), rows), *rest, ""]
+
+
+def all_hosts_screen(hosts: Sequence[OwnedHost]) -> list[Part]:
     if not hosts:
         return ["no hosts"]
     rows = [
@@ -110,10 +135,10 @@ def all_hosts_screen(hosts: Sequence[OwnedHost]) -> list[str]:
         for owned in hosts
     ]
     notices = [f"{owned.host.host_id}: {safe(notice)}" for owned in hosts for notice in owned.host.notices]
-    return table(("HOST", "SELLER", "NAME", "STATE", "SINCE", "GPUS FREE", "REASON"), rows) + notices
+    return [*table(("HOST", "SELLER", "NAME", "STATE", "SINCE", "GPUS FREE", "REASON"), rows), *notices]
 
 
-def gpu_claims_screen(claims: Sequence[GpuClaim]) -> list[str]:
+def gpu_claims_screen(claims: Sequence[GpuClaim]) -> list[Part]:
     if not claims:
         return ["no GPU is claimed by two hosts"]
     rows = [

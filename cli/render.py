@@ -96,10 +96,57 @@ def limit_lines(limits: Sequence[LimitCount]) -> list[str]:
     ]
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns in line; figures and other short things alike to the left, so that a narrow eye finds them."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = [headings, *rows]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+# What a screen is made of: lines, and tables whose form depends on the room there is.
+Part = str | Table
+_NOTHING = "-"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Part]:
+    return [Table(headings=headings, rows=rows)]
+
+
+def lay_out(parts: Sequence[Part], width: int = 0) -> list[str]:
+    """As lines of at most this width, where that can be; 0 is no limit."""
+    return [
+        line for part in parts for line in ([part] if isinstance(part, str) else _table_lines(part, width))
+    ]
+
+
+def _table_lines(whole: Table, width: int) -> list[str]:
+    """Columns in line. Where they don't fit, without those that say nothing, or else each row by itself."""
+    lines = _columns(whole)
+    if not width or max(map(len, lines)) <= width:
+        return lines
+    telling = [
+        number
+        for number in range(len(whole.headings))
+        if any(row[number] not in {"", _NOTHING} for row in whole.rows)
+    ]
+    shorter = Table(
+        headings=[whole.headings[number] for number in telling],
+        rows=[[row[number] for number in telling] for row in whole.rows],
+    )
+    lines = _columns(shorter)
+    if max(map(len, lines)) <= width:
+        return lines
+    longest = max(map(len, shorter.headings))
+    names = [heading.ljust(longest) for heading in shorter.headings]
+    blocks = [
+        [f"{name}  {cell}" for name, cell in zip(names, row, strict=True) if cell] for row in shorter.rows
+    ]
+    return [line for number, block in enumerate(blocks) for line in (["", *block] if number else block)]
+
+
+def _columns(whole: Table) -> list[str]:
+    """Figures and other short things alike to the left, so that a narrow eye finds them."""
+    lines = [whole.headings, *whole.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines

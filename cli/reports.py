@@ -13,7 +13,7 @@ from typing import assert_never
 from cli.books import AttemptEarning, CostsBy, EarningsBy, JobCost, Movement, Period, Statement
 from cli.model import Cause
 from cli.parse import MONTH
-from cli.render import amount, duration, in_credits, safe, table
+from cli.render import Part, amount, duration, in_credits, safe, table
 from cli.screens import facts, moment
 
 _NOTHING = "-"
@@ -57,7 +57,7 @@ def csv_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[st
 # Statements.
 
 
-def statement_screen(statement: Statement) -> list[str]:
+def statement_screen(statement: Statement) -> list[Part]:
     rows = [
         (
             moment(movement.posted_at_ms),
@@ -167,7 +167,7 @@ def _cost_keys(job: JobCost, by: CostsBy, label: str) -> list[str]:
             assert_never(never)
 
 
-def costs_screen(costs: Costs, heading: str) -> list[str]:
+def costs_screen(costs: Costs, heading: str) -> list[Part]:
     headings = (heading, "JOBS", "RUN TIME", "CHARGED", "GIVEN BACK", "COST (CREDITS)", "STILL HELD")
     rows = [_cost_cells(row, duration) for row in (*costs.rows, costs.total)]
     return table(headings, rows)
@@ -251,7 +251,7 @@ def _earning_key(attempt: AttemptEarning, by: EarningsBy) -> str:
             assert_never(never)
 
 
-def earnings_screen(earnings: Earnings, heading: str) -> list[str]:
+def earnings_screen(earnings: Earnings, heading: str) -> list[Part]:
     headings = (
         heading,
         "ATTEMPTS",

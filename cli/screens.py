@@ -20,6 +20,7 @@ from cli.model import (
 )
 from cli.people import Host
 from cli.render import (
+    Part,
     amount,
     duration,
     gpu_name,
@@ -51,7 +52,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{name:{_INDENT}}{value}" for name, value in pairs]
 
 
-def offers_screen(offers: Sequence[Offer]) -> list[str]:
+def offers_screen(offers: Sequence[Offer]) -> list[Part]:
     if not offers:
         return ["no offer fits"]
     rows = [
@@ -136,12 +137,17 @@ def why_lines(limits: Sequence[LimitCount], cheapest_change: str) -> list[str]:
     return [*limit_lines(limits), *helps]
 
 
+def queue_lines(job: Job) -> list[str]:
+    """Where a waiting job stands and what keeps it there."""
+    place = f"place {job.queue_place} in the queue" if job.queue_place else "far back in the queue"
+    return [f"waits, {place}", *why_lines(job.limits, job.cheapest_change)]
+
+
 def why_screen(job: Job) -> list[str]:
     """Why it waits, or why it ended so and what that means for the bill."""
     lines = facts([("job", job.job_id), ("state", words(job.state)), ("detail", safe(job.detail) or "-")])
     if job.state is JobState.QUEUED:
-        place = f"place {job.queue_place} in the queue" if job.queue_place else "far back in the queue"
-        return [*lines, *facts([("waits", place)]), *why_lines(job.limits, job.cheapest_change)]
+        return [*lines, *queue_lines(job)]
     if job.ended:
         lines += facts([("cause", f"{words(job.cause)}: {_PAYS[job.cause]}")])
     return lines
@@ -194,16 +200,17 @@ def is_progress(event: Event, *, verbose: bool) -> bool:
 
 def end_line(job: Job) -> str:
     """State, cause, duration, cost, and the next command."""
-    code = "" if job.exit_code is None else f", exit code {job.exit_code}"
     cause = "" if job.state is JobState.SUCCEEDED else f" ({words(job.cause)}: {safe(job.detail)})"
+    code = "" if job.exit_code is None else f"exit code {job.exit_code}"
+    told = f", {code}" if code and code not in cause else ""
     billed_ms = sum(attempt.billed_ms for attempt in job.attempts)
     return (
-        f"{job.job_id} {words(job.state)}{cause}{code}, {duration(billed_ms)} billed, "
+        f"{job.job_id} {words(job.state)}{cause}{told}, {duration(billed_ms)} billed, "
         f"cost {in_credits(job.charged_micro)}; see: usance bill {job.job_id}"
     )
 
 
-def jobs_screen(jobs: Sequence[Job]) -> list[str]:
+def jobs_screen(jobs: Sequence[Job]) -> list[Part]:
     if not jobs:
         return ["no jobs"]
     rows = [
@@ -270,25 +277,27 @@ def _attempt_lines(attempt: Attempt) -> list[str]:
     )
 
 
-def bill_screen(bill: Bill, verdict: Verdict | None) -> list[str]:
-    lines = facts(
-        [
-            ("job", bill.job_id),
-            ("bill", "final" if bill.final else "so far; the job goes on"),
-            ("held", in_credits(bill.held_micro)),
-            ("charged", in_credits(bill.charged_micro)),
-            ("given back", in_credits(bill.released_micro)),
-            *(
-                [("credited", f"{in_credits(bill.credited_micro)}, because a host was at fault")]
-                if bill.credited_micro
-                else []
-            ),
-            *(
-                ("refunded", f"{in_credits(each.amount_micro)} by the operator: {safe(each.reason)}")
-                for each in bill.refunds
-            ),
-        ]
-    )
+def bill_screen(bill: Bill, verdict: Verdict | None) -> list[Part]:
+    lines: list[Part] = [
+        *facts(
+            [
+                ("job", bill.job_id),
+                ("bill", "final" if bill.final else "so far; the job goes on"),
+                ("held", in_credits(bill.held_micro)),
+                ("charged", in_credits(bill.charged_micro)),
+                ("given back", in_credits(bill.released_micro)),
+                *(
+                    [("credited", f"{in_credits(bill.credited_micro)}, because a host was at fault")]
+                    if bill.credited_micro
+                    else []
+                ),
+                *(
+                    ("refunded", f"{in_credits(each.amount_micro)} by the operator: {safe(each.reason)}")
+                    for each in bill.refunds
+                ),
+            ]
+        )
+    ]
     for attempt in bill.attempts:
         lines += [
             "",
@@ -314,7 +323,7 @@ def bill_screen(bill: Bill, verdict: Verdict | None) -> list[str]:
     return lines
 
 
-def _bill_table(lines: Sequence[BillLine]) -> list[str]:
+def _bill_table(lines: Sequence[BillLine]) -> list[Part]:
     rows = [
         (
             str(line.record.number),
@@ -342,7 +351,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     ]
 
 
-def hosts_screen(hosts: Sequence[Host]) -> list[str]:
+def hosts_screen(hosts: Sequence[Host]) -> list[Part]:
     if not hosts:
         return ["no hosts; make a token with: usance enroll-token"]
     rows = [
@@ -362,4 +371,4 @@ def hosts_screen(hosts: Sequence[Host]) -> list[str]:
         for host in hosts
     ]
     notices = [f"{host.host_id}: {safe(notice)}" for host in hosts for notice in host.notices]
-    return table(("HOST", "NAME", "STATE", "SINCE", "FREE, CREDITS/GPU-HOUR", "REASON"), rows) + notices
+    return [*table(("HOST", "NAME", "STATE", "SINCE", "FREE, CREDITS/GPU-HOUR", "REASON"), rows), *notices]

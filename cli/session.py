@@ -4,6 +4,7 @@ The client is imported when it is needed: `usance --help` must not wait for gRPC
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cli.client.market import Market
     from cli.connection import Connection
     from cli.model import Job
+    from cli.render import Part
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -82,13 +84,15 @@ class Session:
         sys.stderr.write(document(**content) + "\n")
         sys.stderr.flush()
 
-    def answer(self, lines: Callable[[], Sequence[str]], **content: object) -> None:
-        """The command's result on stdout: one JSON object, or lines for people."""
-        from cli.render import document
+    def answer(self, parts: "Callable[[], Sequence[Part]]", **content: object) -> None:
+        """The command's result on stdout: one JSON object, or what people read, as wide as their terminal."""
+        from cli.render import document, lay_out
 
-        sys.stdout.write(
-            document(**content) + "\n" if self.as_json else "".join(f"{line}\n" for line in lines())
-        )
+        if self.as_json:
+            sys.stdout.write(document(**content) + "\n")
+        else:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+            sys.stdout.write("".join(f"{line}\n" for line in lay_out(parts(), width)))
         sys.stdout.flush()
 
 

@@ -1,7 +1,7 @@
 """What `usance help TOPIC` says; docs/commands.md is made of it too. Pure."""
 
 from cli.exits import ERRORS, MEANINGS, exit_of_code
-from cli.render import table
+from cli.render import Part, lay_out, table
 
 # In what follows, a line that begins with four blanks is shown as it is.
 _TEXTS = {
@@ -127,5 +127,5 @@ def topic_lines(topic: str) -> list[str]:
             return _TEXTS[topic].split("\n")
 
 
-def _shown(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+def _shown(parts: list[Part]) -> list[str]:
+    return [f"    {line}" for line in lay_out(parts)]

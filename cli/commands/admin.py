@@ -16,6 +16,7 @@ from cli.session import Session, market_command, pick_host
 
 if TYPE_CHECKING:
     from cli.client.market import Market
+    from cli.render import Part
 
 
 @click.group()
@@ -54,7 +55,7 @@ def accounts(session: Session) -> None:
     session.answer(lambda: _accounts_screen(found), accounts=found)
 
 
-def _accounts_screen(found: list[Account]) -> list[str]:
+def _accounts_screen(found: list[Account]) -> "list[Part]":
     from cli.render import amount, safe, table, words
 
     rows = [
@@ -296,7 +297,11 @@ def revoke_host(session: Session, host: str, reason: str) -> None:
     from runtime.ids import new_uuid
 
     request_id = str(new_uuid())
-    changed = session.ask(lambda market: market.revoke_host(host, reason, request_id))
+
+    async def ask(market: "Market") -> Host:
+        return await market.revoke_host(await _resolve_any_host(market, host), reason, request_id)
+
+    changed = session.ask(ask)
     session.answer(lambda: hosts_screen([changed]), host=changed)
 
 

@@ -8,12 +8,13 @@ import click
 from cli.commands.asked import TEXT, host_options
 from cli.commands.wanted import CREDITS, DURATION, GPU, ISOLATION, NETWORK, SIZE, job_options
 from cli.exits import Exit
-from cli.model import Isolation, JobSpec, OfferFilter
+from cli.model import Isolation, JobSpec, Offer, OfferFilter, Quote
 from cli.session import Session, market_command
 from cli.wishes import GpuRequest, HostRequest, Network, OfferOrder
 
 if TYPE_CHECKING:
     from cli.client.market import Market
+    from cli.render import Part
 
 
 @click.command()
@@ -90,8 +91,37 @@ def quote(session: Session, spec: JobSpec) -> None:
 
 def show_quote(session: Session, spec: JobSpec) -> Exit:
     """The quote on stdout; the exit code says whether a host fits now."""
+    answer, offers = look_around(session, spec)
+    session.answer(lambda: plan_screen(spec, answer, offers), spec=spec, quote=answer, offers=offers)
+    return Exit.OK if answer.offer else Exit.NO_MATCH
+
+
+def look_around(session: Session, spec: JobSpec) -> tuple[Quote, list[Offer]]:
+    """What the market would do with a job, and the offers that it could go to."""
+
+    async def ask(market: "Market") -> tuple[Quote, list[Offer]]:
+        return await market.quote_job(spec), await market.list_offers(_offers_for(spec))
+
+    return session.ask(ask)
+
+
+def _offers_for(spec: JobSpec) -> OfferFilter:
+    """Which offers a job could be placed on, the cheapest first."""
+    return OfferFilter(
+        gpus=spec.gpus,
+        isolation_min=spec.isolation_min,
+        gpu_hour_price_micro_max=spec.gpu_hour_price_micro_max,
+        host=spec.host,
+        order=OfferOrder.PRICE,
+        network_min=spec.network,
+        image=spec.image,
+        run_ms=spec.run_ms_max,
+    )
+
+
+def plan_screen(spec: JobSpec, quote: Quote, offers: list[Offer]) -> "list[Part]":
+    """What the buyer is about to agree to."""
+    from cli.overviews import considered_screen
     from cli.screens import quote_screen
 
-    answer = session.ask(lambda market: market.quote_job(spec))
-    session.answer(lambda: quote_screen(spec, answer), spec=spec, quote=answer)
-    return Exit.OK if answer.offer else Exit.NO_MATCH
+    return [*considered_screen(offers, quote.offer), *quote_screen(spec, quote)]

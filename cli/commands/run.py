@@ -1,5 +1,6 @@
 """The heart of it: run a command on somebody else's GPU as if it were here."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.commands.market import show_quote
+from cli.commands.market import look_around, plan_screen, show_quote
 from cli.commands.wanted import job_options
 from cli.errors import NotConfirmed, Unreachable
 from cli.exits import Exit, exit_of_job
@@ -63,12 +64,13 @@ def carry_out(
 
 
 def _confirm(session: Session, spec: JobSpec) -> None:
-    from cli.screens import quote_screen
+    from cli.render import lay_out
 
     if session.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise NotConfirmed("nobody is at a terminal to agree to the price; look at --dry-run, then add --yes")
-    answer = session.ask(lambda market: market.quote_job(spec))
-    sys.stderr.write("".join(f"{line}\n" for line in quote_screen(spec, answer)))
+    plan = plan_screen(spec, *look_around(session, spec))
+    width = shutil.get_terminal_size().columns
+    sys.stderr.write("".join(f"{line}\n" for line in lay_out(plan, width)))
     # Nothing is held yet, so Ctrl-C may simply end us. A handler of Python's can miss one that comes just
     # before it begins to read.
     former = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -121,13 +123,9 @@ def _stay(session: Session, spec: JobSpec, *, verbose: bool) -> int:
 
 
 def _tell_submitted(session: Session, job: Job) -> None:
-    from cli.screens import why_lines
-
     session.note(f"{job.job_id} submitted")
     for notice in job.notices:
         session.note(notice)
-    for line in why_lines(job.limits, job.cheapest_change):
-        session.note(line)
 
 
 def make_screen(session: Session, *, verbose: bool) -> "Screen":

@@ -71,13 +71,15 @@ async def _look(market: "Market") -> list[Job]:
 
 def _show(session: Session, jobs: list[Job], history: "History", *, live: bool, first: bool) -> None:
     from cli.live import live_screen
+    from cli.render import lay_out
 
     plain = "utf" not in (sys.stdout.encoding or "").lower()
     if not live:
         session.answer(lambda: live_screen(jobs, history, plain=plain), jobs=jobs)
         return
     width, height = shutil.get_terminal_size()
-    lines = [line[:width] for line in live_screen(jobs, history, plain=plain)[: height - 1]]
+    screen = lay_out(live_screen(jobs, history, plain=plain), width)
+    lines = [line[:width] for line in screen[: height - 1]]
     before = (_CLEAR_ALL if first else "") + _HOME
     sys.stdout.write(before + "".join(f"{line}\x1b[K\n" for line in lines) + _CLEAR_REST)
     sys.stdout.flush()

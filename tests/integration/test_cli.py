@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import threading
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cli.client.calls import Patience
 from cli.exits import Exit
 from cli.main import execute
+from tests.rig.parts import wait_until
 from tests.support.fake_job import HOST_ID, FakeJob, Script
 from tests.support.fake_market import TOKEN, FakeMarket
 from usance.v1 import types_pb2
@@ -123,6 +125,29 @@ def test_who_is_cut_off_is_told_where_to_look(market, capfd, monkeypatch):
     assert f"goes on: usance logs -f {market.jobs[-1].id}" in capfd.readouterr().err
 
 
+def test_who_waits_is_told_the_place_and_what_would_help(market, capfd, monkeypatch):
+    monkeypatch.setattr("cli.follow.QUEUE_LOOK_S", 0.01)
+    monkeypatch.setattr("cli.follow.QUEUE_FIRST_S", 0.01)
+    market.script = Script(waits=True)
+
+    def cancel_when_told() -> None:
+        try:
+            wait_until(lambda: market.names().count("GetJob") > 1, "somebody asks why, and again")
+        finally:
+            with market.changed:
+                market.jobs[0].cancelled = True
+                market.changed.notify_all()
+
+    other = threading.Thread(target=cancel_when_told)
+    other.start()
+    assert execute([*RUN, "--", "a"]) == Exit.CANCELLED
+    other.join()
+    err = capfd.readouterr().err
+    assert "usance: waits, place 3 in the queue\n" in err
+    assert "usance: 2 hosts left out: GPU memory (at most 24 GiB)\n" in err
+    assert "usance: what would help: ask for 24 GiB of GPU memory\n" in err
+
+
 def test_a_token_that_can_not_be_one_is_not_sent(market, capfd, monkeypatch):
     for token in ("two words", "ümlaut", "a\nb"):
         monkeypatch.setenv("USANCE_TOKEN", token)
@@ -167,7 +192,8 @@ def test_incomplete_output_is_told(market, capfd):
         (["show", "job_zz"], 2, "no job of yours is named or begins with"),
         (["show", "@last"], 2, "no jobs yet"),
         (["show"], 2, "Missing argument 'JOB'"),
-        (["frobnicate"], 2, "No such command"),
+        (["frobnicate"], 2, "there is no command 'frobnicate'; see: usance --help"),
+        (["walet"], 2, "did you mean wallet?"),
         (["offers", "--server", "nowhere"], 2, "is no address"),
         (["offers", "--token-file", "/nonexistent"], 2, "--token-file: /nonexistent can't be read"),
         (["login", "--token-file", "/nonexistent"], 2, "can't be read"),

@@ -7,6 +7,7 @@ import pytest
 from cli.figures import GpuFigures, JobFigures
 from cli.live import History, lasts_ms, live_screen, sparkline
 from cli.model import Attempt, AttemptState, Cause, EndReason, Isolation, Job, JobSpec, JobState
+from cli.render import lay_out
 from cli.wishes import GpuRequest
 
 NO_FIGURES = JobFigures(cpu_milli=None, memory_bytes=None, gpus=())
@@ -99,7 +100,7 @@ def test_figures_of_several_gpus_are_one_row():
     )
     history = History()
     history.add([job(figures)])
-    summary, _, headings, row = live_screen([job(figures)], history, plain=True)
+    summary, _, headings, row = lay_out(live_screen([job(figures)], history, plain=True))
     assert summary == "1 job: 1 running, 0 starting, 0 queued; 1.00 credits an hour now"
     assert headings.split()[:3] == ["JOB", "NAME", "STATE"]
     cells = [cell.strip() for cell in row.split("  ") if cell.strip()]
@@ -111,7 +112,7 @@ def test_figures_of_several_gpus_are_one_row():
 
 def test_unknown_figures_are_no_zeros():
     for figures in (NO_FIGURES, None):
-        row = live_screen([job(figures)], History(), plain=True)[-1]
+        row = lay_out(live_screen([job(figures)], History(), plain=True))[-1]
         assert row.split()[-6:] == ["-"] * 6
 
 

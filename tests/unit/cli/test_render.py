@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cli import model, people
-from cli.render import amount, document, duration, gpu_name, percent, plural, safe, size, table
+from cli.render import amount, document, duration, gpu_name, lay_out, percent, plural, safe, size, table
 from cli.screens import moment
 
 
@@ -49,9 +49,16 @@ def test_small_things():
     ]
     assert [percent(100_000), percent(2_500), percent(0)] == ["10 %", "0.25 %", "0 %"]
     assert [plural(1, "host"), plural(2, "host")] == ["1 host", "2 hosts"]
-    assert table(("A", "LONG"), [("xyz", "1")]) == ["A    LONG", "xyz  1"]
+    assert lay_out(["x", *table(("A", "LONG"), [("xyz", "1")])]) == ["x", "A    LONG", "xyz  1"]
     assert moment(0) == "-"
     assert moment(1_700_000_000_000).startswith("2023-11-1")
+
+
+def test_a_table_that_is_too_wide_leaves_out_what_says_nothing_or_tells_row_by_row():
+    whole = table(("HOST", "LINE", "PRICE"), [("h1", "-", "0.45"), ("h2", "-", "")])
+    assert lay_out(whole, 18) == ["HOST  LINE  PRICE", "h1    -     0.45", "h2    -"]
+    assert lay_out(whole, 16) == ["HOST  PRICE", "h1    0.45", "h2"]
+    assert lay_out(whole, 10) == ["HOST   h1", "PRICE  0.45", "", "HOST   h2"]
 
 
 def test_simulated_is_said_once():

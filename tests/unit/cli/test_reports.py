@@ -7,6 +7,7 @@ import pytest
 from cli.books import Movement, Period, TokenFacts
 from cli.overviews import tokens_screen
 from cli.parse import parse_month
+from cli.render import lay_out
 from cli.reports import csv_lines, month_period, statement_csv
 
 
@@ -56,7 +57,7 @@ def token(**changes):
     ],
 )
 def test_a_token_says_whether_it_is_good(changes, state):
-    assert state in tokens_screen([token(**changes)], 5)[1]
+    assert state in lay_out(tokens_screen([token(**changes)], 5))[1]
 
 
 def test_no_tokens_is_an_answer():
