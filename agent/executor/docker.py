@@ -72,8 +72,10 @@ class DockerExecutor:
         self._policy = policy
         self._clock = clock
         self._socket_path = docker_host.removeprefix("unix://")
-        # Says nothing to the engine yet: it may come up later than we.
-        self._client = docker.DockerClient(base_url=docker_host, timeout=_ANSWER_S)
+        try:
+            self._client = docker.DockerClient(base_url=docker_host, timeout=_ANSWER_S)
+        except _ENGINE_ERRORS as error:
+            raise ExecutorError(f"no container engine answers at {docker_host}: {error}") from error
         self._images = Images(
             _Store(self._client), self._socket_path, policy.images, folder.parent / "images.json", clock
         )

@@ -12,6 +12,7 @@ from agent.domain.attempt import OutputStream
 from agent.domain.host import Hello, HostFacts, Terms
 from agent.domain.token import parse
 from agent.executor.fake import FakeExecutor, FakeWorld, Script
+from agent.executor.ports import Executor
 from agent.gpu.fake import FakeGpus
 from agent.gpu.watch import GpuWatch
 from agent.link import client
@@ -47,19 +48,28 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "BACKOFF_MS_MAX", 200)
 
     def run(story: Story, waiting_bytes_max: int = 64 << 20) -> None:
-        asyncio.run(_whole(story, tmp_path, waiting_bytes_max))
+        asyncio.run(whole(story, tmp_path, waiting_bytes_max))
 
     return run
 
 
-async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
+async def whole(
+    story: Story,
+    folder: Path,
+    waiting_bytes_max: int,
+    *,
+    executor: Executor | None = None,
+    line_to: Callable[[str], str] = lambda address: address,
+) -> None:
+    """`line_to` gives the address at which the agent reaches the coordinator's own."""
     coordinator = FakeCoordinator()
     await coordinator.start()
     state = folder / "state"
     state.mkdir()
     identity = await enroll(state, parse(coordinator.token))
     world = FakeWorld()
-    executor = FakeExecutor(world, CLOCK)
+    executor = executor or FakeExecutor(world, CLOCK)
+    address = line_to(identity.hosts)
     gpus = GpuWatch(FakeGpus(), CLOCK)
     await gpus.open()
     runner = Runner(
@@ -86,7 +96,7 @@ async def _whole(story: Story, folder: Path, waiting_bytes_max: int) -> None:
     terms = Terms(gpu_hour_prices_micro={}, run_ms_max=0, trusted_accounts=(), reclaim_notice_ms=0)
     link = Link(
         open_channel=lambda: open_channel(
-            identity.hosts, identity.authority_pem, identity.key_pem, identity.certificate_pem
+            address, identity.authority_pem, identity.key_pem, identity.certificate_pem
         ),
         hello=lambda: Hello(agent_version="0", boot_id=CLOCK.boot_id, facts=facts, terms=terms),
         holder=runner,

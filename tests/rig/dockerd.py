@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -169,7 +170,8 @@ class Engine:
             env=env,
         )
         wait_until(containerd_socket.exists, "containerd listens")
-        self._dockerd = spawn(
+        (self.path / "dockerd.json").write_text("{}")  # else /etc/docker/daemon.json is read
+        self._launch = lambda: spawn(
             [
                 "nsenter",
                 f"--net=/proc/{self._containerd.pid}/ns/net",
@@ -179,7 +181,24 @@ class Engine:
             log=self.path / "dockerd.log",
             env=env,
         )
+        self._come_up()
+
+    def _come_up(self) -> None:
+        self._dockerd = self._launch()
         wait_until(self._is_up, f"the engine answers; see {self.path}/dockerd.log", deadline_s=40)
+
+    def set_live_restore(self, *, on: bool) -> None:
+        """Are containers to outlive dockerd, from now on?"""
+        (self.path / "dockerd.json").write_text(json.dumps({"live-restore": on}))
+        os.kill(self._dockerd.pid, signal.SIGHUP)
+        with self.client() as client:
+            wait_until(lambda: client.info()["LiveRestoreEnabled"] is on, "the engine has read its settings")
+
+    def restart(self, number: signal.Signals) -> None:
+        """End dockerd by a signal, and start it again."""
+        os.kill(self._dockerd.pid, number)
+        self._dockerd.wait(60)
+        self._come_up()
 
     def _programs_folder(self) -> Path:
         """What dockerd finds first on its PATH: the stand-ins."""
@@ -216,7 +235,6 @@ class Engine:
         return ["sh", "-c", script]
 
     def _dockerd_flags(self, options: EngineOptions, containerd: Path, programs: Path) -> list[str]:
-        (self.path / "dockerd.json").write_text("{}")  # else /etc/docker/daemon.json is read
         paths = {
             "config-file": self.path / "dockerd.json",
             "data-root": self.path / "data",

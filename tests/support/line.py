@@ -30,6 +30,14 @@ class Line:
         self._loop.call_soon_threadsafe(self._whole.clear)
         self._loop.call_soon_threadsafe(self._loop.call_later, duration_s, self._whole.set)
 
+    def cut_off(self) -> None:
+        """Until it is mended."""
+        self.cuts += 1
+        self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def mend(self) -> None:
+        self._loop.call_soon_threadsafe(self._whole.set)
+
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

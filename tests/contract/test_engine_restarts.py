@@ -1,0 +1,96 @@
+"""Dockerd ended and started again under a job, in each of its ways: what is told of the job is the truth."""
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from agent.domain.attempt import AttemptKey, EndReason, Isolation, JobOrder
+from agent.executor.docker import DockerExecutor
+from agent.executor.ports import RunEnd
+from runtime.clock import SystemClock
+from tests.contract.test_executor import docker_executor
+from tests.rig.dockerd import Engine, running_engine
+from tests.rig.fixtures import parts_needed
+from tests.rig.images import TINY, tiny_image
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+CLOCK = SystemClock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How dockerd is ended, and what becomes of what runs."""
+
+    name: str
+    number: signal.Signals
+    live_restore: bool
+
+
+WAYS = [
+    Way(name="kept_terminated", number=signal.SIGTERM, live_restore=True),
+    Way(name="kept_killed", number=signal.SIGKILL, live_restore=True),
+    Way(name="not_kept_terminated", number=signal.SIGTERM, live_restore=False),
+    Way(name="not_kept_killed", number=signal.SIGKILL, live_restore=False),
+]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with parts_needed(), running_engine() as own, own.client() as client:
+        tiny_image(client)
+        yield own
+
+
+def test_an_engine_that_comes_back_ends_no_job_by_a_lie(engine: Engine, tmp_path):
+    """One job for each way, on one engine: the last word is its true end, or that the host lost it."""
+    ends = {way.name: asyncio.run(_story(engine, way, docker_executor(engine, tmp_path))) for way in WAYS}
+    for way in WAYS:
+        end, seen_ms = ends[way.name]
+        if way.live_restore:
+            assert (end.reason, end.exit_code) == (EndReason.EXITED, 7), way.name
+            assert "engine was restarted" in end.detail
+        else:
+            assert (end.reason, end.exit_code) == (EndReason.HOST_LOST, None), way.name
+        # Never more than passed from before its start until its end was told.
+        assert end.run_ms is not None
+        assert 0 < end.run_ms <= seen_ms, way.name
+
+
+async def _story(engine: Engine, way: Way, executor: DockerExecutor) -> tuple[RunEnd, int]:
+    engine.set_live_restore(on=way.live_restore)
+    go = "/workspace/go"
+    script = f"echo ready; until test -e {go}; do sleep 0.05; done; echo on; exit 7"
+    order = JobOrder(
+        key=AttemptKey(attempt_id=way.name, epoch=1),
+        image=TINY,
+        command=("sh", "-c", script),
+        env={},
+        gpu_uuids=(),
+        isolation_min=Isolation.CONTAINER,
+        stop_grace_ms=500,
+        run_ms_max=600_000,
+        memory_bytes=0,
+        cpu_milli=0,
+    )
+    began_ms = CLOCK.boot_ms()
+    await executor.prepare(order, lambda _: None)
+    run = await executor.start(order, 600_000)
+    try:
+        first = await anext(executor.output(order, 0))
+        assert first[0].data == b"ready\n"
+        # Here, not in a thread: the engine goes with the thread that has started it.
+        engine.restart(way.number)
+        if way.live_restore:
+            with engine.client() as client:
+                pid = client.api.inspect_container(run.run_id)["State"]["Pid"]
+            # From outside, as the engine's own exec would be refused or not by how far it has come back.
+            os.close(os.open(f"/proc/{pid}/root{go}", os.O_CREAT | os.O_WRONLY))
+        async with asyncio.timeout(60):
+            end = await executor.wait(order)
+    finally:
+        await executor.destroy(order.key)
+        await executor.close()
+    return end, CLOCK.boot_ms() - began_ms
