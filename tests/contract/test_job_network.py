@@ -335,3 +335,11 @@ def test_nothing_starts_where_the_rules_do_not_hold(chain, executor, engine, cli
         await executor.close()
 
     asyncio.run(story())
+
+
+def test_the_check_up_proves_that_a_job_is_held_and_leaves_nothing(engine, executor, client):
+    executor._policy = replace(executor._policy, network=POLICY)
+    before = [network["Name"] for network in client.api.networks()]
+    assert asyncio.run(executor.try_network()) == ""
+    assert [network["Name"] for network in client.api.networks()] == before
+    asyncio.run(executor.close())
