@@ -7,6 +7,9 @@ WORKERS ?= 2
 # Which markets `make sim` plays.
 SEEDS ?= 100
 FIRST ?= 1
+# How many requests `make fuzz` sends, and by which dice.
+REQUESTS ?= 100000
+SEED ?= 1
 PROTOS := $(sort $(wildcard proto/usance/v1/*.proto))
 
 help:  ## print this help
@@ -39,6 +42,9 @@ test: lint  ## everything: `make check`, contract, integration and end-to-end te
 sim: setup  ## play SEEDS markets in simulation, from number FIRST on (docs/reliability.md)
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) --workers $(WORKERS)
 
+fuzz: setup  ## send REQUESTS requests that nobody would, with a seed of SEED (docs/threat-model.md)
+	$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --seed $(SEED)
+
 demo: setup  ## the main job, end to end, on this machine
 	$(BIN)/python -m tests.e2e.demo
 
@@ -63,4 +69,4 @@ clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test sim demo proto freeze docs sessions lock clean
+.PHONY: help setup lint check test sim fuzz demo proto freeze docs sessions lock clean

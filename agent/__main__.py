@@ -11,6 +11,7 @@ from agent import settings as settings_file
 from agent.commands import Exit
 from agent.settings import Settings, SettingsError
 from runtime import logs
+from runtime.text import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,7 +139,7 @@ def _run(settings: Settings, chosen: argparse.Namespace) -> int:
 
 def _fail(code: Exit, message: str) -> int:
     for line in message.splitlines():
-        print(f"usance-agent: {line}", file=sys.stderr)  # noqa: T201
+        print(f"usance-agent: {printable(line)}", file=sys.stderr)  # noqa: T201
     return code
 
 

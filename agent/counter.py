@@ -16,6 +16,7 @@ from agent.link.standing import Standing, UnreachedError, Wish
 from agent.settings import Settings, credits_micro
 from agent.uninstall import InTheWayError, uninstall
 from runtime.clock import SystemClock, utc_offset_minutes
+from runtime.text import printable
 
 _DAY_MINUTES = 1_440
 _WATCH_MS = 2_000
@@ -188,4 +189,5 @@ def _say_standing(standing: Standing) -> None:
 
 
 def _say(text: str) -> None:
-    print(text)  # noqa: T201
+    for line in text.splitlines():
+        print(printable(line))  # noqa: T201

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent import memory
 from agent.domain.attempt import AttemptState
 from agent.link import identity as identities
+from runtime.text import printable
 
 # struct flock of 64-bit Linux.
 _FLOCK = struct.Struct("hhqqi")
@@ -50,7 +51,7 @@ class Status:
         ]
         lines += [
             f"  {a.attempt_id} epoch {a.epoch}: {a.state}, {' '.join(a.gpu_uuids) or 'no GPU'}"
-            + (f" ({a.detail})" if a.detail else "")
+            + (f" ({printable(a.detail)})" if a.detail else "")
             for a in self.attempts
         ]
         return "\n".join(lines)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from cli.model import Gpu, LimitCount, Offer
+from runtime.text import printable
 
 SCHEMA_VERSION = 1
 MICRO_PER_CREDIT = 1_000_000
@@ -18,7 +19,7 @@ Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
 def safe(text: str) -> str:
     """The text with everything escaped that a terminal could take for more than text."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return printable(text)
 
 
 def amount(micro: int) -> str:
@@ -113,9 +114,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Part]:
 
 def lay_out(parts: Sequence[Part], width: int = 0) -> list[str]:
     """As lines of at most this width, where that can be; 0 is no limit."""
-    return [
+    lines = (
         line for part in parts for line in ([part] if isinstance(part, str) else _table_lines(part, width))
-    ]
+    )
+    # Whatever was forgotten to be made safe before, here is the last place.
+    return [safe(line) for line in lines]
 
 
 def _table_lines(whole: Table, width: int) -> list[str]:

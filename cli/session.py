@@ -17,6 +17,7 @@ import click
 
 from cli.errors import UsanceError, WrongUse
 from cli.profile import Options, load
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from cli.client.market import Market
@@ -31,7 +32,7 @@ _Value = TypeVar("_Value")
 
 def say(line: str) -> None:
     """A line of ours to the person; stdout is for answers and for the job's own output."""
-    sys.stderr.write(f"usance: {line}\n")
+    sys.stderr.write(f"usance: {printable(line)}\n")
     sys.stderr.flush()
 
 

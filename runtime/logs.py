@@ -5,6 +5,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from runtime.text import printable
+
 FIELDS = "usance_fields"
 
 
@@ -27,14 +29,16 @@ class _PlainFormatter(logging.Formatter):
     """One line an event; what came from strangers can't forge a second line or a terminal escape."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.getMessage())
+        message = printable(record.getMessage())
         at = (
             datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
             + f"{record.msecs:03.0f}Z"
         )
         line = f"{at} {record.levelname.lower():7} {record.name}: {message}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            # Lines of it are told from lines of the log by how they begin.
+            raised = self.formatException(record.exc_info).splitlines()
+            line += "".join(f"\n    {printable(part)}" for part in raised)
         return line
 
 

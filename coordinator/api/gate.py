@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from coordinator.api import acting
 from coordinator.api.access import ACCESS, Access, allows
@@ -19,7 +20,7 @@ from coordinator.api.metrics import Metrics
 from coordinator.api.status import STATUS, to_status
 from coordinator.domain.account import Account, Bearer
 from coordinator.domain.act import Act
-from coordinator.domain.refusal import Refusal, RefusalCode
+from coordinator.domain.refusal import Refusal, RefusalCode, invalid
 from coordinator.store.database import ClosedError
 from runtime.clock import Clock
 from runtime.ids import new_id
@@ -123,7 +124,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         method = handler_call_details.method
         if handler is None or method not in ACCESS:
             return None  # what nobody has been admitted to is not there
-        codecs = (handler.request_deserializer, handler.response_serializer)
+        codecs = (_reading(handler.request_deserializer), handler.response_serializer)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._one(method, handler.unary_unary), *codecs)
         if handler.unary_stream:
@@ -136,6 +137,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 act = None
                 try:
                     await self._admit(note, context)
+                    _must_be_read(request)
                     if ACCESS[method].is_act:
                         act = acting.begin(self._act(note, request))
                     return await behaviour(request, context)
@@ -151,7 +153,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
     def _many(
         self, method: str, behaviour: Callable[..., AsyncGenerator[Any, None]]
     ) -> Callable[..., AsyncIterator[Any]]:
-        async def answer(request: object, context: Context) -> AsyncIterator[object]:
+        async def answer(request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401 - as above
             with (
                 self._noted(method, context) as note,
                 self._metrics.streams.labels(method).track_inprogress(),
@@ -163,8 +165,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                     people = ACCESS[method].access is not Access.HOST
                     if people:
                         self._watching.add(task)
-                    with self._limits.stream(note.who) if people else nullcontext():
-                        async with aclosing(behaviour(request, context)) as items:
+                    asked = _each_read(request) if hasattr(request, "__aiter__") else _must_be_read(request)
+                    whose = note.address if note.who == NOBODY else note.who
+                    with self._limits.stream(whose) if people else nullcontext():
+                        async with aclosing(behaviour(asked, context)) as items:
                             async for item in items:
                                 yield item
                 except asyncio.CancelledError:
@@ -244,6 +248,31 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             result=acting.OK,
             request_id=note.request_id,
         )
+
+
+class _Unreadable:
+    """Bytes that are no message. gRPC itself would call it a fault of ours."""
+
+
+def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(raw: bytes) -> Any:  # noqa: ANN401 - a message of any kind
+        try:
+            return deserialize(raw)
+        except DecodeError:
+            return _Unreadable()
+
+    return read
+
+
+def _must_be_read(request: Any) -> Any:  # noqa: ANN401 - a message of any kind
+    if isinstance(request, _Unreadable):
+        raise invalid("request", "a message of this RPC, as the contract has it")
+    return request
+
+
+async def _each_read(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _must_be_read(request)
 
 
 def _stopping() -> Refusal:

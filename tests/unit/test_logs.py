@@ -34,3 +34,14 @@ def test_a_stranger_forges_no_second_line_for_people(root, capsys):
     logging.getLogger("gate").info("told %s", "\x1b[31m\nINFO forged", extra={logs.FIELDS: {"who": "x"}})
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("info    gate: told \\x1b[31m\\nINFO forged")
+
+
+def test_what_an_exception_says_forges_no_line_either(root, capsys):
+    logs.set_up()
+    try:
+        raise ValueError("told\n2026-11-21T00:00:00.000Z info gate: forged\x1b[2J")
+    except ValueError:
+        logging.getLogger("gate").exception("it failed")
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.endswith("gate: it failed")
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)

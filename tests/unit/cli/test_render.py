@@ -75,6 +75,14 @@ def test_nothing_of_a_strangers_steers_the_terminal(text):
     assert safe(text) != text
 
 
+def test_no_line_leaves_with_what_steers_the_terminal():
+    """Also where a screen has forgotten to make a stranger's word safe."""
+    parts = ["a\x1b[31mb", *table(("NAME\x07",), [("\x1b]0;owned\x07",), ("c\u202ed",)])]
+    lines = lay_out(parts, 80)
+    assert lines[0] == "a\\x1b[31mb"
+    assert all(line.isprintable() for line in lines)
+
+
 def test_plain_text_stays():
     assert safe("Grüße, 東京 (5 %)") == "Grüße, 東京 (5 %)"
 
