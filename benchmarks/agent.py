@@ -1,4 +1,4 @@
-"""What an agent costs: from an assignment to a command that runs; idle; and what its meter errs.
+"""What an agent costs: from assignment to a command that runs, idle, in fetching images; what its meter errs.
 
     python -m benchmarks.agent [--quick] [--json]
 
@@ -22,6 +22,7 @@ import docker
 
 from benchmarks import report
 from benchmarks.processes import cpu_s, rss_bytes
+from benchmarks.pulls import pulls
 from benchmarks.report import Figure
 from tests.rig.dockerd import running_engine
 from tests.rig.images import TINY, tiny_image
@@ -46,10 +47,11 @@ class Sizes:
     containers: int
     idle_s: float
     metered_s: Sequence[float]
+    pulls: int
 
 
-FULL = Sizes(processes=60, containers=30, idle_s=40, metered_s=(0.2, 1, 3, 10, 30))
-QUICK = Sizes(processes=15, containers=6, idle_s=10, metered_s=(0.2, 2))
+FULL = Sizes(processes=60, containers=30, idle_s=40, metered_s=(0.2, 1, 3, 10, 30), pulls=7)
+QUICK = Sizes(processes=15, containers=6, idle_s=10, metered_s=(0.2, 2), pulls=2)
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,10 @@ async def containers(folder: Path, sizes: Sizes) -> list[Figure]:
     ]
 
 
+async def fetches(folder: Path, sizes: Sizes) -> list[Figure]:
+    return await pulls(folder, sizes.pulls)
+
+
 async def _container_turn(host: Host, api: docker.APIClient, attempt_id: str) -> tuple[float, float]:
     """How long the agent took for a container, and the engine alone for one of the same spec, in ms."""
     asked_ns = time.time_ns()
@@ -258,7 +264,7 @@ def _below(figure: str, ours: float, bound: float, note: str) -> Figure:
 
 def measure(sizes: Sizes) -> list[Figure]:
     figures: list[Figure] = []
-    for part in (idle, processes, containers):
+    for part in (idle, processes, containers, fetches):
         with tempfile.TemporaryDirectory(prefix="usance-bench-") as name:
             try:
                 figures += asyncio.run(part(Path(name), sizes))

@@ -62,6 +62,10 @@ GUARDED = {
     "filling shared memory": Attack(
         script="fill /dev/shm 140", without=lambda plan: replace(plan, shm_bytes=200 << 20)
     ),
+    "taking all memory": Attack(
+        script="dd if=/dev/zero of=/dev/null bs=300M count=1",
+        without=lambda plan: replace(plan, memory_bytes=1 << 30, memory_swap_bytes=1 << 30),
+    ),
     "setuid in the workspace": Attack(
         script="grep ' /workspace ' /proc/mounts | grep -qv nosuid",
         without=_tmpfs("/workspace", "nosuid", "suid"),

@@ -133,6 +133,9 @@ def test_the_end_says_what_a_job_ran_into(hostile_image, run):
     assert processes.reason is EndReason.EXITED
     assert processes.exit_code != 0
     assert "it had all the processes and threads it may have" in processes.detail
+    filled = end_of_script("head -c 80000000 /dev/zero > /workspace/big")
+    assert (filled.reason, filled.exit_code) == (EndReason.EXITED, 1)
+    assert filled.detail == "when it ended there was no room left in /workspace"
 
 
 def test_the_kernels_own_count_of_kills_is_seen_while_the_container_runs(docker_engine, docker_client):

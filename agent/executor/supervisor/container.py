@@ -194,6 +194,9 @@ class ContainerTarget:
         if counters is not None and counters.forks_refused:
             refused = counters.forks_refused
             notes.append(f"it had all the processes and threads it may have, and was refused {refused} more")
+        full = counters.full() if counters is not None else []
+        if full:
+            notes.append(f"when it ended there was no room left in {' and '.join(full)}")
         self._end = Ended(
             exit_code=None if lost or unstartable else exit_code,
             # What never started has no run time, though its container had some.

@@ -1,4 +1,4 @@
-"""What the kernel counts against a container: processes killed for memory, and processes refused.
+"""What the kernel counts against a container: processes killed for memory, processes refused, places full.
 
 The engine's own word on memory comes late, and under version 2 of cgroups not always; and the counters go
 with the container. So they are opened while it runs, and read whenever the supervisor wakes. The kernel's own
@@ -10,6 +10,8 @@ import os
 
 _CGROUPS = "/sys/fs/cgroup"
 _READ_BYTES = 4_096
+# Where a container writes. Each is memory with a limit.
+_PLACES = ("/workspace", "/tmp", "/dev/shm")  # noqa: S108 - of the container
 
 
 class Counters:
@@ -27,6 +29,12 @@ class Counters:
             self._open(f"{_CGROUPS}{paths['']}/memory.events", "oom_kill")
         pids = f"{_CGROUPS}/pids{paths['pids']}" if "pids" in paths else f"{_CGROUPS}{paths.get('', '')}"
         self._open(f"{pids}/pids.events", "max")
+        # A place that is open stays as it was left when the container is gone.
+        self._places: dict[str, int] = {}
+        for path in _PLACES:
+            with contextlib.suppress(OSError):
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._places[path] = os.open(f"/proc/{pid}/root{path}", flags)
         self.look()
 
     def alarms(self) -> list[int]:
@@ -46,6 +54,16 @@ class Counters:
                 self.forks_refused = max(self.forks_refused, count)
             else:
                 self.oom_kills = max(self.oom_kills, count)
+
+    def full(self) -> list[str]:
+        """The places that have no room left."""
+        found = []
+        for path, place in self._places.items():
+            with contextlib.suppress(OSError):
+                status = os.fstatvfs(place)
+                if status.f_blocks and not status.f_bavail:
+                    found.append(path)
+        return found
 
     def _open(self, path: str, name: str) -> None:
         with contextlib.suppress(OSError):

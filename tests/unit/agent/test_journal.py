@@ -84,6 +84,7 @@ def test_what_does_not_follow_is_cut():
     assert recover(encode(first) + encode(third)).records == (first,)
 
 
+@pytest.mark.usefixtures("instant_flushes")
 def test_the_journal_goes_on_after_a_crash_at_any_byte(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.ERROR)
     whole = tmp_path / "whole"
@@ -120,6 +121,7 @@ def test_a_gap_is_refused(tmp_path: Path):
     asyncio.run(journal.close())
 
 
+@pytest.mark.usefixtures("instant_flushes")
 def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path):
     path = tmp_path / "j"
 

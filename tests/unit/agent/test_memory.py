@@ -38,6 +38,7 @@ def test_nothing_was_remembered_yet(tmp_path):
     assert remembered.load(tmp_path) is None
 
 
+@pytest.mark.usefixtures("instant_flushes")
 def test_a_torn_line_leaves_the_one_before_wherever_it_is_torn(file):
     file.save(RUNNING)
     path = file.folder / "attempt.json"

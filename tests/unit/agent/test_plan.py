@@ -2,14 +2,17 @@
 
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 
 from agent.domain.attempt import JobOrder, Network
 from agent.domain.network import network_plan
 from agent.domain.plan import ContainerPlan, GpuRequest, HostPolicy, plan
+from tests.contract.attacks import GUARDED
 from tests.support.orders import order
 
+CONTRACTS = Path(__file__).parents[2] / "contract"
 GIB = 1 << 30
 POLICY = HostPolicy(
     host_id="host_1",
@@ -207,6 +210,35 @@ def test_without_wishes_a_job_gets_its_gpus_share_and_the_host_keeps_some():
     both = planned(order(gpu_uuids=(REAL, "GPU-2", "GPU-3", "GPU-4")))
     assert both.nano_cpus == 16_000_000_000
     assert both.memory_bytes < 64 * GIB
+
+
+# Lines that no attack of tests/contract/attacks.py is about, and the tests that are.
+TRIED_ELSEWHERE = {
+    "environment": "test_a_bypass_of_the_rig_is_closed",
+    "runtime": "test_a_bypass_of_the_rig_is_closed",
+    "gpus": "test_what_opens_more_or_less_than_it_bought_is_stopped",
+    "dns": "test_names_are_resolved_outside_the_sellers_lan",
+    "dns_options": "test_names_are_resolved_outside_the_sellers_lan",
+    "extra_hosts": "test_a_list_is_what_stands_in_it",
+    "healthcheck": "test_the_image_has_no_say",
+    "secrets": "test_only_the_job_sees_them_also_when_the_agent_is_another_by_then",
+}
+# What the job is, and where the engine keeps no copy of its output: these hold nothing back.
+NO_PROTECTION = {"name", "image", "command", "labels", "working_dir", "log_driver"}
+
+
+def test_every_line_of_the_plan_is_tried_by_an_attack():
+    """A line that is added later needs one, too: with the line it fails, and without it it gets through."""
+    whole = planned(volumes=("/volume",))
+    tried = set()
+    for attack in GUARDED.values():
+        assert attack.without is not None
+        other = attack.without(whole)
+        tried |= {name for name, value in vars(whole).items() if value != vars(other)[name]}
+    assert not tried & set(TRIED_ELSEWHERE)
+    assert tried | set(TRIED_ELSEWHERE) | NO_PROTECTION == {each.name for each in fields(ContainerPlan)}
+    found = "".join(path.read_text() for path in CONTRACTS.glob("test_*.py"))
+    assert {name for name in TRIED_ELSEWHERE.values() if f"def {name}(" not in found} == set()
 
 
 def test_nothing_can_be_asked_of_the_engine_that_is_not_in_this_list():
