@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ def family_cpu_s(root: int) -> float:
     return total
 
 
+def children(parent: int) -> list[int]:
+    found = list[int]()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and int(_fields(entry)[1]) == parent:
+                found.append(int(entry.name))
+    return found
+
+
+def _fields(process: Path) -> list[str]:
+    """Of its state, from the second on: what stands before may hold anything."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
+
+
 class Floor:
     """A server of `floors.py`."""
 
@@ -73,6 +88,10 @@ class Fleet:
         self._process = subprocess.Popen(
             [*setpriv, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, do: str, **what: object) -> dict[str, Any]:
         self.tell(do, **what)

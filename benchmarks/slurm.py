@@ -45,6 +45,8 @@ class Slurm:
     def __init__(self, folder: Path) -> None:
         self._environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self._folder = folder
+        # Its daemons.
+        self.pids: list[int] = []
 
     def run(self, program: str, *arguments: str) -> str:
         found = find_program(program, how=_HOW)
@@ -90,6 +92,7 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
             name = Path(argv[0]).name
             process = spawn(argv, log=folder / f"{name}.out", env=environment)
             stack.callback(stop, process)
+            slurm.pids.append(process.pid)
             if name == "munged":
                 wait_until((folder / "munge.socket").exists, "munged answers")
         wait_until(slurm.ready, "Slurm's node is idle", deadline_s=30)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from coordinator.domain.account import ALL_SCOPES, Account, Role, Scope
+from coordinator.domain.account import ALL_SCOPES, Account, Role, Scope, token_name
+from coordinator.domain.act import Act
 from coordinator.domain.host import HostState, Isolation
 from coordinator.domain.job import GpuRequest, LogState, LogTotals, ReportedEnd
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
@@ -50,6 +51,50 @@ def test_a_token_opens_what_it_was_made_for_and_tells_when_it_was_used(market: S
     market.save_token_uses({b"t" * 32: 170, b"u" * 32: 171})
     (token,) = market.tokens_before(BUYER, None, None, 10)
     assert (token.scopes, token.last_used_ms) == (scopes, 170)
+
+
+def test_an_account_s_tokens_are_listed_newest_first_and_revoked_for_good(market: SqlTransaction) -> None:
+    for number in (1, 2, 3):
+        market.insert_token(bytes([number] * 32), BUYER, 10 * (number // 2), 1_000 + number, f"no. {number}")
+    names = [token_name(bytes([number] * 32)) for number in (3, 2, 1)]
+    tokens = market.tokens_before(BUYER, None, None, 9)
+    assert [(one.id, one.created_ms, one.label) for one in tokens] == [
+        (names[0], 10, "no. 3"),
+        (names[1], 10, "no. 2"),
+        (names[2], 0, "no. 1"),
+    ]
+    assert market.tokens_before(BUYER, None, (10, names[0]), 1) == tokens[1:2]
+    assert market.tokens_before(SELLER, None, None, 9) == []
+    assert market.token_expires_ms(bytes([2] * 32)) == tokens[1].expires_ms == 1_002
+    assert market.revoke_token(SELLER, names[1], 50) is None, "it is not theirs"
+    assert market.revoke_token(BUYER, "tok_nonsense", 50) is None
+    assert market.revoke_token(BUYER, names[1], 50) == replace(tokens[1], revoked_ms=50)
+    assert market.revoke_token(BUYER, names[1], 60) == replace(tokens[1], revoked_ms=50), "once"
+    assert market.bearer(bytes([2] * 32), 60) is None
+    assert [one.id for one in market.tokens_before(BUYER, 60, None, 9)] == [names[0], names[2]]
+    assert market.tokens_before(BUYER, 1_002, None, 9) == tokens[:1], "the others are over"
+
+
+def test_acts_are_read_newest_first_of_all_or_of_one(market: SqlTransaction) -> None:
+    acts = [
+        Act(
+            id=f"act_{number}",
+            happened_ms=number,
+            who=who,
+            token_id="",
+            address="127.0.0.1",
+            rpc="/usance.v1.AdminService/Deposit",
+            request="{}",
+            result="OK",
+            request_id=f"rpc_{number}",
+        )
+        for number, who in enumerate((BUYER, SELLER, BUYER), start=1)
+    ]
+    market.append_acts(acts)
+    assert market.acts_before("", 0, "", 9) == acts[::-1]
+    assert market.acts_before("", 2, "", 9) == [acts[2], acts[1]]
+    assert market.acts_before("", 0, "act_3", 1) == [acts[1]]
+    assert market.acts_before(BUYER, 0, "", 9) == [acts[2], acts[0]]
 
 
 def test_a_request_is_remembered_with_its_answer(market: SqlTransaction) -> None:
@@ -278,7 +323,7 @@ def test_what_upkeep_asks_for(market: SqlTransaction) -> None:
 def test_every_verb_is_tried_here() -> None:
     verbs = {
         name
-        for port in (ports.Accounts, ports.Hosts, ports.Jobs, ports.Money, ports.Checks, ports.Transaction)
+        for port in ports.Transaction.__mro__
         for name, member in vars(port).items()
         if inspect.isfunction(member) and not name.startswith("_")
     }

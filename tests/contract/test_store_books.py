@@ -5,18 +5,22 @@ from dataclasses import replace
 import pytest
 
 from coordinator.domain.account import Balances
-from coordinator.domain.credit import Credit
+from coordinator.domain.cap import SpendingCap
+from coordinator.domain.credit import Credit, Refund
 from coordinator.domain.event import EventKind, NewEvent
-from coordinator.domain.job import LogChunk
+from coordinator.domain.job import Job, LogChunk
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
 from coordinator.domain.states import Cause, JobState
+from coordinator.store.ports_books import hold_id
 from coordinator.store.transaction import SqlTransaction
-from ledger.entries import Status, capture, hold
+from ledger.book import AccountNotFoundError
+from ledger.chart import ADJUSTMENTS, wallet
+from ledger.entries import Status, adjustment, capture, deposit, hold
 from runtime.evidence import GpuUse
-from runtime.ids import new_uuid
+from runtime.ids import first_id, new_uuid
 from tests.support.store_fixtures import BUYER, SELLER
-from tests.support.values import attempt, job, meter, record
+from tests.support.values import at, attempt, gpu, job, meter, record
 
 # Bill lines and output.
 
@@ -145,6 +149,108 @@ def test_money_and_jobs_are_one_transaction(market: SqlTransaction) -> None:
     assert (lines["wallet"], lines["hold"], lines["earnings"], lines["fee"]) == (9_000_000, 999_000, 950, 50)
     assert market.post([], 5) == []
     assert market.audit() == ([], 3)
+
+
+def test_an_account_s_movements_are_read_page_by_page_and_for_a_time(market: SqlTransaction) -> None:
+    code = wallet(BUYER)
+    market.post([deposit(transfer_id=new_uuid(), account_id=BUYER, amount_micro=5, event_ms=6)], 7)
+    held = hold(transfer_id=new_uuid(), account_id=BUYER, job_id="job_1", amount_micro=8, event_ms=9)
+    market.post([held], 9)
+    whole = market.statement(code, 0, 9, 0, 100)
+    assert [(leg.account_seq, leg.delta_micro) for leg in whole.legs] == [(1, 10_000_000), (2, 5), (3, -8)]
+    assert (whole.opening_micro, whole.closing_micro, whole.next_after_seq) == (0, 9_999_997, None)
+    first = market.statement(code, 0, 1, 0, 100)
+    assert (first.closing_micro, first.next_after_seq) == (10_000_000, first.legs[0].seq)
+    rest = market.statement(code, first.legs[0].seq, 9, 0, 100)
+    assert (rest.opening_micro, rest.legs) == (10_000_000, whole.legs[1:])
+    then = market.statement(code, 0, 9, 7, 9)
+    assert (then.opening_micro, then.closing_micro) == (10_000_000, 10_000_005)
+    with pytest.raises(AccountNotFoundError):
+        market.statement(wallet("acct_nobody"), 0, 9, 0, 100)
+
+
+DAY_MS = 86_400_000
+
+
+def day_job(name: str, day: int, **changes: object) -> Job:
+    return job(first_id("job", day * DAY_MS) + name, submitted_ms=day * DAY_MS, **changes)
+
+
+def test_what_jobs_of_a_time_have_cost_or_may_cost(market: SqlTransaction) -> None:
+    live = day_job("a", 3, charged_micro=5)
+    over = day_job("b", 4, state=JobState.SUCCEEDED, ended_ms=9 * DAY_MS, charged_micro=700)
+    market.insert_jobs([live, over, day_job("c", 9)])
+    market.insert_attempt(attempt(job_id=over.id))
+    market.insert_lines("att_1", [(line(), str(new_uuid()))])
+    market.insert_credit("att_1", Credit(number=1, earning_micro=95, fee_micro=5), str(new_uuid()), "lost")
+    assert market.spent([BUYER, SELLER], 3 * DAY_MS, 9 * DAY_MS) == {BUYER: live.spec.budget_micro + 600}
+    assert market.spent([BUYER], 20 * DAY_MS, 21 * DAY_MS) == {}
+    assert market.jobs_taken_in(BUYER, 3 * DAY_MS, 9 * DAY_MS, "", 9) == [over, live]
+    assert market.jobs_taken_in(BUYER, 3 * DAY_MS, 9 * DAY_MS, over.id, 9) == [live]
+    assert market.jobs_taken_in(BUYER, 3 * DAY_MS, 9 * DAY_MS, "", 1) == [over]
+    assert market.jobs_taken_in(SELLER, 0, 9 * DAY_MS, "", 9) == []
+
+
+def test_what_a_seller_sold_newest_first(market: SqlTransaction) -> None:
+    sold = [
+        attempt(
+            id=first_id("att", day * DAY_MS),
+            job_id=f"job_{day}",
+            gpus=(gpu(f"GPU-{day}"),),
+            meter=meter(
+                attempt_id=first_id("att", day * DAY_MS),
+                gpu_uuids=frozenset({f"GPU-{day}"}),
+                assigned=replace(at(0), wall_ms=day * DAY_MS),
+            ),
+        )
+        for day in (3, 4, 5)
+    ]
+    market.insert_jobs([job(one.job_id) for one in sold])
+    assert market.insert_attempts(sold) == []
+    ids = [one.id for one in sold]
+
+    def found(since: int, until: int, before_id: str = "", limit: int = 9, host_id: str = "") -> list[str]:
+        page = market.attempts_sold(SELLER, since * DAY_MS, until * DAY_MS, before_id, limit, host_id)
+        return [one.id for one in page]
+
+    assert found(3, 6) == found(0, 9, host_id="host_1") == ids[::-1]
+    assert found(4, 5) == [ids[1]]
+    assert (found(3, 6, before_id=ids[2]), found(3, 6, limit=1)) == ([ids[1], ids[0]], [ids[2]])
+    assert found(3, 6, host_id="host_9") == []
+
+
+def test_a_cap_is_set_replaced_and_lifted(market: SqlTransaction) -> None:
+    assert market.caps([BUYER, SELLER]) == {}
+    for cap in (SpendingCap(month_micro=5), SpendingCap(month_micro=7, alert_percent=50)):
+        market.save_cap(BUYER, cap)
+        assert market.caps([BUYER, SELLER]) == {BUYER: cap}
+    market.save_cap(BUYER, None)
+    assert market.caps([BUYER]) == {}
+
+
+def test_what_the_operator_gave_back_of_a_job(market: SqlTransaction) -> None:
+    held = hold(transfer_id=hold_id("job_1"), account_id=BUYER, job_id="job_1", amount_micro=9, event_ms=2)
+    back = adjustment(
+        transfer_id=new_uuid(),
+        corrects=held.id,
+        debit=ADJUSTMENTS,
+        credit=wallet(BUYER),
+        amount_micro=4,
+        event_ms=3,
+        reason="the disk was slow",
+        ref="job_1",
+    )
+    assert [outcome.status for outcome in market.post([held, back], 5)] == [Status.POSTED] * 2
+    given = Refund(transfer_id=str(back.id), amount_micro=4, reason="the disk was slow", given_ms=5)
+    assert market.refunds_of(["job_1", "job_9"]) == {"job_1": [given], "job_9": []}
+
+
+def test_how_much_of_what_there_is(market: SqlTransaction) -> None:
+    vitals = market.vitals()
+    assert (dict(vitals.jobs), vitals.queued_since_ms) == ({JobState.QUEUED: 1}, 1)
+    assert (vitals.transfers, vitals.transfers_sealed) == (1, 0)
+    market.seal(7)
+    assert market.vitals().transfers_sealed == 1
 
 
 def test_what_was_posted_is_sealed_once(market: SqlTransaction) -> None:

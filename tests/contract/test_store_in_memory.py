@@ -2,28 +2,34 @@
 
 import pytest
 
-from tests.contract import test_store, test_store_books, test_store_hosts, test_store_many
+from tests.contract import (
+    test_store,
+    test_store_books,
+    test_store_claims,
+    test_store_hosts,
+    test_store_many,
+)
 from tests.support.memory_store import MemoryStore
 from tests.support.store_fixtures import seed
 
-# What only a database has: its constraints, its migrations, its audit, the ledger's seal, and what upkeep
-# looks for in stored rows that should not be.
+# What only a database has: its constraints, its migrations, and the audits that look for rows which no code
+# would write.
 _OF_DATABASES = {
     "test_a_broken_row_is_told_and_its_others_are_read",
-    "test_a_token_opens_what_it_was_made_for_and_tells_when_it_was_used",
     "test_both_databases_are_what_production_makes",
     "test_every_verb_is_tried_here",
     "test_the_audit_finds_what_is_broken",
     "test_what_is_in_order_is_found_in_order",
     "test_what_upkeep_asks_for",
-    "test_what_was_posted_is_sealed_once",
-    "test_who_has_only_certificates_of_another_authority",
 }
 
 
 @pytest.fixture
 def tx() -> MemoryStore:
     return MemoryStore()
+
+
+two = test_store_claims.two
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def market(tx: MemoryStore) -> MemoryStore:
 globals().update(
     {
         name: test
-        for module in (test_store, test_store_books, test_store_hosts, test_store_many)
+        for module in (test_store, test_store_books, test_store_claims, test_store_hosts, test_store_many)
         for name, test in vars(module).items()
         if name.startswith("test_") and callable(test) and name not in _OF_DATABASES
     }

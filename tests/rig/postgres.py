@@ -64,6 +64,10 @@ class Postgres:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def url(self, database: str) -> str:
         """What SQLAlchemy's create_engine takes."""
         return f"postgresql+psycopg://{_SUPERUSER}@/{database}?host={self.socket_folder}"

@@ -33,6 +33,8 @@ class Model:
         self.budgets: dict[str, Budget] = {}
         self.captured: dict[UUID, Captured] = {}
         self.fee = self.issued = self.paid_out = 0
+        # What the operator's corrections gave, less what they took.
+        self.adjusted = 0
         self._answers: dict[UUID, tuple[object, str]] = {}
 
     def expect(self, transfer: Transfer) -> str:
@@ -132,6 +134,19 @@ class Model:
         self.earned[seller] -= amount
         self.fee += transfer.fee_micro
         self.wallets[payer] += amount - transfer.fee_micro
+        return None
+
+    def _adjustment(self, transfer: Transfer, amount: int) -> str | None:
+        """Between the operator and a person; what stands against it is not looked at."""
+        wallets = {"wallet": self.wallets, "earnings": self.earned}
+        debit, credit = (wallets.get(code.partition(":")[0]) for code in (transfer.debit, transfer.credit))
+        if debit is not None and debit[_name(transfer.debit)] < amount:
+            return "insufficient_funds"
+        for purse, code, delta in ((debit, transfer.debit, -amount), (credit, transfer.credit, amount)):
+            if purse is None:
+                self.adjusted -= delta
+            else:
+                purse[_name(code)] += delta
         return None
 
 

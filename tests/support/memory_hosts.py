@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.domain.account import ALL_SCOPES, Account, Bearer, Scope, token_name
-from coordinator.domain.host import Hold, Host, HostFacts, HostRoom, HostState, Isolation, Terms
+from coordinator.domain.account import ALL_SCOPES, Account, Bearer, Scope, Token, token_name
+from coordinator.domain.act import Act
+from coordinator.domain.host import Certificate, Hold, Host, HostFacts, HostRoom, HostState, Isolation, Terms
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Stamp
 from coordinator.domain.standing import host_state
@@ -41,10 +42,37 @@ class _Host:
     revoked_ms: int = 0
 
 
+@dataclass(kw_only=True)
+class _Token:
+    digest: bytes
+    account_id: str
+    label: str
+    created_ms: int
+    expires_ms: int
+    scopes: frozenset[Scope] = ALL_SCOPES
+    revoked_ms: int = 0
+    last_used_ms: int = 0
+
+    def is_good(self, now_ms: int) -> bool:
+        return self.expires_ms > now_ms and not self.revoked_ms
+
+    def named(self) -> Token:
+        return Token(
+            id=token_name(self.digest),
+            label=self.label,
+            created_ms=self.created_ms,
+            expires_ms=self.expires_ms,
+            revoked_ms=self.revoked_ms,
+            scopes=self.scopes,
+            last_used_ms=self.last_used_ms,
+        )
+
+
 class MemoryAccounts:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
-        self._tokens: dict[bytes, tuple[str, int, frozenset[Scope]]] = {}
+        self._tokens: dict[bytes, _Token] = {}
+        self._acts: list[Act] = []
         self._answers: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     def insert_account(self, account: Account, now_ms: int) -> bool:
@@ -72,13 +100,58 @@ class MemoryAccounts:
         label: str = "",
         scopes: frozenset[Scope] = ALL_SCOPES,
     ) -> None:
-        self._tokens[digest] = account_id, expires_ms, scopes
+        self._tokens[digest] = _Token(
+            digest=digest,
+            account_id=account_id,
+            label=label,
+            created_ms=now_ms,
+            expires_ms=expires_ms,
+            scopes=scopes,
+        )
 
     def bearer(self, digest: bytes, now_ms: int) -> Bearer | None:
-        account_id, expires_ms, scopes = self._tokens.get(digest, ("", 0, ALL_SCOPES))
-        if expires_ms <= now_ms:
+        token = self._tokens.get(digest)
+        if token is None or not token.is_good(now_ms):
             return None
-        return Bearer(account=self._accounts[account_id], token_id=token_name(digest), scopes=scopes)
+        account = self._accounts[token.account_id]
+        return Bearer(account=account, token_id=token_name(digest), scopes=token.scopes)
+
+    def save_token_uses(self, used: Mapping[bytes, int]) -> None:
+        for digest, used_ms in used.items():
+            if digest in self._tokens:
+                self._tokens[digest].last_used_ms = max(used_ms, self._tokens[digest].last_used_ms)
+
+    def token_expires_ms(self, digest: bytes) -> int:
+        return self._tokens[digest].expires_ms
+
+    def tokens_before(
+        self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
+    ) -> Sequence[Token]:
+        mine = [one for one in self._tokens.values() if one.account_id == account_id]
+        mine.sort(key=lambda one: (one.created_ms, one.digest), reverse=True)
+        return [
+            one.named()
+            for one in mine
+            if (good_at_ms is None or one.is_good(good_at_ms))
+            and (before is None or (one.created_ms, token_name(one.digest)) < before)
+        ][:limit]
+
+    def revoke_token(self, account_id: str, token_id: str, now_ms: int) -> Token | None:
+        for one in self._tokens.values():
+            if (one.account_id, token_name(one.digest)) == (account_id, token_id):
+                one.revoked_ms = one.revoked_ms or now_ms
+                return one.named()
+        return None
+
+    def append_acts(self, acts: Sequence[Act]) -> None:
+        self._acts += acts
+
+    def acts_before(self, who: str, since_ms: int, before_id: str, limit: int) -> Sequence[Act]:
+        return [
+            one
+            for one in sorted(self._acts, key=lambda one: one.id, reverse=True)
+            if one.happened_ms >= since_ms and who in {"", one.who} and (not before_id or one.id < before_id)
+        ][:limit]
 
     def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
         return self._answers.get((account_id, request_id))
@@ -105,6 +178,7 @@ class MemoryHosts(MemoryAccounts):
         # By digest: whose it is, until when, and the host and key of its one use.
         self._enrolments: dict[bytes, tuple[str, int, tuple[str, bytes] | None]] = {}
         self._gpu_owners: dict[str, str] = {}
+        self._certificates: list[tuple[str, Certificate]] = []
 
     def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None:
         self._enrolments[digest] = account_id, expires_ms, None
@@ -201,6 +275,19 @@ class MemoryHosts(MemoryAccounts):
 
     def revoke_host(self, host_id: str, now_ms: int) -> None:
         self._hosts[host_id].revoked_ms = now_ms
+
+    def insert_certificate(self, host_id: str, certificate: Certificate, now_ms: int) -> None:
+        self._certificates.append((host_id, certificate))
+
+    def hosts_certified_only_by_others(self, authority_digest: bytes, now_ms: int) -> Sequence[str]:
+        noted = {host_id for host_id, _ in self._certificates}
+        good = [(host_id, one) for host_id, one in self._certificates if one.expires_ms > now_ms]
+        moved = {host_id for host_id, one in good if one.authority_digest == authority_digest}
+        return [
+            id_
+            for id_, row in sorted(self._hosts.items())
+            if not row.revoked_ms and id_ not in moved and (id_ in dict(good) or id_ not in noted)
+        ]
 
     def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
         row = self._hosts[host_id]
