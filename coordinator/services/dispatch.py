@@ -68,6 +68,7 @@ class Dispatcher:
         self._tried: Sequence[Placement] = ()
         # The transaction of a look that is not known to be committed, and the last that was settled.
         self._look: Transaction | None = None
+        self._is_looked = False
         self._settled: Transaction | None = None
         self._in_step = False
 
@@ -110,6 +111,11 @@ class Dispatcher:
         if self._look is not None and self._look is self._settled:
             self._look, self._most = None, self._most_next
 
+    def undone(self, tx: Writing) -> None:
+        """Rolled back for what another write said. A look that had come to its end is not to blame."""
+        if self._look is tx and self._is_looked:
+            self._look = None
+
     def missed(self, tx: Writing) -> None:
         """Committed without us, because with us it could not be."""
         if self._look is tx:
@@ -123,7 +129,11 @@ class Dispatcher:
         """A write like any other, and the safety net of all: call it again and again."""
         now = self._now()
         self._learn_from_failure(now.wall_ms)
-        self._look, self._tried = tx, ()
+        self._look, self._tried, self._is_looked = tx, (), False
+        self._look_around(tx, now)
+        self._is_looked = True
+
+    def _look_around(self, tx: Transaction, now: Stamp) -> None:
         self._recall(tx, self._doubt.copy())
         self._read_hosts(tx, now.wall_ms)
         self._read_jobs(tx, now.wall_ms)

@@ -66,6 +66,10 @@ class Keeper(Protocol):
         """The transaction of the last `settle` was."""
         ...
 
+    def undone(self, tx: Writing) -> None:
+        """It was rolled back because a write of somebody's raised; the others are run again."""
+        ...
+
     def missed(self, tx: Writing) -> None:
         """This was committed without `settle`, because with it it could not be."""
         ...
@@ -221,6 +225,8 @@ class Database:
             if tx is not None:
                 tx.failed()
             if done < len(parts) and not isinstance(error, HeldBackError):
+                if self.keeper is not None and tx is not None:
+                    self.keeper.undone(tx)
                 # Of those that were given to one function, halves find it out in a few rounds.
                 return parts[done][0] if len(parts[done]) == 1 else NOBODY_KNOWS_WHICH
             if settled and self.keeper is not None:

@@ -119,6 +119,27 @@ def test_the_same_order_twice_at_once_is_one_job(running: Running) -> None:
 # What fails
 
 
+def test_a_look_is_not_to_blame_for_who_shared_its_transaction(running: Running) -> None:
+    """Else whoever is refused often enough would have jobs wait for hosts that are there."""
+    running.begin()
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(_: Transaction) -> None:
+        begun.set()
+        assert go.wait(WAIT_S)
+
+    def refuse(_: Transaction) -> None:
+        raise Refusal(RefusalCode.FORBIDDEN, "no")
+
+    running.database.write(wait)
+    assert begun.wait(WAIT_S)
+    looked, refused = running.database.write(running.dispatcher.look), running.database.write(refuse)
+    go.set()
+    looked.result(WAIT_S)
+    assert isinstance(refused.exception(WAIT_S), Refusal)
+    assert not running.dispatcher.looks_again
+
+
 def poison(engine: Engine, when: str, table: str = "attempt") -> None:
     with engine.begin() as connection:
         connection.execute(

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from agent.link import identity as identities
 from agent.link.renewal import Papers
+from coordinator import identity as authority
 from coordinator import rotation
 from coordinator.rotation import Step
 from coordinator.settings import SettingsError
@@ -21,7 +22,7 @@ from ledger.engine import make_engine
 from runtime.channel import open_channel
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import Running, eventually
-from tests.support.scripted_agent import Identity, ScriptedAgent, signing_request
+from tests.support.scripted_agent import Identity, ScriptedAgent, key_pem, signing_request
 from tests.support.scripts import Play, refusal, started
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
@@ -140,6 +141,31 @@ def test_an_agent_that_does_not_renew_is_certified_for_longer(play: Play) -> Non
     play(script)
 
 
+def test_a_certificate_that_has_expired_opens_nothing(play: Play) -> None:
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        await agent.leave()
+        who = authority.load(market.settings.data_dir, market.clock.wall_ms())
+        key = ec.generate_private_key(ec.SECP256R1())
+        csr = x509.load_pem_x509_csr(signing_request(key))
+        long_ago_ms = market.clock.wall_ms() - 8 * DAY_MS
+        old = who.issue_host(csr, agent.host_id, long_ago_ms, days=7).pem
+        late = replace(agent.identity, key_pem=key_pem(key), certificate_pem=old)
+        assert await shut_out(ScriptedAgent(market.settings.hosts, late))
+
+    play(script)
+
+
+async def shut_out(agent: ScriptedAgent) -> bool:
+    """Already by the handshake."""
+    who = agent.identity
+    async with open_channel(agent.address, who.authority_pem, who.key_pem, who.certificate_pem) as channel:
+        call: Any = host_pb2_grpc.HostServiceStub(channel).Synchronize(timeout=30)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    return caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 def test_a_revoked_host_is_put_out_and_never_let_in_again(play_on_both: Play, tmp_path: Path) -> None:
     async def script(market: Running) -> None:
         secret = await market.secret()
@@ -222,7 +248,7 @@ def test_one_authority_follows_another_without_a_host_being_locked_out(play: Pla
         late = ScriptedAgent(
             market.settings.hosts, replace(other.identity, authority_pem=market.authority_pem)
         )
-        assert await no_entry_at_all(late)
+        assert await shut_out(late)
 
     async def restart(market: Running, knows_both: bytes = b"") -> None:
         for agent in market.agents:
@@ -234,16 +260,6 @@ def test_one_authority_follows_another_without_a_host_being_locked_out(play: Pla
             token = (market.settings.data_dir / "operator.token").read_text().strip()
             market.operator = type(market.operator)(market.channel, token, "operator")
         await market.serve()
-
-    async def no_entry_at_all(agent: ScriptedAgent) -> bool:
-        who = agent.identity
-        async with open_channel(
-            agent.address, who.authority_pem, who.key_pem, who.certificate_pem
-        ) as channel:
-            call = host_pb2_grpc.HostServiceStub(channel).Synchronize(timeout=30)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call.read()
-        return caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
     play(script)
 

@@ -67,6 +67,8 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
         self.usages: list[host_pb2.UsageReports] = []
         self.faults: list[str] = []
         self.renewals = 0
+        # As one of before certificates were renewed.
+        self.is_old = False
         self.renewed_until_ms = 0
         self.acknowledging = True
         self.answering = True
@@ -156,6 +158,8 @@ class FakeCoordinator(host_pb2_grpc.EnrolmentServiceServicer, host_pb2_grpc.Host
 
     async def RenewCertificate(self, request, context):  # noqa: N802
         self.renewals += 1
+        if self.is_old:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         return host_pb2.RenewCertificateResponse(
             certificate_pem=self.authority.sign(request.csr_pem, HOST_ID),
             authority_pem=self.authority.pair.certificate_pem,
