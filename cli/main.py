@@ -50,7 +50,17 @@ _COMMANDS = {
 }
 
 
+class _NobodyReadsError(Exception):
+    """For a broken pipe, of which click would make an exit code of its own."""
+
+
 class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _NobodyReadsError from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- they are always the same
         return list(_COMMANDS)
 
@@ -118,7 +128,7 @@ def execute(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("\n")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, _NobodyReadsError):
         # Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE_CLOSED

@@ -5,6 +5,7 @@ Text that came from strangers passes `safe` before it may reach a terminal.
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Sequence
 from enum import Enum
 
@@ -106,6 +107,8 @@ class Table:
 # What a screen is made of: lines, and tables whose form depends on the room there is.
 Part = str | Table
 _NOTHING = "-"
+# Where a fact begins, after its name.
+INDENT = 12
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Part]:
@@ -114,11 +117,28 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Part]:
 
 def lay_out(parts: Sequence[Part], width: int = 0) -> list[str]:
     """As lines of at most this width, where that can be; 0 is no limit."""
-    lines = (
-        line for part in parts for line in ([part] if isinstance(part, str) else _table_lines(part, width))
-    )
     # Whatever was forgotten to be made safe before, here is the last place.
-    return [safe(line) for line in lines]
+    return [
+        safe(line)
+        for part in parts
+        for line in (_wrapped(part, width) if isinstance(part, str) else _table_lines(part, width))
+    ]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """At words; what follows a name goes on below itself, not below the name."""
+    if not width or len(line) <= width or width < 2 * INDENT:
+        return [line]
+    below = " " * INDENT if line[INDENT - 1] == " " != line[INDENT] else ""
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=below,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
+    )
 
 
 def _table_lines(whole: Table, width: int) -> list[str]:

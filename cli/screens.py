@@ -20,6 +20,7 @@ from cli.model import (
 )
 from cli.people import Host
 from cli.render import (
+    INDENT,
     Part,
     amount,
     duration,
@@ -38,8 +39,6 @@ from cli.render import (
 from cli.verify import Verdict
 from cli.wishes import Network, OnHostLoss
 
-_INDENT = 12
-
 
 def moment(at_ms: int) -> str:
     """In the reader's own zone, which it names."""
@@ -49,7 +48,7 @@ def moment(at_ms: int) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"{name:{_INDENT}}{value}" for name, value in pairs]
+    return [f"{name:{INDENT}}{value}" for name, value in pairs]
 
 
 def offers_screen(offers: Sequence[Offer]) -> list[Part]:
@@ -120,7 +119,7 @@ def quote_screen(spec: JobSpec, quote: Quote) -> list[str]:
         pairs.append(
             ("warning", "no isolation on this host: the job runs as a plain process of the seller's")
         )
-    return facts(pairs) + [" " * _INDENT + line for line in why_lines(quote.limits, quote.cheapest_change)]
+    return facts(pairs) + [" " * INDENT + line for line in why_lines(quote.limits, quote.cheapest_change)]
 
 
 def _reach(spec: JobSpec) -> str:
@@ -245,7 +244,7 @@ def job_screen(job: Job) -> list[str]:
     )
     if job.queue_place:
         lines += facts([("queue", f"place {job.queue_place}")])
-    lines += [" " * _INDENT + line for line in why_lines(job.limits, job.cheapest_change)]
+    lines += [" " * INDENT + line for line in why_lines(job.limits, job.cheapest_change)]
     for attempt in job.attempts:
         lines += ["", *_attempt_lines(attempt)]
     return lines

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from cli.exits import Exit
+from cli.main import execute
 from tests.rig.parts import wait_until
 from tests.support.fake_job import Script
 from tests.support.fake_market import FakeMarket
@@ -149,6 +150,35 @@ def test_when_the_reader_goes_away_the_job_goes_on(market):
     assert process.wait(20) == Exit.PIPE_CLOSED
     assert b"nobody reads the output" in process.stderr.read()
     process.stderr.close()
+
+
+def submitted(market: FakeMarket, monkeypatch: pytest.MonkeyPatch, command: str = "a") -> None:
+    """A job, taken in without another process."""
+    for name, value in market.environment.items():
+        monkeypatch.setenv(name, value)
+    assert execute(["run", "-y", "--detach", "--image", "i", "--budget", "5", "--", command]) == 0
+
+
+def test_whose_output_nobody_reads_any_more_leaves_without_a_word(market, monkeypatch):
+    market.script = Script(output=[("STDOUT", b"x" * 60_000) for _ in range(20)])
+    submitted(market, monkeypatch)
+    process = _piped(market, [sys.executable, "-m", "cli", "logs", "@last"])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(10) == b"x" * 10
+    process.stdout.close()
+    assert process.wait(20) == Exit.PIPE_CLOSED
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_what_a_terminal_can_not_show_is_escaped(market, monkeypatch):
+    submitted(market, monkeypatch, "日本")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "cli", "show", "@last"], env=environment, check=True, capture_output=True
+    )
+    assert rb"\u65e5\u672c" in shown.stdout
 
 
 def test_help_waits_for_no_command_and_not_for_grpc():

@@ -61,6 +61,13 @@ def test_a_table_that_is_too_wide_leaves_out_what_says_nothing_or_tells_row_by_r
     assert lay_out(whole, 10) == ["HOST   h1", "PRICE  0.45", "", "HOST   h2"]
 
 
+def test_a_line_that_is_too_long_goes_on_below_itself():
+    told = lay_out(["hold        the most it can cost"], 26)
+    assert told == ["hold        the most it", "            can cost"]
+    assert lay_out(["one word and then another one"], 24) == ["one word and then", "another one"]
+    assert lay_out(["job_" + "0" * 40], 30) == ["job_" + "0" * 40]
+
+
 def test_simulated_is_said_once():
     assert gpu_name("RTX 4090", simulated=True) == "SIMULATED RTX 4090"
     assert gpu_name("SIMULATED RTX 4090", simulated=True) == "SIMULATED RTX 4090"
