@@ -10,6 +10,8 @@ from cli.profile import Options
 from cli.session import Session, market_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cli.client.market import Market
 
 
@@ -36,7 +38,7 @@ def login(session: Session) -> None:
     account = session.ask(lambda market: market.get_self(), connection)
     keep(path, name, connection)
     session.answer(
-        lambda: [f"signed in as {safe(account.name)}; kept as profile {name} in {path}"],
+        lambda: [f"signed in as {safe(account.name)}; kept as profile {name} in {_short(path)}"],
         account=account,
         profile=name,
         file=str(path),
@@ -64,7 +66,7 @@ def logout(session: Session, revoke: bool) -> None:
         # What the environment names is not what is to be forgotten.
         revoked = Session(options=Options(profile=name), as_json=session.as_json).ask(end_token)
     left = forget(path, name)
-    lines = [f"signed out: profile {name} is gone from {path}"]
+    lines = [f"signed out: profile {name} is gone from {_short(path)}"]
     lines += [f"{revoked} is refused from now on"] if revoked else []
     lines += [f"the profile that counts now is {left.current}"] if left.by_name else []
     session.answer(lambda: lines, profile=name, file=str(path), revoked=revoked)
@@ -110,6 +112,12 @@ def use(session: Session, name: str) -> None:
     path = profile_file(os.environ)
     choose(path, name)
     session.answer(lambda: [f"profile {name} counts from now on"], current=name, file=str(path))
+
+
+def _short(path: "Path") -> str:
+    """As people write it."""
+    home = path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 @click.command()
