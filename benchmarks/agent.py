@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,8 @@ BEAT_MS = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NS_PER_MS = 1_000_000
 RSS_MB_MAX, CPU_PERCENT_MAX = 75.0, 0.5
+# What is kept of a job's output: once where it is written, and once on its way to the coordinator.
+FLOOD_KEPT_MIB, FLOOD_DISK_MIB_MAX, FLOOD_GAP_MS_MAX = 16, 2 * 16 + 2, 2_500
 METER_PERCENT_MAX, METER_MS_MAX = 0.1, 50
 
 
@@ -48,10 +50,13 @@ class Sizes:
     idle_s: float
     metered_s: Sequence[float]
     pulls: int
+    flood_bytes: int
 
 
-FULL = Sizes(processes=60, containers=30, idle_s=40, metered_s=(0.2, 1, 3, 10, 30), pulls=7)
-QUICK = Sizes(processes=15, containers=6, idle_s=10, metered_s=(0.2, 2), pulls=2)
+FULL = Sizes(
+    processes=60, containers=30, idle_s=40, metered_s=(0.2, 1, 3, 10, 30), pulls=7, flood_bytes=10**10
+)
+QUICK = Sizes(processes=15, containers=6, idle_s=10, metered_s=(0.2, 2), pulls=2, flood_bytes=500_000_000)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,42 @@ def resident_mb(pids: Sequence[int]) -> float:
 def _private_bytes(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+async def flood(folder: Path, sizes: Sizes) -> list[Figure]:
+    """A job that writes as fast as it can, on a host that keeps so much of a job's output and no more."""
+    config = folder / "agent.toml"
+    config.write_text(f"output_mib_max = {FLOOD_KEPT_MIB}\n")
+    flags = ("--config", str(config), *PROCESS)
+    gaps_ms: list[float] = []
+    most = 0
+    async with running_agent(folder, flags) as host:
+        beats, disk = host.coordinator.beats, host.agent.state_dir
+        size = sizes.flood_bytes
+        taken = host.coordinator.want(desired_attempt("head", "-c", str(size), "/dev/zero"))
+        await host.coordinator.until(lambda: taken.last.run_ms > 0, "it runs")
+        began, count, at = time.monotonic(), len(beats), time.monotonic()
+        while not taken.complete:
+            await host.coordinator.until(lambda seen=count: len(beats) > seen, "it beats", deadline_s=60)  # type: ignore[misc]
+            now = time.monotonic()
+            gaps_ms.append((now - at) * 1_000)
+            count, at = len(beats), now
+            most = max(most, await asyncio.to_thread(_disk_bytes, disk))
+        took_s = time.monotonic() - began
+        kept = len(taken.stdout)
+    rate = f"{size / 1e9:g} GB at {size / took_s / 1e6:.0f} MB/s; {kept >> 20} MiB were passed on"
+    return [
+        _below("MiB on the disk, of a job that floods", most / (1 << 20), FLOOD_DISK_MIB_MAX, rate),
+        _below("longest gap between beats meanwhile, ms", max(gaps_ms), FLOOD_GAP_MS_MAX, "a beat in 500 ms"),
+    ]
+
+
+def _disk_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it has just gone
+            total += path.stat().st_blocks * 512
+    return total
 
 
 async def processes(folder: Path, sizes: Sizes) -> list[Figure]:
@@ -264,7 +305,7 @@ def _below(figure: str, ours: float, bound: float, note: str) -> Figure:
 
 def measure(sizes: Sizes) -> list[Figure]:
     figures: list[Figure] = []
-    for part in (idle, processes, containers, fetches):
+    for part in (idle, flood, processes, containers, fetches):
         with tempfile.TemporaryDirectory(prefix="usance-bench-") as name:
             try:
                 figures += asyncio.run(part(Path(name), sizes))

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 import tarfile
 from pathlib import Path
 
@@ -116,5 +118,31 @@ def test_a_seller_at_the_machine_from_price_to_uninstall(tmp_path, capsys):
                 await agent.clear_up()
                 await asyncio.to_thread(wait_until, lambda: not supervisors(state), "all is gone")
             await coordinator.stop()
+
+    asyncio.run(whole())
+
+
+def test_it_is_ready_though_the_coordinator_is_not(tmp_path):
+    """As at a boot: systemd hears that what runs is looked after, and that the agent goes on."""
+    told = tmp_path / "notify"
+
+    async def whole() -> None:
+        coordinator = FakeCoordinator()
+        await coordinator.start()
+        systemd = {"NOTIFY_SOCKET": str(told), "WATCHDOG_USEC": "200000"}
+        agent = AgentProcess(tmp_path / "state", env={**os.environ, **systemd})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+            listening.bind(str(told))
+            listening.settimeout(60)
+            try:
+                await agent.enroll(coordinator.token)
+                await coordinator.stop()
+                await agent.start()
+                heard = [await asyncio.to_thread(listening.recv, 1_000) for _ in range(3)]
+                assert heard[0].startswith(b"READY=1\nSTATUS=host host_test, 2 GPUs")
+                assert heard[1:] == [b"WATCHDOG=1", b"WATCHDOG=1"]
+                assert await agent.terminate() == 0
+            finally:
+                await agent.clear_up()
 
     asyncio.run(whole())
