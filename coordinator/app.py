@@ -20,6 +20,7 @@ from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
 from coordinator.api.host import HostServicer
 from coordinator.api.keys import Keys
+from coordinator.api.limits import COUNT_MS, Limits
 from coordinator.api.metrics import Metrics
 from coordinator.api.uses import Uses
 from coordinator.domain.account import Role
@@ -130,9 +131,8 @@ async def serve(settings: Settings, *, take_over: bool = False) -> int:
 
 async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift) -> None:
     who, metrics, opened = identity.load(settings.data_dir, clock.wall_ms()), Metrics(), asyncio.Event()
-    uses = Uses()
-
-    gate = serving.gate_of(settings, Keys(database, clock, bell), database, uses, metrics, clock, opened)
+    uses, limits = Uses(), Limits(serving.allowance_of(settings), clock)
+    gate = serving.gate_of(limits, Keys(database, clock, bell), database, uses, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
         market.must_be_free()
@@ -176,6 +176,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             asyncio.create_task(_seal(edge)),
             asyncio.create_task(_keep_up(edge, metrics, uses)),
             asyncio.create_task(_audit(edge, metrics)),
+            asyncio.create_task(_count_jobs(edge, limits)),
             asyncio.create_task(shift.keep()),
         ]
         if not await _until_relieved(shift, host_servicer, hosts, register):
@@ -311,6 +312,15 @@ async def _keep_up(edge: Edge, metrics: Metrics, uses: Uses) -> None:
                 _LOG.warning("upkeep had to mend: %d x %s", count, kind)
 
     await repeat("upkeep", one_pass, partial(edge.clock.sleep_ms, UPKEEP_EVERY_MS))
+
+
+async def _count_jobs(edge: Edge, limits: Limits) -> None:
+    """For what one account may have of them at a time."""
+
+    async def one_pass() -> None:
+        limits.counted(await edge.read(lambda tx: tx.open_jobs()))
+
+    await repeat("counting jobs", one_pass, partial(edge.clock.sleep_ms, COUNT_MS))
 
 
 async def _audit(edge: Edge, metrics: Metrics) -> None:

@@ -70,7 +70,7 @@ def issuer_of(edge: Edge, who: identity.Identity, days: int) -> Issuer:
 
 
 def gate_of(
-    settings: Settings,
+    limits: Limits,
     keys: Keys,
     database: Database,
     uses: Uses,
@@ -91,14 +91,14 @@ def gate_of(
     def keep(act: Act) -> asyncio.Future[None]:
         return asyncio.wrap_future(database.gather(acts.keep_all, act))
 
-    limits = Limits(_allowance(settings), clock)
     return Gate(authenticate, recognise, keep, limits, metrics, clock, opened)
 
 
-def _allowance(settings: Settings) -> Allowance:
+def allowance_of(settings: Settings) -> Allowance:
     return Allowance(
         requests=Pace(per_second=settings.account_requests_per_second, burst=settings.account_requests_burst),
         anonymous=Pace(per_second=settings.enrolments_per_second, burst=settings.enrolments_burst),
         failures=Pace(per_second=settings.bad_tokens_per_second, burst=settings.bad_tokens_burst),
         streams_max=settings.account_streams_max,
+        open_jobs_max=settings.account_open_jobs_max,
     )

@@ -13,6 +13,7 @@ _FROM_ONE = {
     "account_requests_per_second": LIMIT_MAX,
     "account_requests_burst": LIMIT_MAX,
     "account_streams_max": LIMIT_MAX,
+    "account_open_jobs_max": LIMIT_MAX,
     "enrolments_per_second": LIMIT_MAX,
     "enrolments_burst": LIMIT_MAX,
     "bad_tokens_per_second": LIMIT_MAX,
@@ -50,6 +51,7 @@ class Settings:
     account_requests_per_second: int = 200
     account_requests_burst: int = 4_000
     account_streams_max: int = 200
+    account_open_jobs_max: int = 20_000
     # What one address may ask for without an account: to enrol machines, and to come with a bad token.
     enrolments_per_second: int = 20
     enrolments_burst: int = 1_000
@@ -96,11 +98,12 @@ TEMPLATE = """\
 # folder as secrets.key, unless another file is named:
 #secrets_key = ""
 
-# What one account may ask for: so many requests a second, so many at once after a rest, so many open streams.
-# What is more is refused, with the time after which it would be taken.
+# What one account may ask for: so many requests a second, so many at once after a rest, so many open streams
+# and jobs that have not ended. What is more is refused, with the time after which it would be taken.
 #account_requests_per_second = 200
 #account_requests_burst = 4000
 #account_streams_max = 200
+#account_open_jobs_max = 20000
 
 # What one address may ask for without an account: to enrol machines, and to come with a token that is not
 # good.

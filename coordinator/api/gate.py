@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _CALLER: ContextVar[Bearer] = ContextVar("caller")
 _HOST_ID: ContextVar[str] = ContextVar("host_id")
 _BEARER = "Bearer "
+_SUBMIT = "/usance.v1.MarketService/SubmitJob"
 NOBODY = "nobody"
 HOST_PREFIX = "host_"
 # Health and reflection answer to the end.
@@ -221,6 +222,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs an account with the role {access}")
             if rule.scope is not None and rule.scope not in came.scopes:
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs a token with the scope {rule.scope}")
+            if note.method == _SUBMIT:
+                self._limits.submit(came.account.id)
             _CALLER.set(came)
         elif not note.method.startswith(GRPC_OWN):
             self._limits.anonymous(note.address)

@@ -1,7 +1,7 @@
 """What one account and one address may ask of us: in memory, for those that come now."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ from runtime.clock import Clock
 # Of so many we remember what they did; whoever was not seen for longest is forgotten first.
 REMEMBERED_MAX = 20_000
 STREAM_RETRY_MS = 1_000
+# How often open jobs are counted.
+COUNT_MS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Allowance:
     # For each address: tokens that are not good.
     failures: Pace
     streams_max: int
+    # Jobs of one account that have not ended.
+    open_jobs_max: int
 
 
 class Limits:
@@ -38,6 +42,8 @@ class Limits:
         # Digests of tokens that were good of late: a stranger at the same address does not lock them out.
         self._good: OrderedDict[bytes, None] = OrderedDict()
         self._streams = Counter[str]()
+        # As they were counted last, with those that were sent in since.
+        self._open_jobs: dict[str, int] = {}
 
     def request(self, account_id: str) -> None:
         waits_ms = self._requests.take(account_id, self._clock.boot_ms())
@@ -63,6 +69,18 @@ class Limits:
     def was_bad(self, address: str, token: str) -> None:
         self._good.pop(digest_of(token), None)
         self._failures.take(address, self._clock.boot_ms())
+
+    def counted(self, open_jobs: Mapping[str, int]) -> None:
+        """How many there are, by account."""
+        self._open_jobs = dict(open_jobs)
+
+    def submit(self, account_id: str) -> None:
+        """Roughly: what ended, or was refused, since the last count is counted still."""
+        count = self._open_jobs.get(account_id, 0)
+        if count >= self._allowance.open_jobs_max:
+            most = self._allowance.open_jobs_max
+            _must_not_wait(COUNT_MS, f"this account has {most} jobs that have not ended")
+        self._open_jobs[account_id] = count + 1
 
     @contextmanager
     def stream(self, account_id: str) -> Iterator[None]:

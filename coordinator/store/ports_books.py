@@ -84,6 +84,10 @@ class Books(Protocol):
 
     def vitals(self) -> Vitals: ...
 
+    def open_jobs(self) -> Mapping[str, int]:
+        """How many jobs that have not ended each account has; without those that have none."""
+        ...
+
     def attempts_sold(
         self,
         seller_account_id: str,

@@ -136,6 +136,11 @@ class SqlBooks(SqlPart):
                 )
         return found
 
+    def open_jobs(self) -> dict[str, int]:
+        query = select(job.c.account_id, func.count().label("jobs")).where(ONLY_LIVE_JOBS)
+        rows = self.connection.execute(query.group_by(job.c.account_id))
+        return {row.account_id: row.jobs for row in rows}
+
     def vitals(self) -> Vitals:
         live = ONLY_LIVE_JOBS
         counts = self.connection.execute(

@@ -315,3 +315,10 @@ def test_wakes_are_kept_for_after_the_commit(tx: SqlTransaction) -> None:
     tx.wake("queue", "job_1")
     tx.wake("queue")
     assert tx.topics == {"queue", "job_1"}
+
+
+def test_open_jobs_are_counted_by_account(market: SqlTransaction) -> None:
+    assert market.open_jobs() == {BUYER: 1}
+    (one,) = market.jobs(["job_1"]).values()
+    assert market.save_job(one, replace(one, state=JobState.FAILED, ended_ms=9, cause=Cause.BUYER))
+    assert market.open_jobs() == {}

@@ -48,6 +48,9 @@ class MemoryBooks(MemoryUsage):
         for outcome in self.post(transfers, now_ms):
             assert outcome.ok, outcome
 
+    def open_jobs(self) -> dict[str, int]:
+        return Counter(job.account_id for job in self._jobs.values() if job.state in JOB_LIVE)
+
     def wallets(self, account_ids: Sequence[str]) -> dict[str, int]:
         return {id_: self._model.wallets[id_] for id_ in account_ids}
 

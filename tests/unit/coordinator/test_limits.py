@@ -61,13 +61,29 @@ def test_who_waits_as_told_is_served(per_second):
 
 def test_limits_forget_whoever_was_not_seen_for_longest():
     once = Pace(per_second=1, burst=1)
-    limits = Limits(Allowance(requests=once, anonymous=once, failures=once, streams_max=1), Clock())
+    limits = Limits(
+        Allowance(requests=once, anonymous=once, failures=once, streams_max=1, open_jobs_max=1), Clock()
+    )
     limits.request("first")
     with pytest.raises(Refusal, match="try again in 1 s"):
         limits.request("first")
     for number in range(REMEMBERED_MAX):
         limits.request(str(number))
     limits.request("first")
+
+
+def test_open_jobs_are_counted_now_and_then_and_what_came_since():
+    pace = Pace(per_second=1, burst=1)
+    limits = Limits(
+        Allowance(requests=pace, anonymous=pace, failures=pace, streams_max=1, open_jobs_max=3), Clock()
+    )
+    limits.counted({"a": 2})
+    limits.submit("a")
+    with pytest.raises(Refusal, match="3 jobs that have not ended; try again in 10 s"):
+        limits.submit("a")
+    limits.submit("b")
+    limits.counted({"a": 2})
+    limits.submit("a")
 
 
 def test_a_token_is_noted_once_a_minute():

@@ -154,7 +154,7 @@ def test_an_rpc_that_nobody_was_admitted_to_is_not_there():
             raise AssertionError(host_id)
 
         pace = Pace(per_second=1, burst=1)
-        allowance = Allowance(requests=pace, anonymous=pace, failures=pace, streams_max=1)
+        allowance = Allowance(requests=pace, anonymous=pace, failures=pace, streams_max=1, open_jobs_max=1)
         limits = Limits(allowance, SystemClock())
         gate = Gate(
             authenticate,
