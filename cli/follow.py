@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cli.client.market import Market
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+_LINES_LOOK_BYTES, _LINES_BYTES_MAX = 2**14, 2**26
 # A waiting person looks no oftener, and the market is asked no more.
 QUEUE_FIRST_S, QUEUE_LOOK_S = 0.5, 5.0
 INCOMPLETE = "the output may not be complete: its host did not deliver the rest"
@@ -154,6 +155,29 @@ class OutputCopy:
         came = (self._stdout.digest(), self._stderr.digest())
         if came != (end.totals.stdout_sha256, end.totals.stderr_sha256):
             raise Broken("the output that came is not what the job wrote: the digests differ")
+
+
+async def bytes_of_lines(market: "Market", job_id: str, lines: int) -> int:
+    """How many bytes the last so many lines have now, both streams together."""
+    size = _LINES_LOOK_BYTES
+    while True:
+        pieces = market.read_logs(job_id, follow=False, tail_bytes=size)
+        found = b"".join([item.data async for item in pieces if isinstance(item, LogPiece)])
+        begins = _begin_of_lines(found, lines)
+        # Where it begins is known; or there is no more; or nobody reads so much.
+        if begins or len(found) < size or size >= _LINES_BYTES_MAX:
+            return len(found) - begins
+        size *= 8
+
+
+def _begin_of_lines(data: bytes, lines: int) -> int:
+    """0 where there are not so many."""
+    end = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for _ in range(lines):
+        end = data.rfind(b"\n", 0, end)
+        if end < 0:
+            return 0
+    return end + 1
 
 
 class LineStamps:

@@ -32,6 +32,7 @@ _PROCESSORS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
 _DESTINATION = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[0-9]{1,2})?(:[0-9]{1,5})?", re.ASCII)
 MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII)
 GPU_COUNT_MAX = 64
+LINES_MAX = 1_000_000
 
 
 def parse_credits(text: str) -> int:
@@ -67,6 +68,16 @@ def parse_size(text: str) -> int:
     whole, fraction, unit = found.group(1), found.group(2) or "", (found.group(3) or "").lower()
     thousandths = int(whole) * 1_000 + int(fraction.ljust(3, "0") or 0)
     return thousandths * _SIZE_UNIT[unit] // 1_000
+
+
+def parse_tail(text: str) -> tuple[int, int]:
+    """Lines or bytes, the other 0: a bare number is lines, "10kB" is bytes."""
+    bare = text.strip()
+    if bare.isascii() and bare.isdigit():
+        if not 1 <= int(bare) <= LINES_MAX:
+            raise ValueError(f"{text!r} is no number of lines; write 1 to {LINES_MAX}, or a size like 10kB")
+        return int(bare), 0
+    return 0, parse_size(text)
 
 
 def parse_gpu(text: str) -> GpuRequest:

@@ -8,15 +8,17 @@ import click
 
 from cli.commands.complete import JOBS
 from cli.commands.run import tell_end
-from cli.commands.wanted import CREDITS, DURATION, SIZE
+from cli.commands.wanted import CREDITS, DURATION
 from cli.errors import WrongUse
 from cli.exits import Exit, exit_of_job
 from cli.model import Bill, Event, Job
-from cli.session import Session, market_command, resolve_job
+from cli.parse import parse_tail
+from cli.session import Session, Typed, market_command, resolve_job
 
 if TYPE_CHECKING:
     from cli.client.market import Market
 
+TAIL = Typed("LINES|SIZE", parse_tail)
 job_argument = click.argument("job", metavar="JOB", shell_complete=JOBS)
 
 
@@ -73,16 +75,24 @@ def why(session: Session, job: str) -> None:
 @click.command()
 @job_argument
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the output is complete.")
-@click.option("--tail", type=SIZE, default=0, help="Begin so many bytes before the end, like 10kB.")
+@click.option(
+    "--tail", type=TAIL, default=None, help="Begin so many lines before the end, or bytes: 100, 10kB."
+)
 @click.option("--since", type=DURATION, default=0, help="Begin with what came in so long ago, like 5m.")
 @click.option("--stderr", "stderr_alone", is_flag=True, help="Only its stderr, on stdout.")
 @click.option("--timestamps", is_flag=True, help="Before each line, when the market stored its beginning.")
 @market_command
 def logs(
-    session: Session, job: str, follow: bool, tail: int, since: int, stderr_alone: bool, timestamps: bool
+    session: Session,
+    job: str,
+    follow: bool,
+    tail: tuple[int, int] | None,
+    since: int,
+    stderr_alone: bool,
+    timestamps: bool,
 ) -> None:
     """Write a job's output: its stdout on stdout and its stderr on stderr, byte for byte."""
-    from cli.follow import INCOMPLETE, OutputCopy, lacks_output
+    from cli.follow import INCOMPLETE, OutputCopy, bytes_of_lines, lacks_output
     from cli.model import LogEnd
 
     if tail and since:
@@ -91,7 +101,10 @@ def logs(
     async def copy(market: "Market") -> LogEnd:
         job_id = await resolve_job(market, job)
         copy = OutputCopy(market, job_id, stderr_alone=stderr_alone, timestamps=timestamps)
-        return await copy.run(follow=follow, tail_bytes=tail, since_ms=since)
+        lines, tail_bytes = tail or (0, 0)
+        if lines:
+            tail_bytes = await bytes_of_lines(market, job_id, lines)
+        return await copy.run(follow=follow, tail_bytes=tail_bytes, since_ms=since)
 
     end = session.ask(copy)
     if session.as_json:

@@ -126,6 +126,28 @@ def test_logs_of_stderr_alone_and_with_times(market, capfdbinary):
     assert err == stamp + b"oh\n" + stamp + b"no"
 
 
+def test_the_last_lines_of_the_logs(market, capfdbinary):
+    lines = [b"%05d\n" % number for number in range(20_000)]
+    market.script = Script(output=[("STDOUT", b"".join(lines[:9_000])), ("STDOUT", b"".join(lines[9_000:]))])
+    assert execute([*DETACHED, "--", "a"]) == 0
+    for tail, wanted in (
+        ("1", lines[-1:]),
+        ("3", lines[-3:]),
+        ("10000", lines[-10_000:]),
+        ("99999", lines),
+        ("12B", lines[-2:]),
+    ):
+        capfdbinary.readouterr()
+        assert execute(["logs", "@last", "--tail", tail]) == 0
+        assert capfdbinary.readouterr().out == b"".join(wanted)
+    assert execute(["logs", "@last", "--tail", "0"]) == Exit.WRONG_USE
+    market.script = Script(output=[])
+    assert execute([*DETACHED, "--", "a"]) == 0
+    capfdbinary.readouterr()
+    assert execute(["logs", "@last", "--tail", "5"]) == 0
+    assert capfdbinary.readouterr().out == b""
+
+
 def test_show_tells_what_has_happened(market, capfd):
     market.script = Script(ends=False)
     assert execute([*DETACHED, "--", "a"]) == 0
