@@ -37,7 +37,8 @@ from agent.link import standing as asking
 from agent.settings import ExecutorKind, Settings
 from runtime.clock import Clock, SystemClock
 
-_DAY_MS = 86_400_000
+# Less than this part of its life is left.
+_LATE_PARTS = 10
 _KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 _DRIVER_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+\.\d+(?:\.\d+)?)")
 _ADJTIMEX_BYTES = 208
@@ -183,13 +184,25 @@ async def _market(state_dir: Path, clock: Clock) -> MarketFacts:
         return MarketFacts(enrolled=False, error=str(error))
     if identity is None:
         return MarketFacts(enrolled=False)
-    ends = x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_after_utc
-    days = int(ends.timestamp() * 1_000 - clock.wall_ms()) // _DAY_MS
+    certificate = x509.load_pem_x509_certificate(identity.certificate_pem)
+    begins_s = int(certificate.not_valid_before_utc.timestamp())
+    ends_s = int(certificate.not_valid_after_utc.timestamp())
+    left_s = ends_s - clock.wall_ms() // 1_000
+    hours, is_late = left_s // 3_600, left_s * _LATE_PARTS < ends_s - begins_s
     try:
         told = await asking.standing(identity, clock.wall_ms())
     except asking.UnreachedError as error:
-        return MarketFacts(address=identity.hosts, error=str(error), certificate_days=days)
-    return MarketFacts(address=identity.hosts, state=told.state, reason=told.reason, certificate_days=days)
+        told, error_text = None, str(error)
+    else:
+        error_text = ""
+    return MarketFacts(
+        address=identity.hosts,
+        error=error_text,
+        state=told.state if told else "",
+        reason=told.reason if told else "",
+        certificate_hours=hours,
+        certificate_is_late=is_late,
+    )
 
 
 def _in_use(state_dir: Path) -> frozenset[str]:

@@ -11,7 +11,6 @@ from agent.domain.versions import ENGINE, RUNC, TOOLKIT, Floor, numbers, rank
 
 GIB = 1 << 30
 STATE_FREE_BYTES_LEAST = 2 * GIB
-CERTIFICATE_DAYS_LEAST = 14
 CLOCK_MS_MOST = 5_000
 _IN_MEMORY = ("tmpfs", "ramfs")
 
@@ -109,7 +108,9 @@ class MarketFacts:
     error: str = ""
     state: str = ""
     reason: str = ""
-    certificate_days: int | None = None
+    certificate_hours: int | None = None
+    # So near its end that the agent should have renewed it long ago.
+    certificate_is_late: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,10 +317,14 @@ def _market(market: MarketFacts) -> Iterator[Finding]:
     if not market.enrolled:
         yield _bad("market", "this machine is no host yet", "usance-agent enroll TOKEN")
         return
-    days = market.certificate_days
-    if days is not None and days < CERTIFICATE_DAYS_LEAST:
-        make = _bad if days <= 0 else _doubt
-        yield make("certificate", f"good for {max(days, 0)} days", "usance-agent enroll with a new token")
+    hours = market.certificate_hours
+    if hours is not None and hours < 0:
+        yield _bad("certificate", "it is over", "usance-agent enroll with a new token")
+    elif market.certificate_is_late:
+        remedy = "the agent renews it by itself where it can; does it run, and what does its log say?"
+        yield _doubt("certificate", f"good for {hours} hours, and not renewed", remedy)
+    elif hours is not None:
+        yield _good("certificate", f"good for {hours} hours, and renewed in time")
     if market.error:
         remedy = f"can this machine reach {market.address}? It needs no open port, but this way out"
         yield _bad("coordinator", market.error, remedy)

@@ -30,7 +30,7 @@ WELL = Facts(
         state_filesystem="ext4",
         state_mode=0o700,
     ),
-    market=MarketFacts(address="market.example:7443", state="online", certificate_days=80),
+    market=MarketFacts(address="market.example:7443", state="online", certificate_hours=100),
     driver=DriverFacts(
         library_version="570.86.15",
         kernel_version="570.86.15",
@@ -125,7 +125,8 @@ FAULTS: dict[str, tuple[Callable[[Facts], Facts], str, Verdict, str]] = {
     "disk full": (on("machine", state_free_bytes=1 << 20), "state folder", BAD, "free at least"),
     "engine's disk full": (on("engine", disk_free_bytes=1 << 30), "engine's disk", DOUBT, "prune"),
     "not enrolled": (on("market", enrolled=False), "market", BAD, "usance-agent enroll"),
-    "certificate": (on("market", certificate_days=3), "certificate", DOUBT, "new token"),
+    "certificate late": (on("market", certificate_is_late=True), "certificate", DOUBT, "its log"),
+    "certificate over": (on("market", certificate_hours=-1), "certificate", BAD, "new token"),
     "no coordinator": (on("market", error="UNAVAILABLE"), "coordinator", BAD, "market.example:7443"),
     "paused": (on("market", state="paused"), "coordinator", DOUBT, "usance-agent resume"),
 }
