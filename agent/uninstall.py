@@ -17,6 +17,11 @@ from runtime.clock import SystemClock
 
 UNIT = "usance-agent.service"
 _UNITS = Path("/etc/systemd/system")
+_FOLDERS = ("attempts", "runs")
+_FILES = (
+    *("identity.json", "key.pem", "cert.pem", "authority.pem"),
+    *("gpus.json", "images.json", "prices.json", "agent.sock", "lock"),
+)
 _RUNS_SYSTEMD = Path("/run/systemd/system")
 _GO_MS = 60_000
 _LOOK_MS = 100
@@ -43,7 +48,7 @@ def uninstall(settings: Settings, *, end_jobs: bool, say: Say) -> None:
         asyncio.run(_clear(settings, say))
     finally:
         os.close(lock)
-    _remove(settings.state_dir, say)
+    _remove_state(settings.state_dir, say)
     if settings.state_dir == Settings().state_dir:
         # What the package has put there; a second agent with a folder of its own has neither.
         for path in (DEFAULT_PATH, _UNITS / UNIT):
@@ -101,11 +106,22 @@ async def _clear(settings: Settings, say: Say) -> None:
         await executor.close()
 
 
-def _remove(path: Path, say: Say) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.exists():
-        path.unlink()
+def _remove_state(folder: Path, say: Say) -> None:
+    """What is ours by name; a folder that holds something else, by a slip of the settings, stays with it."""
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FILES:
+        for path in (folder / name, folder / f"{name}.new"):
+            path.unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        say(f"{folder} stays: there is something in it that is not the agent's")
     else:
-        return
-    say(f"removed {path}")
+        say(f"removed {folder}")
+
+
+def _remove(path: Path, say: Say) -> None:
+    if path.exists():
+        path.unlink()
+        say(f"removed {path}")
