@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 
 from benchmarks import report
 from benchmarks.ground import BUDGET_MICRO, Ground
+from benchmarks.handover import planned
 from benchmarks.processes import Fleet, Floor, cpu_s, family_cpu_s, rss_bytes
 from benchmarks.report import Figure
 from ledger.book import open_accounts, post
@@ -51,6 +52,7 @@ class Sizes:
     paced_s: float
     interval_s: float
     returning: int
+    moving: int
     usage_hosts: int
     jobs_per_host: int
     usage_s: float
@@ -59,10 +61,10 @@ class Sizes:
 
 FULL = Sizes(
     saturating=2_000, rounds=3, round_s=5, paced=10_000, paced_s=30, interval_s=10, returning=5_000,
-    usage_hosts=1_000, jobs_per_host=10, usage_s=15, ledger_batches=60,
+    moving=1_000, usage_hosts=1_000, jobs_per_host=10, usage_s=15, ledger_batches=60,
 )  # fmt: skip
 QUICK = Sizes(
-    saturating=100, rounds=1, round_s=2, paced=200, paced_s=3, interval_s=1, returning=100,
+    saturating=100, rounds=1, round_s=2, paced=200, paced_s=3, interval_s=1, returning=100, moving=50,
     usage_hosts=50, jobs_per_host=4, usage_s=3, ledger_batches=10,
 )  # fmt: skip
 
@@ -150,7 +152,7 @@ def paced(folder: Path, sizes: Sizes) -> list[Figure]:
 
 
 def returning(folder: Path, sizes: Sizes) -> list[Figure]:
-    """All agents back after SIGKILL, counted from the coordinator's listening; and a planned restart."""
+    """All agents back after SIGKILL, counted from the coordinator's listening."""
     count = sizes.returning
     with sides(folder / "bare", count, 0, ("bare",)) as (side,):
         bare_s = side.fleet.ask("open", count=count)["seconds"]
@@ -173,22 +175,11 @@ def returning(folder: Path, sizes: Sizes) -> list[Figure]:
         back = fleet.answer()
         killed_s = back["all"] - listening
         cpu_ms = cpu_s(pid) * 1e3 / count
-        fleet.tell("storm", count=count)
-        asked = time.monotonic()
-        ground.stop()
-        stopped = time.monotonic()
-        ground.start()
-        restarted = time.monotonic()
-        back = fleet.answer()
-    note = f"half after {back['half'] - restarted:.1f} s; stopping took {stopped - asked:.1f} s"
     return [
         report.at_most(
             f"s until {count} agents are back after SIGKILL", killed_s, bare_s, 2, 1.5,
-            f"with the agents' back-off of 1 to 10 s, doubling; server CPU {cpu_ms:.2f} ms each",
-        ),
-        Figure(
-            figure=f"s until {count} agents are back, planned restart", ours=back["all"] - asked,
-            note=f"{note}; there is no hand-over, so every agent was without a coordinator meanwhile",
+            f"with the agents' back-off of 1 to 10 s; half after {back['half'] - listening:.1f} s;"
+            f" server CPU {cpu_ms:.2f} ms each",
         ),
     ]  # fmt: skip
 
@@ -321,6 +312,7 @@ def measure(sizes: Sizes, only: str) -> list[Figure]:
         "busy": lambda folder: saturated(folder, sizes, 1),
         "paced": lambda folder: paced(folder, sizes),
         "returning": lambda folder: returning(folder, sizes),
+        "planned": lambda folder: planned(folder, sizes.moving),
         "usage": lambda folder: usage(folder, sizes),
     }
     figures = []
@@ -334,7 +326,7 @@ def measure(sizes: Sizes, only: str) -> list[Figure]:
 
 def main() -> None:
     parser = report.arguments(__doc__)
-    parser.add_argument("--only", default="", help="one part: idle, busy, paced, returning or usage")
+    parser.add_argument("--only", default="", help="one part: idle, busy, paced, returning, planned or usage")
     given = parser.parse_args()
     sizes = QUICK if given.quick else FULL
     _allow_files(sizes.paced)

@@ -379,7 +379,7 @@ class _Session:
             )
             for report in reports
         ]
-        weight = sum(len(item.records) for item in message)
+        weight = sum(max(1, len(item.records)) for item in message)
         for ack in await self._edge.gather(gathered.usages, message, weight):
             self._acks[ack.attempt_id] = ack
 

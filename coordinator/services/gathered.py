@@ -12,6 +12,7 @@ from coordinator.domain.metering import Lie, Stamp, run_ms_at_least
 from coordinator.domain.states import AttemptState
 from coordinator.services.attempts import LostRaceError
 from coordinator.services.settle import Taken, charge, finish_if_settled, just_follows, take_in
+from coordinator.services.strikes import judge
 from coordinator.services.synchronize import Ack, Report, ack_of, beat, heard, seen_running, usage
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
@@ -122,10 +123,14 @@ def _usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
     attempts = tx.attempts(sorted({item.attempt_id for item in given}))
     now = max((item.now for item in given), key=lambda stamp: stamp.wall_ms)
     plain: dict[int, Taken] = {}
-    jobs_named = set[str]()
+    # By host: claims that are not its to make.
+    strange: dict[str, list[tuple[str, int, None]]] = {}
+    foreign, jobs_named = set[int](), set[str]()
     for index, item in enumerate(given):
         attempt = attempts.get(item.attempt_id)
         if attempt is None or (attempt.host_id, attempt.epoch) != (item.host_id, item.epoch):
+            strange.setdefault(item.host_id, []).append((item.attempt_id, item.epoch, None))
+            foreign.add(index)
             continue
         taken = take_in(attempt, item.records, item.boot_id, item.window_ms, item.now)
         alone = attempt.job_id in jobs_named or taken.lie is not None
@@ -138,7 +143,13 @@ def _usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
             raise LostRaceError
         charge(tx, many, now)
     _look_up(tx, [attempt for attempt in attempts.values() if attempt.reported_end is not None])
-    return [_acknowledged(tx, item, plain.get(index)) for index, item in enumerate(given)]
+    # All of a host at once: such a message must not cost a question for each.
+    for host_id, claims in strange.items():
+        judge(tx, host_id, claims, now.wall_ms)
+    return [
+        None if index in foreign else _acknowledged(tx, item, plain.get(index))
+        for index, item in enumerate(given)
+    ]
 
 
 def _acknowledged(tx: Transaction, item: Usage, taken: Taken | None) -> Ack | None:
