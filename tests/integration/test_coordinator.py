@@ -4,6 +4,7 @@ Every test ends with an audit that finds nothing and books that balance: see `ru
 """
 
 import asyncio
+import itertools
 
 import grpc.aio
 import pytest
@@ -130,6 +131,25 @@ def test_what_is_paid_grows_with_the_run_and_never_beyond_the_money(play: Play) 
         wanted = agent.wanted(run)
         assert wanted is not None
         assert wanted.paid_through_ms == 100_000, "it never shrinks"
+
+    play(script)
+
+
+def test_a_buyer_is_warned_once_while_there_is_time_to_extend(play: Play) -> None:
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        job, run = await started(market, agent, budget_micro=100_000)
+        for before, second in itertools.pairwise((0, 45, 89, 91, 95, 100)):
+            await goes_on(market, agent, run, second * 1_000, by_ms=(second - before) * 1_000)
+        await agent.until(
+            lambda: (wanted := agent.wanted(run)) and wanted.stop_reason == t.END_REASON_BUDGET_SPENT,
+            "it is stopped",
+        )
+        await agent.beat(run.ended(143, t.END_REASON_PAID_THROUGH))
+        await market.buyer.ended(job.job_id)
+        events = await market.buyer.events(job.job_id)
+        warnings = [event.text for event in events if event.kind == m.EVENT_KIND_BUDGET_LOW]
+        assert warnings == ["the budget lasts for 9 s more; then the job is stopped"]
 
     play(script)
 

@@ -271,6 +271,17 @@ def test_the_fuse_is_as_long_as_the_window_while_money_and_time_last(changes, ru
     assert paid_through_ms(meter(**changes), run_ms, WINDOW_MS) == paid_through
 
 
+@pytest.mark.parametrize("beat_ms", [500, WINDOW_MS // 6, WINDOW_MS // 3])
+def test_the_fuse_is_two_beats_ahead_when_the_next_beat_is_answered(beat_ms):
+    """With the longest beat that settings allow for a window, too."""
+    run_ms, now_ms, paid_ms = 0, 0, 0
+    for _ in range(5):
+        paid_ms = max(paid_ms, paid_through_ms(meter(), run_ms, WINDOW_MS))
+        now_ms += beat_ms
+        assert paid_ms - now_ms >= 2 * beat_ms
+        run_ms = now_ms
+
+
 # All of it together.
 
 MOMENTS = st.lists(st.integers(0, 3 * WINDOW_MS), max_size=12)
