@@ -318,7 +318,8 @@ class _Session:
     async def _hello(self, message: h.Hello) -> None:
         facts, terms, now = convert.facts(message.facts), convert.terms(message.terms), self._edge.now()
         self._boot_id = validate.line("hello.boot_id", message.boot_id, 64, empty=False)
-        await self._edge.write(lambda tx: synchronize.hello(tx, self.host_id, facts, terms, now))
+        hello = gathered.Hello(host_id=self.host_id, facts=facts, terms=terms, now=now)
+        await self._edge.gather(gathered.hellos, hello)
         self._greeted = True
         instance = validate.line("hello.instance", message.instance, 64)
         if self._arrivals.came(self.host_id, f"{self._boot_id} {instance}", now.wall_ms):

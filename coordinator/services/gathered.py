@@ -4,18 +4,35 @@ Only what is plain goes this way: jobs that just run on, usage that just follows
 by itself, by `synchronize`.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from coordinator.domain.claim import GpuOwner
+from coordinator.domain.host import Host, HostFacts, HostState, Terms
 from coordinator.domain.job import Attempt
 from coordinator.domain.metering import Lie, Stamp, run_ms_at_least
 from coordinator.domain.states import AttemptState
+from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError
 from coordinator.services.settle import Taken, charge, finish_if_settled, just_follows, take_in
 from coordinator.services.strikes import judge
-from coordinator.services.synchronize import Ack, Report, ack_of, beat, heard, seen_running, usage
+from coordinator.services.synchronize import Ack, Report, ack_of, beat, heard, hello, seen_running, usage
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
+
+# A tenth of what was free on a disk is news; less is not.
+DISK_CHANGE_PARTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """What a host is and sells."""
+
+    host_id: str
+    facts: HostFacts
+    terms: Terms
+    now: Stamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +57,36 @@ class Usage:
     records: Sequence[UsageRecord]
     window_ms: int
     now: Stamp
+
+
+def hellos(tx: Transaction, given: Sequence[Hello]) -> list[None]:
+    """Many hosts that come back at once. Most say what they said before: these are only noted as seen."""
+    times = Counter(item.host_id for item in given)
+    hosts = tx.hosts(sorted(times))
+    owners = tx.gpu_owners(sorted({gpu.uuid for item in given for gpu in item.facts.gpus}))
+    for item in given:
+        host = hosts.get(item.host_id)
+        if host is not None and times[item.host_id] == 1 and says_nothing_new(host, item, owners):
+            tx.save_seen(item.host_id, item.now)
+        else:
+            hello(tx, item.host_id, item.facts, item.terms, item.now)
+    return [None for _ in given]
+
+
+def says_nothing_new(host: Host, said: Hello, owners: Mapping[str, GpuOwner]) -> bool:
+    """Of a host in good standing, whose GPUs are its own. What is free on a disk is another every time."""
+    before, now = host.facts.disk_free_bytes, said.facts.disk_free_bytes
+    return (
+        host.link is HostState.ONLINE
+        and not host.revoked_ms
+        and host.terms == said.terms
+        and host.facts == changed(said.facts, disk_free_bytes=before)
+        and abs(now - before) * DISK_CHANGE_PARTS <= max(now, before)
+        and all(
+            (owner := owners.get(gpu.uuid)) is not None and owner.host_id == host.id
+            for gpu in said.facts.gpus
+        )
+    )
 
 
 def beats(tx: Transaction, given: Sequence[Beat]) -> list[Sequence[Attempt] | None]:
