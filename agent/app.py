@@ -71,6 +71,8 @@ def hold_state_dir(state_dir: Path) -> int:
 
 async def run(settings: Settings, identity: Identity, load: Callable[[], Settings]) -> None:
     """Work until SIGTERM or SIGINT. What runs goes on without us. `load` reads the settings again."""
+    # What a job must not lose is in our memory: in no file of ours, and in no core either.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     clock = SystemClock()
     current = Current(settings, load)
     gpus = GpuWatch(gpus_of(settings, identity.host_id, clock), clock, settings.state_dir / "gpus.json")

@@ -229,13 +229,11 @@ def job_network_of(labels: Mapping[str, str], interface: str) -> JobNetwork:
     )
 
 
-def rules(
-    jobs: Iterable[JobNetwork], own_networks: Iterable[IPv4Network], *, parent: str, listed: Iterable[str]
-) -> str:
+def rules(jobs: Iterable[JobNetwork], own_networks: Iterable[IPv4Network], *, listed: Sequence[str]) -> str:
     """Our rules whole, for iptables-restore: they replace those that were there, at once.
 
     What begins on a job's bridge and has no rule is refused. `own_networks` are those that the host is in,
-    public or not; `parent` is the chain where forwarded packets pass; `listed` are all rules there are.
+    public or not; `listed` are all rules there are.
     """
     own = {network for network in own_networks if not any(network.subnet_of(each) for each in REFUSED)}
     lines = [
@@ -258,8 +256,11 @@ def rules(
         f"-A {CHAIN_HOST} {_REFUSE}",
         # At the head again, whatever came before them since.
         *_without_jumps(listed),
-        f"-I {parent} 1 -o {INTERFACE_PREFIX}+ -j {CHAIN_JOB}",
-        f"-I {parent} 1 -i {INTERFACE_PREFIX}+ -j {CHAIN_JOB}",
+        *(
+            f"-I {parent} 1 {way} {INTERFACE_PREFIX}+ -j {CHAIN_JOB}"
+            for parent in _parents(listed)
+            for way in ("-o", "-i")
+        ),
         f"-I INPUT 1 -i {INTERFACE_PREFIX}+ -j {CHAIN_HOST}",
     ]
     return "\n".join([*lines, "COMMIT\n"])
@@ -299,9 +300,14 @@ def ours(listed: Iterable[str]) -> list[str]:
     return [line for line in listed if any(chain in line.split() for chain in CHAINS)]
 
 
-def parent_of(listed: Iterable[str]) -> str:
-    """Docker's own place for rules of others stays before its own; not every engine has it."""
-    return "DOCKER-USER" if "-N DOCKER-USER" in listed else "FORWARD"
+def _parents(listed: Iterable[str]) -> tuple[str, ...]:
+    """Where forwarded packets pass.
+
+    Docker keeps a place for rules of others before its own, which not every engine has. It alone would not
+    do: whenever a network is made, the engine takes the way there out and puts it in again at the head, and
+    in between the jobs that run would reach everything.
+    """
+    return ("FORWARD", "DOCKER-USER") if "-N DOCKER-USER" in listed else ("FORWARD",)
 
 
 def _without_jumps(listed: Iterable[str]) -> list[str]:

@@ -13,7 +13,6 @@ from agent.domain.network import (
     NetworkPlan,
     must_be_refused,
     ours,
-    parent_of,
     rules,
     rules_removed,
     rules_v6,
@@ -50,7 +49,7 @@ class Firewall:
         if "ip6tables" in _TABLES:
             self._restore("ip6tables", rules_v6(listed=self._listed("ip6tables")))
         listed = self._listed("iptables")
-        self._restore("iptables", rules(jobs, self._routes(), parent=parent_of(listed), listed=listed))
+        self._restore("iptables", rules(jobs, self._routes(), listed=listed))
         self._right = self._ours()
 
     def is_as_set(self) -> bool:

@@ -277,12 +277,31 @@ async def test_rules_that_a_reload_drops_come_back(executor, engine, world, clie
     inside = client.containers.get(f"usance-{job.key}")
     calls = ["python3", "-c", CALLS, f"{HOST}:{PORT}", f"{NEIGHBOUR}:{PORT}"]
     before = ours(iptables(engine, "-S").splitlines())
-    for reload in (["-F", "DOCKER-USER"], ["-F", "INPUT"], ["-F", "USANCE-JOB"]):
-        iptables(engine, *reload)
+    forwarded = [line.split()[1:] for line in before if line.startswith("-A FORWARD ")]
+    flushed = [["-F", "DOCKER-USER"], *(["-D", *line] for line in forwarded)]
+    for reload in (flushed, [["-F", "INPUT"]], [["-F", "USANCE-JOB"]]):
+        for change in reload:
+            iptables(engine, *change)
         assert json.loads(inside.exec_run(calls).output) != []
         await executor.look()
         assert json.loads(inside.exec_run(calls).output) == []
     assert ours(iptables(engine, "-S").splitlines()) == before
+
+
+@scenario
+async def test_while_the_engine_arranges_its_own_rules_nothing_is_let_through(
+    executor, engine, world, client
+):
+    """For each network that is made, it takes out the way to its place for others' rules, and puts it in."""
+    job = order(image=PYTHON, command=("python3", "-c", LISTENS), network=Network.INTERNET)
+    await begin(executor, job)
+    inside = client.containers.get(f"usance-{job.key}")
+    iptables(engine, "-D", "FORWARD", "-j", "DOCKER-USER")
+    try:
+        calls = ["python3", "-c", CALLS, f"{NEIGHBOUR}:{PORT}", f"{SITE}:{PORT}"]
+        assert json.loads(inside.exec_run(calls).output) == [f"{SITE}:{PORT}"]
+    finally:
+        iptables(engine, "-I", "FORWARD", "1", "-j", "DOCKER-USER")
 
 
 @scenario
@@ -339,7 +358,7 @@ def test_nothing_starts_where_the_rules_do_not_hold(chain, executor, engine, cli
 
 def test_the_check_up_proves_that_a_job_is_held_and_leaves_nothing(engine, executor, client):
     executor._policy = replace(executor._policy, network=POLICY)
-    before = [network["Name"] for network in client.api.networks()]
+    before = {network["Name"] for network in client.api.networks()}
     assert asyncio.run(executor.try_network()) == ""
-    assert [network["Name"] for network in client.api.networks()] == before
+    assert {network["Name"] for network in client.api.networks()} == before
     asyncio.run(executor.close())

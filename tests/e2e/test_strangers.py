@@ -101,6 +101,7 @@ def test_a_secret_is_seen_by_its_job_and_by_nobody_else(around, tmp_path):
     wait_until(lambda: "submitted" in run.err, "it was submitted")
     told = [*_told(market, "secret"), *_inspected(engine)]
     assert _kept(market.folder, b"job_sealed") != []
+    assert _core_limits(market) == {("usance-agent", "0"), ("usance-coordinator", "0")}
     _let_go(engine)
     assert run.end() == 0, run.err
     told += [*_told(market, "@last"), run.err, *market.ask("buyer", _events)]
@@ -131,6 +132,19 @@ async def _events(client: Market) -> list[str]:
 def _inspected(engine: Engine) -> list[str]:
     with engine.client() as client:
         return [json.dumps(client.api.inspect_container(c["Id"])) for c in client.api.containers(all=True)]
+
+
+def _core_limits(market: WholeMarket) -> set[tuple[str, str]]:
+    """Of the two that have the secret in their memory."""
+    found = set()
+    for pid in market.processes():
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        (core,) = [line.split()[4] for line in limits if line.startswith("Max core file size")]
+        for name in ("usance-agent", "usance-coordinator"):
+            if any(argument.endswith(name.encode()) for argument in arguments):
+                found.add((name, core))
+    return found
 
 
 def _let_go(engine: Engine) -> None:

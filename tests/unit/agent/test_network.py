@@ -20,7 +20,6 @@ from agent.domain.network import (
     must_be_refused,
     network_plan,
     ours,
-    parent_of,
     rules,
     rules_removed,
     rules_v6,
@@ -47,7 +46,7 @@ ENGINE = ["-P INPUT ACCEPT", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-A 
 
 def text_of(*jobs: JobNetwork, own: tuple[str, ...] = (), listed: list[str] = ENGINE) -> list[str]:
     networks = [IPv4Network(each) for each in own]
-    return rules(jobs, networks, parent=parent_of(listed), listed=listed).splitlines()
+    return rules(jobs, networks, listed=listed).splitlines()
 
 
 def listed_order(*destinations: str) -> JobOrder:
@@ -109,9 +108,10 @@ def test_the_host_itself_is_refused():
 
 def test_the_rules_come_first_where_forwarded_packets_pass():
     text = text_of(ONLINE)
-    assert "-I DOCKER-USER 1 -i usn+ -j USANCE-JOB" in text
-    assert "-I DOCKER-USER 1 -o usn+ -j USANCE-JOB" in text
-    assert "-I FORWARD 1 -i usn+ -j USANCE-JOB" in text_of(ONLINE, listed=["-P FORWARD ACCEPT"])
+    for chain in ("DOCKER-USER", "FORWARD"):
+        assert f"-I {chain} 1 -i usn+ -j USANCE-JOB" in text
+        assert f"-I {chain} 1 -o usn+ -j USANCE-JOB" in text
+    assert "DOCKER-USER" not in "".join(text_of(ONLINE, listed=["-P FORWARD ACCEPT"]))
 
 
 def test_setting_them_again_leaves_no_second_ones_and_removing_them_none():

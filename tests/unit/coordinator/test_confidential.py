@@ -1,17 +1,21 @@
 """What nobody may see: sealed for its owner, within bounds, told only to who starts the job."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from coordinator.api import confidential
 from coordinator.domain.host import Isolation
-from coordinator.domain.job import JobSpec
+from coordinator.domain.job import Attempt, Job, JobSpec
 from coordinator.domain.refusal import Refusal
-from coordinator.services.desired import Wanted
+from coordinator.domain.states import AttemptState
+from coordinator.services.desired import Wanted, desired
 from coordinator.services.submit import parts
 from coordinator.services.vault import UnreadableError, Vault, fresh, kept
-from tests.support.values import attempt, spec
+from coordinator.store.ports import Transaction
+from tests.support.values import attempt, job, spec
 from usance.v1 import types_pb2 as t
 
 CANARY = b"canary-0d41"
@@ -123,3 +127,33 @@ def test_who_starts_the_job_is_told_and_nobody_whom_it_was_not_sealed_for():
     assert (later.HasField("confidential"), later.is_confidential) == (False, True)
     assert confidential.wanted_to(wanted, fresh()) is None
     assert confidential.seal(vault, t.Confidential(), "acct_a") is None
+
+
+class Stored:
+    """As much of a transaction as `desired` asks for."""
+
+    def __init__(self, *attempts: Attempt) -> None:
+        self._attempts = attempts
+
+    def attempts_on_hosts(self, host_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        return {host_id: [one for one in self._attempts if one.host_id == host_id] for host_id in host_ids}
+
+    def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        return {job_id: job(job_id, spec=spec(secret_names=("TOKEN",))) for job_id in job_ids}
+
+    def sealed(self, job_ids: Sequence[str]) -> dict[str, bytes]:
+        return dict.fromkeys(job_ids, b"box")
+
+
+def test_only_the_host_of_the_current_attempt_is_told_and_only_until_it_runs():
+    """The host of an earlier try still owes output: it holds an attempt of the same job."""
+    earlier = attempt(id="att_0", host_id="host_0", epoch=1, state=AttemptState.ENDED)
+    for state, box in (
+        (AttemptState.ASSIGNED, b"box"),
+        (AttemptState.PREPARING, b"box"),
+        (AttemptState.RUNNING, None),
+        (AttemptState.STOPPING, None),
+    ):
+        stored = Stored(earlier, attempt(epoch=2, state=state))
+        told = desired(cast("Transaction", stored), ["host_0", "host_1", "host_2"])
+        assert [[wanted.sealed for wanted in of] for of in told] == [[None], [box], []]
