@@ -193,8 +193,9 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             task.cancel()
         for close in figures:
             close()
-        heard = edge.attendance.take()
+        heard, used = edge.attendance.take(), uses.take()
         await edge.write(lambda tx: synchronize.heard(tx, heard))
+        await edge.write(lambda tx: tx.save_token_uses(used))
         # What comes now is told to come again. The next one waits for the seat, and everybody for it.
         await asyncio.to_thread(database.close)
         shift.leave()

@@ -205,6 +205,8 @@ def test_what_is_anothers_does_not_exist(play: Play) -> None:
         # Its list shows nothing of anybody else's either.
         listed = await other_seller.ask(other_seller.sells.ListHosts, m.ListHostsRequest())
         assert list(listed.hosts) == []
+        jobs = await other_buyer.ask(other_buyer.market.ListJobs, m.ListJobsRequest())
+        assert list(jobs.jobs) == []
         tokens = b.ListTokensRequest(account_name="buyer")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await other_buyer.ask(other_buyer.tokens.ListTokens, tokens)

@@ -88,25 +88,6 @@ def test_a_job_exists_if_and_only_if_its_money_does(play_on_both: Play) -> None:
     play_on_both(script)
 
 
-def test_somebody_elses_job_does_not_exist(play: Play) -> None:
-    async def script(market: Running) -> None:
-        job = await market.buyer.submit()
-        other = await market.account("other", t.ROLE_BUYER)
-        for job_id in (job.job_id, "job_never_was"):
-            asked = [
-                other.job(job_id),
-                other.cancel(job_id),
-                other.bill(job_id),
-                other.events(job_id),
-                all_of(other.stream(other.market.ReadLogs, m.ReadLogsRequest(job_id=job_id))),
-            ]
-            assert {await refused(call) for call in asked} == {"NOT_FOUND"}
-        assert list((await other.ask(other.market.ListJobs, m.ListJobsRequest())).jobs) == []
-        await market.buyer.cancel(job.job_id)
-
-    play(script)
-
-
 def test_an_attempt_of_another_job_cannot_be_read_through_ones_own(play: Play) -> None:
     async def script(market: Running) -> None:
         agent = await market.agent()
@@ -115,25 +96,6 @@ def test_an_attempt_of_another_job_cannot_be_read_through_ones_own(play: Play) -
         job = await other.submit()
         request = m.ReadLogsRequest(job_id=job.job_id, attempt_id=run.wanted.attempt_id)
         assert await refused(all_of(other.stream(other.market.ReadLogs, request))) == "NOT_FOUND"
-
-    play(script)
-
-
-def test_each_role_opens_its_own_doors_alone(play: Play) -> None:
-    async def script(market: Running) -> None:
-        buyer, seller, operator = market.buyer, market.seller, market.operator
-        forbidden = [
-            seller.ask(seller.market.ListJobs, m.ListJobsRequest()),
-            operator.ask(operator.market.ListOffers, m.ListOffersRequest()),
-            buyer.ask(buyer.sells.ListHosts, m.ListHostsRequest()),
-            buyer.ask(buyer.admin.RunAudit, m.RunAuditRequest()),
-            seller.ask(seller.admin.Deposit, m.DepositRequest()),
-            all_of(seller.stream(seller.market.WatchJob, m.WatchJobRequest(job_id="job_1"))),
-        ]
-        assert {await refused(call) for call in forbidden} == {"FORBIDDEN"}
-        for person in (buyer, seller, operator):
-            account = (await person.ask(person.account.GetSelf, m.GetSelfRequest())).account
-            assert account.name == person.name
 
     play(script)
 
