@@ -57,7 +57,7 @@ _NO_FEE_LEG = _NULL * 3
 
 class PostgresStore:
     # Enough to fill what is sent at once.
-    part_transfers = 64
+    part_transfers = 50
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn

@@ -26,6 +26,8 @@ from ledger.refusals import (
 )
 
 DIGEST_LENGTH = 16
+# Looked up once, as in ledger.refusals.
+_POSTED, _RELEASE = Status.POSTED, TransferKind.RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,13 +268,13 @@ class Batch:
         if fee is not None:
             fee.seq = fee_seq = fee.seq + 1
             fee.balance_micro = fee_balance = fee.balance_micro + transfer.fee_micro
-        if transfer.kind is TransferKind.RELEASE and debit.balance_micro == 0:
+        if transfer.kind is _RELEASE and debit.balance_micro == 0:
             debit.closed = True
             self.decision.closed.append(debit)
         if original is not None:
             _note_correction(original, transfer)
         outcome = Outcome(
-            transfer.id, Status.POSTED, self.seq, self._now_ms,
+            transfer.id, _POSTED, self.seq, self._now_ms,
             debit.seq, debit.balance_micro, credit.seq, credit.balance_micro, fee_seq, fee_balance,
         )  # fmt: skip
         posted = Posted(transfer, outcome)
