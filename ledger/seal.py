@@ -21,7 +21,7 @@ GENESIS = bytes(32)
 # How each database writes an id as 32 hexadecimal digits, and 16 bytes likewise.
 _HEX = {
     "sqlite": {"id": "lower(hex(id))", "digest": "lower(hex(digest))"},
-    "postgresql": {"id": "replace(id::text, '-', '')", "digest": "encode(digest, 'hex')"},
+    "postgresql": {"id": "encode(uuid_send(id), 'hex')", "digest": "encode(digest, 'hex')"},
 }
 # Fields are joined by bars. The text of a transfer is last and its first part has its length before it, so
 # that no two records make the same line.
