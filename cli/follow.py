@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from cli.client.calls import cancel_and_wait
 from cli.errors import Broken
 from cli.exits import Exit
-from cli.model import Event, Job, JobState, LogEnd, LogPiece, LogStream
-from cli.screens import moment, queue_lines
+from cli.model import Event, Job, LogEnd, LogPiece, LogStream
+from cli.screens import BEFORE_RUN, before_run_lines, moment
 from runtime.ids import new_uuid
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ async def _tell_events(market: "Market", job_id: str, screen: Screen) -> None:
     try:
         async for event in market.watch_job(job_id):
             screen.event(event)
-            if event.job_state is JobState.QUEUED:
-                waiting = waiting or asyncio.create_task(_tell_queue(market, job_id, screen))
+            if event.job_state in BEFORE_RUN:
+                waiting = waiting or asyncio.create_task(_tell_waiting(market, job_id, screen))
             elif waiting is not None:
                 await cancel_and_wait(waiting)
                 waiting = None
@@ -95,13 +95,13 @@ async def _tell_events(market: "Market", job_id: str, screen: Screen) -> None:
             await cancel_and_wait(waiting)
 
 
-async def _tell_queue(market: "Market", job_id: str, screen: Screen) -> None:
-    """While it waits: its place and what keeps it there, as often as that changes."""
+async def _tell_waiting(market: "Market", job_id: str, screen: Screen) -> None:
+    """Before it runs: its place and what keeps it there, or how its host gets on, whenever that changes."""
     told: list[str] = []
     # Most jobs get their host at once, and nobody need ask.
     await asyncio.sleep(QUEUE_FIRST_S)
-    while (job := await market.get_job(job_id)).state is JobState.QUEUED:
-        lines = queue_lines(job)
+    while (job := await market.get_job(job_id)).state in BEFORE_RUN:
+        lines = before_run_lines(job)
         if lines != told:
             for line in lines:
                 screen.note(line)

@@ -142,6 +142,17 @@ def queue_lines(job: Job) -> list[str]:
     return [f"waits, {place}", *why_lines(job.limits, job.cheapest_change)]
 
 
+BEFORE_RUN = frozenset({JobState.QUEUED, JobState.STARTING})
+
+
+def before_run_lines(job: Job) -> list[str]:
+    """What a job waits for: in the queue, or on its host, which tells how far it has fetched the image."""
+    if job.state is JobState.QUEUED:
+        return queue_lines(job)
+    detail = job.attempts[-1].detail if job.attempts else ""
+    return [f"the host: {safe(detail)}"] if detail else []
+
+
 def why_screen(job: Job) -> list[str]:
     """Why it waits, or why it ended so and what that means for the bill."""
     lines = facts([("job", job.job_id), ("state", words(job.state)), ("detail", safe(job.detail) or "-")])

@@ -125,9 +125,14 @@ def shapes(text: str) -> list[list[str]]:
     assert len(found) == len(STEPS), "run `make sessions`"
     # Sorted: output and progress come by two ways, either of which may be quicker.
     return [
-        sorted(_shape(line) for line in (block.splitlines() if step.same else block.splitlines()[:1]))
-        for step, block in zip(STEPS, found, strict=True)
+        sorted(_shape(line) for line in _told(block, step)) for step, block in zip(STEPS, found, strict=True)
     ]
+
+
+def _told(block: str, step: Step) -> list[str]:
+    """Without what is told only where a host is slow."""
+    lines = block.splitlines() if step.same else block.splitlines()[:1]
+    return [line for line in lines if not line.startswith(("usance: the host: ", "usance: waits, "))]
 
 
 def _shape(line: str) -> str:

@@ -8,6 +8,7 @@ from cli.figures import GpuFigures, JobFigures
 from cli.live import History, lasts_ms, live_screen, sparkline
 from cli.model import Attempt, AttemptState, Cause, EndReason, Isolation, Job, JobSpec, JobState
 from cli.render import lay_out
+from cli.screens import before_run_lines
 from cli.wishes import GpuRequest
 
 NO_FIGURES = JobFigures(cpu_milli=None, memory_bytes=None, gpus=())
@@ -133,3 +134,17 @@ def test_nothing_runs():
     assert live_screen([], History(), plain=True) == [
         "0 jobs: 0 running, 0 starting, 0 queued; 0.00 credits an hour now"
     ]
+
+
+def test_before_it_runs_a_job_tells_what_it_waits_for():
+    starting = job(state=JobState.STARTING)
+    (attempt,) = starting.attempts
+    pulls = replace(attempt, state=AttemptState.PREPARING, detail="pulling, 1.5 of 4 GB\x1b[2J")
+    assert before_run_lines(replace(starting, attempts=(pulls,))) == [
+        "the host: pulling, 1.5 of 4 GB\\x1b[2J"
+    ]
+    assert before_run_lines(starting) == []
+    queued = replace(
+        starting, state=JobState.QUEUED, attempts=(), queue_place=2, cheapest_change="ask for less"
+    )
+    assert before_run_lines(queued) == ["waits, place 2 in the queue", "what would help: ask for less"]
