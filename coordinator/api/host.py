@@ -16,12 +16,12 @@ from coordinator.api import convert_host as convert
 from coordinator.api.arrivals import Arrivals
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
+from coordinator.api.said import Said
 from coordinator.domain.host import Certificate
-from coordinator.domain.job import Attempt
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
 from coordinator.services import books, certificates, enrolment, gathered, hosts, strikes, synchronize
 from coordinator.services.books import TIME_MS_MAX
-from coordinator.services.desired import Wanted, desired
+from coordinator.services.desired import desired
 from coordinator.services.synchronize import Ack
 from coordinator.store.ports import Held
 from usance.v1 import host_pb2 as h
@@ -188,7 +188,6 @@ class _Session:
         self._edge = edge
         self._boot_id = ""
         self._greeted = False
-        self._stale = True
         self._acks: dict[str, Ack] = {}
         # It has sent what only an agent sends that knows their like in our answers.
         self._takes_many = False
@@ -196,10 +195,7 @@ class _Session:
         self._superseded = False
         # Rung when the host is refused from now on.
         self.revoked = _Revocation(self._rung)
-        # What was last said that it should hold, and whether that is to be said again.
-        self._said: h.SynchronizeResponse | None = None
-        self._say_again = False
-        self._reads = False
+        self._said = Said()
         self._beats_unread = BEATS_UNREAD_MAX
         self._rings = 0
 
@@ -207,25 +203,8 @@ class _Session:
         """What the host should hold may have changed, or what we think of it."""
         self._rings += 1
         self._beats_unread = BEATS_UNREAD_MAX
-        if held is None or self._reads:
-            self._stale = True
-        elif held.whole:
-            self._said = h.SynchronizeResponse(desired=h.Desired())
-            self._add(held)
-            self._stale = False
-        elif self._said is None or self._stale:
-            self._stale = True
-        else:
-            self._add(held)
+        self._said.rung(held)
         self._rung.set()
-
-    def _add(self, held: Held) -> None:
-        assert self._said is not None, "there is something to add to"
-        self._said.desired.attempts.extend(
-            convert.wanted_to(Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id))
-            for attempt, job in held.attempts
-        )
-        self._say_again = True
 
     def supersede(self) -> None:
         self._superseded = True
@@ -263,16 +242,11 @@ class _Session:
                 yield self._welcome()
             for answer in self._acknowledged():
                 yield answer
-            if self._stale:
-                self._stale = self._say_again = False
-                # Until it is read, nothing is known that could be brought up to date.
-                self._said, self._reads = None, True
-                self._said = await self._desired()
-                self._reads = False
-                yield self._said
-            elif self._say_again and self._said is not None:
-                self._say_again = False
-                yield self._said
+            if self._said.is_stale:
+                yield await self._desired()
+            elif self._said.is_due and self._said.message is not None:
+                self._said.is_due = False
+                yield self._said.message
             if self._drain_ms is not None:
                 yield h.SynchronizeResponse(drain=h.Drain(spread_ms=self._drain_ms))
                 self._drain_ms = None
@@ -286,9 +260,12 @@ class _Session:
 
     async def _desired(self) -> h.SynchronizeResponse:
         """Read as it is being said, by the one who says it: an older state can't follow a newer one."""
+        self._said.begin_to_read()
         wanted = await self._edge.gather_read(desired, self.host_id)
         told = (confidential.wanted_to(item, self._edge.vault) for item in wanted)
-        return h.SynchronizeResponse(desired=h.Desired(attempts=filter(None, told)))
+        message = h.SynchronizeResponse(desired=h.Desired(attempts=filter(None, told)))
+        self._said.was_read(wanted, message)
+        return message
 
     def _welcome(self) -> h.SynchronizeResponse:
         rules = self._edge.rules
@@ -329,10 +306,11 @@ class _Session:
     async def _beat(self, message: h.Beat) -> None:
         reports, now = convert.reports(message), self._edge.now()
         self._edge.figures.said(self.host_id, message.attempts, now.wall_ms)
-        if not reports and self._beats_unread < BEATS_UNREAD_MAX and self._holds_nothing():
+        reports = self._said.news(reports)
+        if not reports and self._beats_unread < BEATS_UNREAD_MAX and self._said.holds_nothing:
             self._beats_unread += 1
             self._edge.attendance.heard(self.host_id, now)
-            self._say_again = True
+            self._said.is_due = True
             return
         self._beats_unread = 0
         rings = self._rings
@@ -347,24 +325,11 @@ class _Session:
         # What was rung for in the meantime may be newer than this answer.
         if steady is None:
             # Where something has happened, it was rung for.
-            self._stale = self._stale or rings == self._rings
-        elif rings != self._rings or not self._renewed(steady):
-            self._stale = True
+            self._said.is_stale = self._said.is_stale or rings == self._rings
+        elif rings != self._rings or not self._said.renew(steady):
+            self._said.is_stale = True
         else:
-            self._say_again = True
-
-    def _renewed(self, attempts: Sequence[Attempt]) -> bool:
-        """Bring what was said up to date, if it was of these attempts; the order itself never changes."""
-        said = {} if self._said is None else {w.attempt_id: w for w in self._said.desired.attempts}
-        if self._said is None or said.keys() != {attempt.id for attempt in attempts}:
-            return False
-        for attempt in attempts:
-            convert.renew(said[attempt.id], attempt)
-        return True
-
-    def _holds_nothing(self) -> bool:
-        """It should hold nothing, as far as we have heard and said: whatever changes that rings for us."""
-        return not self._stale and self._said is not None and not self._said.desired.attempts
+            self._said.is_due = True
 
     async def _usage(self, reports: Sequence[h.UsageReport]) -> None:
         now, window_ms = self._edge.now(), self._edge.rules.reconnect_window_ms
