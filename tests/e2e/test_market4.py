@@ -3,26 +3,37 @@
 Hosts are told apart by a label, which is also how each test's jobs find theirs.
 """
 
+import asyncio
 import json
 import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cli.client.market import Market
+from cli.connection import Connection
 from cli.errors import Refused
 from cli.model import Bill, Cause, EndReason, EventKind, HostState, Isolation, Job, JobSpec, JobState
 from cli.people import Host
 from cli.verify import verify_bill
 from cli.wishes import GpuRequest, HostRequest, OnHostLoss
+from runtime.channel import MESSAGE_BYTES_MAX, SERVER_NAME, open_channel
 from runtime.ids import new_uuid
 from tests.rig.parts import wait_until
 from tests.support.agent_terms import AgentTerms
 from tests.support.market import OPERATOR, Running, WholeMarket
+from usance.v1 import market_pb2, market_pb2_grpc
 
 pytestmark = pytest.mark.slow
+HealthStub: Any = health_pb2_grpc.HealthStub
+ServerReflectionStub: Any = reflection_pb2_grpc.ServerReflectionStub
 
 PRICE_MICRO = 3_600_000_000
 CREDIT = 1_000_000
@@ -279,3 +290,35 @@ def test_watched_offers_are_told_again_when_a_gpu_is_taken(market):
 def free(watching: Running) -> list[int]:
     """In the next answer."""
     return [offer["gpu_count_free"] for offer in json.loads(watching.line())["offers"]]
+
+
+async def _at_the_edges(connection: Connection) -> tuple[int, set[str], grpc.StatusCode]:
+    """Its health, the services that it shows, and what is said to a message that is too long."""
+    async with open_channel(connection.target, connection.authority_pem) as channel:
+        # Neither package types its stubs for asyncio.
+        health, mirror = HealthStub(channel), ServerReflectionStub(channel)
+        checked = await health.Check(health_pb2.HealthCheckRequest())
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = mirror.ServerReflectionInfo(iter([asked]))
+        services = {one.name for one in (await call.read()).list_services_response.service}
+        call.cancel()
+        metadata = (("authorization", f"Bearer {connection.token}"), ("x-request-id", "asked-by-a-test"))
+        await market_pb2_grpc.AccountServiceStub(channel).GetSelf(
+            market_pb2.GetSelfRequest(), metadata=metadata, timeout=30
+        )
+    # The client's own limit is the same: here is one without.
+    credentials = grpc.ssl_channel_credentials(connection.authority_pem)
+    options = (("grpc.ssl_target_name_override", SERVER_NAME),)
+    async with grpc.aio.secure_channel(connection.target, credentials, options=options) as channel:
+        request = market_pb2.SubmitJobRequest(request_id="x" * (MESSAGE_BYTES_MAX + 1))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await market_pb2_grpc.MarketServiceStub(channel).SubmitJob(request, metadata=metadata, timeout=30)
+    return checked.status, services, refused.value.code()
+
+
+def test_the_edges_of_a_coordinator(market: WholeMarket) -> None:
+    status, services, code = asyncio.run(_at_the_edges(market.connection("buyer")))
+    assert status == health_pb2.HealthCheckResponse.SERVING
+    assert {"usance.v1.MarketService", "usance.v1.HostService", "grpc.health.v1.Health"} <= services
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    wait_until(lambda: "asked-by-a-test" in market.log("coordinator"), "the caller's name for it is logged")
