@@ -12,7 +12,7 @@ import grpc.aio
 import psutil
 
 from coordinator.api.access import ACCESS, Access
-from runtime.channel import open_channel
+from runtime.channel import MESSAGE_BYTES_MAX, open_channel
 from tests.fuzz.mutate import Pool
 from tests.support.running_coordinator import Running, job_spec
 from tests.support.scripted_agent import MODEL
@@ -106,8 +106,10 @@ class Attack:
             for _ in range(self._dice.choice([0, 1, 1, 2, 3])):
                 self._pool.bend(message)
         if way > 0.95:
-            return self._pool.bent_bytes(message)
-        return bytes(message.SerializeToString())
+            return self._pool.bent_bytes(message)[: MESSAGE_BYTES_MAX - 1]
+        raw = bytes(message.SerializeToString())
+        # What is longer does not leave our own channel.
+        return raw if len(raw) < MESSAGE_BYTES_MAX else b""
 
     def _nearly_right(self, message: Any) -> None:
         """What the words that we know make of it."""
