@@ -5,7 +5,7 @@
 Starts and jobs/s are those of the real coordinator and the real agent with its process executor: the command
 itself writes the time. A dispatch is a job taken in, assigned, told to one of 64 simulated agents on streams
 of their own, reported as ended, and settled: each step is on the disk before it is told (SQLite, synchronous
-= FULL). A peer's is a task taken in, taken by a worker, done and acknowledged. All take turns by rounds,
+= FULL; and PostgreSQL). A peer's is a task taken in, taken by a worker, done and acknowledged. All take turns by rounds,
 and medians are compared. The processor time beside each rate is that of all programs that took part: it tells
 more than the rate where the machine has other things to do.
 """
@@ -29,6 +29,7 @@ from benchmarks.report import Figure
 from runtime.channel import open_channel
 from runtime.ids import new_uuid
 from tests.rig.parts import MissingError
+from tests.rig.postgres import Postgres, running_postgres
 from usance.v1 import market_pb2 as m
 from usance.v1 import market_pb2_grpc
 from usance.v1 import types_pb2 as t
@@ -65,14 +66,18 @@ class Bar:
 
 CELERY = Bar(name="Celery on Redis, each write synced", bar=0.7, aim=1)
 CELERY_LOSING = Bar(name="Celery on Redis as it comes, not durable", bar=0.7, aim=1)
-PROCRASTINATE = Bar(name="procrastinate on PostgreSQL", bar=2, aim=4)
+PROCRASTINATE = Bar(name="procrastinate on PostgreSQL, ours on SQLite", bar=2, aim=4)
+BOTH_ON_POSTGRES = Bar(name="procrastinate, both on PostgreSQL", bar=2, aim=4)
 
 
-def dispatch_round(folder: Path, count: int, hosts: int) -> tuple[Round, float]:
+def dispatch_round(
+    folder: Path, count: int, hosts: int, server: Postgres | None = None
+) -> tuple[Round, float]:
     """Jobs from submit to a (simulated) agent, all durable; and the coordinator's CPU us for one."""
     with ExitStack() as stack:
         folder.mkdir()
-        ground = Ground(folder=folder)
+        database = "" if server is None else stack.enter_context(server.database())
+        ground = Ground(folder=folder, database=database)
         ground.prepare(hosts)
         stack.callback(ground.stop)
         pid = ground.start()
@@ -80,12 +85,13 @@ def dispatch_round(folder: Path, count: int, hosts: int) -> tuple[Round, float]:
         stack.callback(fleet.stop)
         fleet.ask("open", count=hosts)
         fleet.tell("work", count=hosts, attempts=count)
-        before, fleet_before = cpu_s(pid), family_cpu_s(fleet.pid)
+        others = [fleet.pid] if server is None else [fleet.pid, server.pid]
+        before, others_before = cpu_s(pid), sum(map(family_cpu_s, others))
         own, began = time.process_time(), time.monotonic()
         asyncio.run(_submit_many(ground, count))
         seconds = fleet.answer()["moment"] - began
         ours_s = cpu_s(pid) - before
-        all_s = ours_s + family_cpu_s(fleet.pid) - fleet_before + time.process_time() - own
+        all_s = ours_s + sum(map(family_cpu_s, others)) - others_before + time.process_time() - own
         return Round(rate=count / seconds, cpu_us=all_s * 1e6 / count), ours_s * 1e6 / count
 
 
@@ -144,25 +150,39 @@ def _starts(folder: Path, sizes: Sizes) -> list[Figure]:
 
 
 def _dispatches(folder: Path, sizes: Sizes) -> list[Figure]:
-    ours, own_us = list[Round](), list[float]()
+    ours, own_us, on_postgres = list[Round](), list[float](), list[Round]()
+
+    def one_round(number: int, server: Postgres | None) -> tuple[Round, float]:
+        what = "SQLite" if server is None else "PostgreSQL"
+        place = folder / f"{what}-{number}"
+        return _told(
+            f"dispatches on {what}, round {number}",
+            lambda: dispatch_round(place, sizes.dispatches, sizes.dispatch_hosts, server),
+        )
+
     with ExitStack() as stack:
         peers, missing = _peers(stack, folder) if sizes.has_queues else ([], [])
+        server = stack.enter_context(running_postgres(durable=True)) if _has_postgres(peers) else None
         rounds: dict[str, list[Round]] = {bar.name: [] for bar, _ in peers}
         for number in range(sizes.rounds):
-            found, cpu_us = _told(
-                f"dispatches, round {number + 1}",
-                lambda: dispatch_round(folder / f"dispatch-{number}", sizes.dispatches, sizes.dispatch_hosts),  # noqa: B023 - called at once
-            )
+            found, cpu_us = one_round(number, None)
             ours.append(found)
             own_us.append(cpu_us)
+            if server is not None:
+                on_postgres.append(one_round(number, server)[0])
             for bar, peer in peers:
-                rounds[bar.name].append(_told(bar.name, lambda: peer(sizes.dispatches)))  # noqa: B023 - as above
-        note = f"coordinator CPU {statistics.median(own_us):.0f} us each"
-        if not peers and not missing:
-            return [
-                Figure(figure="durable dispatches/s", ours=_rate(ours), note=f"{note}; --quick: no peers")
-            ]
-        return [*(_beside(bar, ours, rounds[bar.name], note) for bar, _ in peers), *missing]
+                rounds[bar.name].append(_told(bar.name, lambda: peer(sizes.dispatches)))  # noqa: B023 - called at once
+    note = f"coordinator CPU {statistics.median(own_us):.0f} us each"
+    if not peers and not missing:
+        return [Figure(figure="durable dispatches/s", ours=_rate(ours), note=f"{note}; --quick: no peers")]
+    figures = [_beside(bar, ours, rounds[bar.name], note) for bar, _ in peers]
+    if on_postgres:
+        figures.append(_beside(BOTH_ON_POSTGRES, on_postgres, rounds[PROCRASTINATE.name], "durable both"))
+    return [*figures, *missing]
+
+
+def _has_postgres(peers: list[tuple[Bar, Peer]]) -> bool:
+    return any(bar is PROCRASTINATE for bar, _ in peers)
 
 
 def _beside(bar: Bar, ours: list[Round], theirs: list[Round], note: str) -> Figure:
