@@ -4,10 +4,10 @@
 
 Starts and jobs/s are those of the real coordinator and the real agent with its process executor: the command
 itself writes the time. A dispatch is a job taken in, assigned, told to one of 64 simulated agents on streams
-of their own, reported as ended, and settled: each step is on the disk before it is told (SQLite, synchronous
-= FULL; and PostgreSQL). A peer's is a task taken in, taken by a worker, done and acknowledged. All take turns by rounds,
-and medians are compared. The processor time beside each rate is that of all programs that took part: it tells
-more than the rate where the machine has other things to do.
+of their own, reported as ended, and settled: each step is on the disk before it is told. A peer's is a task
+taken in, taken by a worker, done and acknowledged. All take turns by rounds, and medians are compared. The
+processor time beside each rate is that of all programs that took part: it tells more than the rate where the
+machine has other things to do.
 """
 
 import asyncio
