@@ -307,11 +307,15 @@ class _Session:
         reports, now = convert.reports(message), self._edge.now()
         self._edge.figures.said(self.host_id, message.attempts, now.wall_ms)
         reports = self._said.news(reports)
-        if not reports and self._beats_unread < BEATS_UNREAD_MAX and self._said.holds_nothing:
-            self._beats_unread += 1
-            self._edge.attendance.heard(self.host_id, now)
+        answered = not reports and self._said.holds_nothing
+        if answered:
             self._said.is_due = True
-            return
+            self._rung.set()
+            if self._beats_unread < BEATS_UNREAD_MAX:
+                self._beats_unread += 1
+                self._edge.attendance.heard(self.host_id, now)
+                return
+        # Who holds nothing does not wait for our look.
         self._beats_unread = 0
         rings = self._rings
         beat = gathered.Beat(
@@ -328,7 +332,7 @@ class _Session:
             self._said.is_stale = self._said.is_stale or rings == self._rings
         elif rings != self._rings or not self._said.renew(steady):
             self._said.is_stale = True
-        else:
+        elif not answered:
             self._said.is_due = True
 
     async def _usage(self, reports: Sequence[h.UsageReport]) -> None:
