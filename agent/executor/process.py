@@ -19,8 +19,9 @@ _NOFILE = 4_096
 _NICE = 5
 _OOM_SCORE_ADJ = 500
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Every process of a run carries it, so that what a killed supervisor left can be found.
-_MARK = "USANCE_ATTEMPT"
+# Every process of a run carries its folder, so that what a killed supervisor left can be found. Another agent
+# on the same machine has other folders, whatever its attempts are called.
+_MARK = "USANCE_RUN"
 _KILLED_AGAIN_S = 0.01
 _KILLED_MOST = 500  # passes; what outlives them is stuck in the kernel, and dies when that lets go
 
@@ -54,7 +55,7 @@ class ProcessExecutor:
     async def start(self, order: JobOrder, paid_through_ms: int) -> Run:
         spec: dict[str, object] = {
             "command": list(order.command),
-            "env": environment(order, self._runs.of(order.key) / "work"),
+            "env": environment(order, self._runs.of(order.key)),
             "memory_bytes": order.memory_bytes,
             "cpu_count": -(-order.cpu_milli // 1_000),
             "nofile": _NOFILE,
@@ -84,7 +85,7 @@ class ProcessExecutor:
         if end is not None:
             return end
         # The command itself died with its supervisor; what it had started may not have.
-        await _end_marked(order.key)
+        await _end_marked(self._runs.of(order.key))
         return RunEnd(
             reason=EndReason.HOST_LOST, detail="the run's supervisor was killed", run_ms=None, exit_code=None
         )
@@ -99,7 +100,7 @@ class ProcessExecutor:
         if self._runs.of(key).exists():
             await self._runs.end_now(key)
             if not self._runs.is_cleared(key):
-                await _end_marked(key)
+                await _end_marked(self._runs.of(key))
             await self._runs.remove(key)
 
     async def held(self) -> frozenset[AttemptKey]:
@@ -117,33 +118,34 @@ def _pid_of(run: Run) -> int:
     return int(run.run_id.split("-")[1])
 
 
-def environment(order: JobOrder, home: Path) -> dict[str, str]:
+def environment(order: JobOrder, folder: Path) -> dict[str, str]:
     """What the command finds in its environment. The agent's own variables win over the buyer's."""
+    home = str(folder / "work")
     simulated = [uuid for uuid in order.gpu_uuids if is_simulated(uuid)]
     real = [uuid for uuid in order.gpu_uuids if not is_simulated(uuid)]
     return {
         "PATH": _PATH,
-        "HOME": str(home),
-        "TMPDIR": str(home),
+        "HOME": home,
+        "TMPDIR": home,
         "LANG": "C.UTF-8",
         **order.env,
         "CUDA_VISIBLE_DEVICES": ",".join(real),
         "USANCE_SIMULATED_GPUS": ",".join(simulated),
-        _MARK: str(order.key),
+        _MARK: str(folder),
     }
 
 
-async def _end_marked(key: AttemptKey) -> None:
+async def _end_marked(folder: Path) -> None:
     """Kill what carries the mark until nothing does: what forks meanwhile was not yet there to be killed."""
     for _ in range(_KILLED_MOST):
-        if not await asyncio.to_thread(_kill_marked, key):
+        if not await asyncio.to_thread(_kill_marked, folder):
             return
         await asyncio.sleep(_KILLED_AGAIN_S)
 
 
-def _kill_marked(key: AttemptKey) -> bool:
+def _kill_marked(folder: Path) -> bool:
     """Kill every process that carries the mark; whether there was one. The dying still show for a moment."""
-    mark = f"{_MARK}={key}".encode()
+    mark = f"{_MARK}={folder}".encode()
     found = False
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

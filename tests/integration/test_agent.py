@@ -183,7 +183,7 @@ def test_terminating_the_agent_leaves_the_job_alone(tell):
         taken = coordinator.want(desired_attempt("sh", "-c", SLOWLY))
         await coordinator.until(lambda: bytes(taken.stdout) == b"ready\n", "the job is ready")
         assert await agent.terminate() == 0
-        assert job_processes("attempt_1.1")
+        assert job_processes(agent.state_dir, "attempt_1.1")
         assert len(supervisors(agent.state_dir)) == 1
         await agent.start()
         await coordinator.until(lambda: len(coordinator.hellos) == 2, "the agent is back")
@@ -204,7 +204,7 @@ def test_nothing_outlives_its_money_not_even_without_an_agent(tell):
         await coordinator.until(lambda: taken.last.run_ms > 0, "the job runs")
         await agent.kill()
         await asyncio.to_thread(
-            wait_until, lambda: not job_processes("attempt_1.1"), "all of the job is gone"
+            wait_until, lambda: not job_processes(agent.state_dir, "attempt_1.1"), "all of the job is gone"
         )
         gone_ms = CLOCK.boot_ms()
         await agent.start()
@@ -226,7 +226,7 @@ def test_a_killed_supervisor_takes_its_job_along(tell):
         await coordinator.until(lambda: taken.complete, "the loss is told")
         assert taken.last.end_reason == types_pb2.END_REASON_HOST_LOST
         assert not taken.last.HasField("exit_code")
-        assert not job_processes("attempt_1.1")
+        assert not job_processes(agent.state_dir, "attempt_1.1")
 
     tell(story)
 
@@ -299,7 +299,7 @@ def test_the_commands_of_a_seller(tmp_path):
             key = (agent.state_dir / "key.pem").read_bytes()
             await agent.enroll(coordinator.token)
             assert (agent.state_dir / "key.pem").read_bytes() == key
-            for name in ("key.pem", "cert.pem", "identity.json"):
+            for name in ("key.pem", "identity.json"):
                 assert (agent.state_dir / name).stat().st_mode & 0o777 == 0o600
             await agent.start()
             await coordinator.until(lambda: bool(coordinator.hellos), "the agent says hello")

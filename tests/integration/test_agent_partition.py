@@ -45,14 +45,16 @@ def test_what_is_paid_runs_through_a_partition_and_what_is_not_ends_in_it(tmp_pa
         )
         await coordinator.until(lambda: bool(paid.stdout and short.stdout), "both run")
         line.cut_off()
-        await asyncio.to_thread(wait_until, lambda: not job_processes("short.1"), "what is not paid ends")
+        await asyncio.to_thread(
+            wait_until, lambda: not job_processes(tmp_path, "short.1"), "what is not paid ends"
+        )
         ended_ms = CLOCK.boot_ms()
         await asyncio.to_thread(wait_until, lambda: not party.link.connected, "the agent has noticed")
-        assert job_processes("paid.1")
+        assert job_processes(tmp_path, "paid.1")
         assert not short.ended
         (tmp_path / "go").touch()
         await asyncio.to_thread(
-            wait_until, lambda: not job_processes("paid.1"), "what is paid ends by itself"
+            wait_until, lambda: not job_processes(tmp_path, "paid.1"), "what is paid ends by itself"
         )
         assert not paid.ended
         line.mend()

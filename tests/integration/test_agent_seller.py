@@ -91,10 +91,10 @@ def test_a_seller_at_the_machine_from_price_to_uninstall(tmp_path, capsys):
         assert not any(line in text for text in texts for line in key.splitlines())
 
         await desk("uninstall", "--yes", expect=Exit.FAILED)
-        assert job_processes("attempt_1.1")
+        assert job_processes(state, "attempt_1.1")
         await desk("uninstall", "--yes", "--end-jobs")
         assert not state.exists()
-        assert not job_processes("attempt_1.1")
+        assert not job_processes(state, "attempt_1.1")
         assert await agent.ended() == 0
 
     async def whole() -> None:

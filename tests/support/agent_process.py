@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from agent.executor.runs import SupervisedRuns
@@ -79,8 +80,9 @@ class AgentProcess:
         """Stop the agent and kill what it has left running."""
         if self._process is not None:
             await self._end(signal.SIGKILL)
-        for pid in supervisors(self.state_dir):
-            os.kill(pid, signal.SIGKILL)
+        for pid in [*supervisors(self.state_dir), *job_processes(self.state_dir)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def log_text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
@@ -124,9 +126,9 @@ def _stats() -> dict[int, tuple[str, str, int]]:
     return found
 
 
-def job_processes(attempt: str) -> list[int]:
-    """Processes of a job that runs without a container."""
-    return _processes("environ", f"USANCE_ATTEMPT={attempt}")
+def job_processes(state_dir: Path, attempt: str = "") -> list[int]:
+    """Processes of the agent's jobs, or of this one, that run without a container."""
+    return _processes("environ", f"USANCE_RUN={state_dir}/runs/{attempt}")
 
 
 def _processes(file: str, text: str) -> list[int]:
