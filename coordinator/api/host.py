@@ -196,7 +196,7 @@ class _Session:
         # Rung when the host is refused from now on.
         self.revoked = _Revocation(self._rung)
         self._said = Said()
-        self._beats_unread = BEATS_UNREAD_MAX
+        self._beats_unread = 0
         self._rings = 0
 
     def rung(self, held: Held | None) -> None:
