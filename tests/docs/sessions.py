@@ -4,6 +4,7 @@ A market is set up by the quick starts, and a buyer's commands are typed at a re
 of it again, and fails when what is committed is not what is seen now, but for times, ids and amounts.
 """
 
+import difflib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -126,6 +127,16 @@ def shapes(text: str) -> list[list[str]]:
     # Sorted: output and progress come by two ways, either of which may be quicker.
     return [
         sorted(_shape(line) for line in _told(block, step)) for step, block in zip(STEPS, found, strict=True)
+    ]
+
+
+def differences(recorded: str, played: str) -> list[str]:
+    """What is other than it was, step by step."""
+    return [
+        line
+        for was, now in zip(shapes(recorded), shapes(played), strict=True)
+        if was != now
+        for line in difflib.unified_diff(was, now, "recorded", "played", lineterm="", n=0)
     ]
 
 

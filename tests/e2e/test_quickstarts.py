@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.docs.sessions import SESSION, page, play, set_up, shapes
+from tests.docs.sessions import SESSION, differences, page, play, set_up
 from tests.support.town import ROOT, Town, blocks
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,8 @@ def town(tmp_path):
 def test_the_quick_starts_and_the_recorded_session_are_current(town):
     """One market for all of it: operator and seller set it up, then two buyers come."""
     set_up(town)
-    assert shapes(SESSION.read_text(encoding="utf-8")) == shapes(page(play(town))), "run `make sessions`"
+    found = differences(SESSION.read_text(encoding="utf-8"), page(play(town)))
+    assert not found, "\n".join(["run `make sessions`:", *found])
     said = [town.sh("somebody", commands) for commands in blocks(ROOT / "docs/quickstart-buyer.md")]
     assert "42\n" in said[2]
     assert "it ended with 118" in said[3]
