@@ -20,6 +20,7 @@ from tests.rig.fixtures import parts_needed
 from tests.rig.images import PYTHON, python_image
 from tests.rig.outside import OTHER_PORT, OTHER_SITE, PORT, SITE, world_around
 from tests.rig.parts import wait_until
+from tests.support.agent_process import supervisors
 from tests.support.agent_terms import AgentTerms
 from tests.support.market import Running, WholeMarket
 from tests.support.through import answered_inside
@@ -108,6 +109,37 @@ def test_a_secret_is_seen_by_its_job_and_by_nobody_else(around, tmp_path):
     assert [text for text in told if CANARY in text] == []
     assert _kept(market.folder, CANARY.encode()) == []
     assert _boxes(market) == [0]
+
+
+WAITS = "import signal; print('up', flush=True); signal.pause()"
+
+
+def test_an_agent_that_is_taken_off_leaves_nothing(around, tmp_path):
+    """The last of this file: it takes the agent with it, in the middle of a job that has everything."""
+    market, engine = around
+    (tmp_path / "token").write_text(CANARY)
+    host_id, state = market.host_id("one"), market.runs_of("one").parent
+    has = ("--network", "internet", "--secret", f"TOKEN={tmp_path}/token")
+    assert start(market, "--detach", "--name", "last", *has, script=WAITS).end() == 0
+    wait_until(lambda: "up" in market.usance("buyer", "logs", "last").stdout, "it runs")
+    secrets = Path(f"/dev/shm/usance-{host_id}")
+    assert secrets.is_dir()
+    (supervisor,) = supervisors(state)
+    market.agent_command("one", "uninstall", "--yes", "--end-jobs")
+    with engine.client() as client:
+        assert client.api.containers(all=True) == []
+        assert [network["Name"] for network in client.api.networks() if "usance" in network["Name"]] == []
+    for filter_of in ("iptables", "ip6tables"):
+        rules = subprocess.check_output(engine.in_network([filter_of, "-S"]), text=True)
+        assert "USANCE" not in rules
+    links = subprocess.check_output(engine.in_network(["ip", "-brief", "link"]), text=True)
+    assert "usn" not in links
+    assert not secrets.exists()
+    assert not state.exists()
+    wait_until(lambda: not Path(f"/proc/{supervisor}").exists(), "its supervisor is gone")
+    agent = market._agents["one"].process
+    assert agent is not None
+    assert agent.wait(60) == 0
 
 
 def _sha256(text: str) -> str:

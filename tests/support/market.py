@@ -194,17 +194,18 @@ class WholeMarket:
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
         token = self.usance(seller, "enroll-token").stdout.strip()
-        enrolled = subprocess.run(
-            [*terms.inside, program("usance-agent"), "enroll", "--config", str(agent.config), "-"],
-            input=token,
-            text=True,
-            check=False,
-            capture_output=True,
-            timeout=60,
-        )
-        if enrolled.returncode != 0:
-            raise RuntimeError(f"usance-agent enroll exits {enrolled.returncode}: {enrolled.stderr}")
+        self.agent_command(name, "enroll", "-", typed=token)
         self.start_agent(name)
+
+    def agent_command(self, name: str, command: str, *arguments: str, typed: str = "") -> str:
+        """What another command of the agent's says on its machine."""
+        agent = self._agents[name]
+        ours = [program("usance-agent"), command, "--config", str(agent.config), *arguments]
+        argv = [*agent.terms.inside, *ours]
+        done = subprocess.run(argv, input=typed, text=True, check=False, capture_output=True, timeout=_RUN_S)
+        if done.returncode != 0:
+            raise RuntimeError(f"usance-agent {command} exits {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def start_agent(self, name: str) -> None:
         """Return when the coordinator has it online."""
