@@ -28,6 +28,7 @@ METHODS = {
     for method in service.methods
 }
 MODULES = {file.DESCRIPTOR.name: file for file in (market_pb2, books_pb2, host_pb2)}
+_ASKED_MOST = 3
 
 
 @dataclass(kw_only=True)
@@ -54,7 +55,18 @@ class Caller:
         return ADMITTED
 
     async def says(self, method: str, request: Any | None = None) -> str:
-        """What the call is answered with."""
+        """What the call is answered with.
+
+        Who is refused while its first message is on the way may hear of a broken stream from its own gRPC,
+        and not the word of the coordinator, which has details: it is asked again.
+        """
+        for _ in range(_ASKED_MOST):
+            said, is_ours = await self._ask(method, request)
+            if is_ours:
+                break
+        return said
+
+    async def _ask(self, method: str, request: Any | None) -> tuple[str, bool]:
         described = METHODS[method]
         kind = _class_of(described.input_type)
         message = kind() if request is None else request
@@ -77,8 +89,9 @@ class Caller:
             else:
                 await self.channel.unary_unary(method, **codecs)(message, metadata=metadata, timeout=30)
         except grpc.aio.AioRpcError as error:
-            return refusal(error)
-        return "OK"
+            keys = [key for key, _ in error.trailing_metadata() or ()]
+            return refusal(error), "grpc-status-details-bin" in keys
+        return "OK", True
 
 
 async def _raise(call: Any) -> None:
