@@ -73,6 +73,7 @@ class Engine:
             self._start(options)
         except BaseException:
             leftovers.remove(self.path)
+            self._folder.release()
             raise
 
     @property

@@ -1,7 +1,11 @@
 """A machine without the parts skips with a sentence; a machine that must have them fails."""
 
+import os
+
 import pytest
 
+from tests.rig import dockerd
+from tests.rig.parts import MissingError
 from tests.support.need import need
 
 
@@ -19,3 +23,14 @@ def test_a_prepared_machine_fails(monkeypatch):
     monkeypatch.setenv("USANCE_REQUIRE_ALL", "1")
     with pytest.raises(pytest.fail.Exception, match="needs water: dig a well"):
         need(condition=False, what="water", how="dig a well")
+
+
+def test_an_engine_that_can_not_start_leaves_nothing_open(monkeypatch):
+    def missing(*_: object, **__: object) -> None:
+        raise MissingError("the program dockerd", "install it")
+
+    monkeypatch.setattr(dockerd, "find_program", missing)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(MissingError), dockerd.running_engine():
+        pass
+    assert sorted(os.listdir("/proc/self/fd")) == before
