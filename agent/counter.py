@@ -16,7 +16,7 @@ from agent.link.standing import Standing, UnreachedError, Wish
 from agent.settings import Settings, credits_micro
 from agent.uninstall import InTheWayError, uninstall
 from runtime.clock import SystemClock, utc_offset_minutes
-from runtime.text import printable
+from runtime.text import amount, printable
 
 _DAY_MINUTES = 1_440
 _WATCH_MS = 2_000
@@ -134,7 +134,7 @@ def _now_lines(now: dict[str, object] | None) -> list[str]:
 def _market_lines(told: Standing | None, why: str) -> list[str]:
     if told is None:
         return [f"market    {why}"]
-    earned = f"{desk.credits_of(told.earned_micro)} credits by {told.attempt_count} attempts"
+    earned = f"{amount(told.earned_micro)} credits by {told.attempt_count} attempts"
     reason = f": {told.reason}" if told.reason else ""
     return [f"market    {told.state}{reason}", f"today     {earned}"]
 

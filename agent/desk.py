@@ -12,9 +12,9 @@ from agent.link.identity import Identity
 from agent.link.standing import Standing, Wish
 from agent.settings import Settings
 from runtime.clock import Clock
+from runtime.text import amount
 
 _LOOK_MS = 1_000
-MICRO = 1_000_000
 
 Say = Callable[[str], None]
 
@@ -67,13 +67,7 @@ def reload(state_dir: Path) -> bool:
 def price_lines(settings: Settings) -> list[str]:
     named = prices.load(settings.state_dir)
     lines = [
-        f"{credits_of(micro)} an hour  {model}{'' if model in named else '  (settings)'}"
+        f"{amount(micro)} an hour  {model}{'' if model in named else '  (settings)'}"
         for model, micro in sorted(settings.prices_micro.items())
     ]
     return [*lines, *(f"not for sale  {model}" for model, micro in sorted(named.items()) if not micro)]
-
-
-def credits_of(micro: int) -> str:
-    whole, rest = divmod(micro, MICRO)
-    decimals = f"{rest:06d}".rstrip("0")
-    return f"{whole}.{decimals.ljust(2, '0')}"

@@ -99,7 +99,7 @@ class EmptyServicer(host_pb2_grpc.HostServiceServicer):
         request: h.RenewCertificateRequest,
         context: Any,  # noqa: ANN401
     ) -> h.RenewCertificateResponse:
-        raise NotImplementedError
+        raise NotImplementedError("a floor has no certificates")
 
     async def Synchronize(  # noqa: N802
         self,

@@ -10,24 +10,21 @@ from collections.abc import Sequence
 from enum import Enum
 
 from cli.model import Gpu, LimitCount, Offer
-from runtime.text import printable
+from runtime import text as texts
 
 SCHEMA_VERSION = 1
-MICRO_PER_CREDIT = 1_000_000
 
 Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
 
 def safe(text: str) -> str:
     """The text with everything escaped that a terminal could take for more than text."""
-    return printable(text)
+    return texts.printable(text)
 
 
 def amount(micro: int) -> str:
     """Credits: at least two decimals, exact, without the unit."""
-    whole, rest = divmod(abs(micro), MICRO_PER_CREDIT)
-    fraction = f"{rest:06}".rstrip("0").ljust(2, "0")
-    return f"{'-' if micro < 0 else ''}{whole}.{fraction}"
+    return texts.amount(micro)
 
 
 def in_credits(micro: int) -> str:
