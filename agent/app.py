@@ -14,7 +14,6 @@ from typing import assert_never
 
 import psutil
 
-from agent import notify
 from agent.cgroups import Cgroups
 from agent.domain.figures import View, families
 from agent.domain.gpu import Inventory
@@ -38,6 +37,7 @@ from agent.reload import Current
 from agent.runner import Runner
 from agent.settings import GIB, MEGA, ExecutorKind, Settings
 from agent.window import Window
+from runtime import notify
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 from runtime.ids import new_id
 

@@ -9,13 +9,14 @@ from typing import assert_never
 from agent import desk, status, window
 from agent import doctor as checkup
 from agent.commands import Exit
-from agent.domain.checkup import Verdict, examine, worst
+from agent.domain.checkup import examine
 from agent.link import identity as identities
 from agent.link.identity import Identity
 from agent.link.standing import Standing, UnreachedError, Wish
 from agent.settings import Settings, credits_micro
 from agent.uninstall import InTheWayError, uninstall
 from runtime.clock import SystemClock, utc_offset_minutes
+from runtime.findings import Verdict, as_json, as_text, worst
 from runtime.text import amount, printable
 
 _DAY_MINUTES = 1_440
@@ -65,7 +66,7 @@ def doctor(chosen: argparse.Namespace, settings: Settings, settings_error: str =
     """Fails where jobs can't run here, or must not; what is only doubted is no failure."""
     facts = asyncio.run(checkup.look(settings, settings_error))
     findings = examine(facts)
-    _say(json.dumps(checkup.as_json(findings), indent=2) if chosen.json else checkup.as_text(findings))
+    _say(json.dumps(as_json(findings), indent=2) if chosen.json else as_text(findings))
     if chosen.bundle is not None:
         checkup.write_bundle(chosen.bundle, settings, facts, findings)
         print(f"written: {chosen.bundle}", file=sys.stderr)  # noqa: T201

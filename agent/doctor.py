@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import io
 import json
 import os
@@ -21,7 +20,6 @@ from agent.domain.attempt import Network
 from agent.domain.checkup import (
     DriverFacts,
     Facts,
-    Finding,
     GpuFacts,
     MachineFacts,
     MarketFacts,
@@ -35,14 +33,13 @@ from agent.gpu.watch import GpuWatch
 from agent.link import identity as identities
 from agent.link import standing as asking
 from agent.settings import ExecutorKind, Settings
-from runtime.clock import Clock, SystemClock
+from runtime.clock import Clock, SystemClock, clock_synchronized
+from runtime.findings import Finding, as_text
 
 # Less than this part of its life is left.
 _LATE_PARTS = 10
 _KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 _DRIVER_VERSION = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+\.\d+(?:\.\d+)?)")
-_ADJTIMEX_BYTES = 208
-_NOT_SYNCHRONIZED = 5  # TIME_ERROR
 _NETWORK_PROGRAMS = ("iptables", "iptables-restore", "ip")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"
 _NOBODY = "host_doctor"
@@ -68,21 +65,6 @@ async def look(settings: Settings, settings_error: str = "") -> Facts:
         toolkit=toolkit,
         network=network,
     )
-
-
-def as_text(findings: list[Finding]) -> str:
-    """A table for people; remedies stand below what they are for."""
-    checks = max((len(one.check) for one in findings), default=0)
-    lines = []
-    for one in findings:
-        lines.append(f"{one.verdict.value:5}  {one.check:{checks}}  {one.found}")
-        if one.remedy:
-            lines.append(f"{'':5}  {'':{checks}}  -> {one.remedy}")
-    return "\n".join(lines)
-
-
-def as_json(findings: list[Finding]) -> dict[str, object]:
-    return {"findings": [asdict(one) for one in findings]}
 
 
 def write_bundle(path: Path, settings: Settings, facts: Facts, findings: list[Finding]) -> None:
@@ -169,7 +151,7 @@ def _machine(settings: Settings, settings_error: str) -> MachineFacts:
         settings_error=settings_error,
         priced=bool(settings.prices_micro),
         is_root=os.geteuid() == 0,
-        clock_synchronized=_clock_synchronized(),
+        clock_synchronized=clock_synchronized(),
         state_dir=str(settings.state_dir),
         state_free_bytes=free,
         state_filesystem=_filesystem(folder),
@@ -237,9 +219,3 @@ def _filesystem(path: Path) -> str:
         if real == part.mountpoint or real.startswith(part.mountpoint.rstrip("/") + "/")
     ]
     return max(mounts, key=lambda mount: len(mount[0]))[1] if mounts else ""
-
-
-def _clock_synchronized() -> bool | None:
-    """As the kernel knows it; None where it does not say."""
-    answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_ADJTIMEX_BYTES))
-    return None if answer < 0 else answer != _NOT_SYNCHRONIZED

@@ -13,7 +13,7 @@ from agent.domain.attempt import Network
 from agent.domain.host import ANY_MODEL
 from agent.domain.hours import WINDOWS_MAX, SaleWindow, parse_hours
 from agent.domain.network import POOL, REFUSED, SUBNET_PREFIX, NetworkPolicy, destination_of, is_public
-from agent.table import Table, lines_of, placed
+from runtime.table import Table, lines_of, placed
 
 DEFAULT_PATH = Path("/etc/usance/agent.toml")
 PRICE_MICRO_MAX = 1_000_000_000_000

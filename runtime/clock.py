@@ -6,9 +6,13 @@ and for moments that must outlive a reboot; nothing is charged by it alone.
 """
 
 import asyncio
+import ctypes
 import time
 from pathlib import Path
 from typing import Protocol
+
+_ADJTIMEX_BYTES = 208
+_NOT_SYNCHRONIZED = 5  # TIME_ERROR
 
 
 class Clock(Protocol):
@@ -55,3 +59,9 @@ class SystemClock:
 def utc_offset_minutes(wall_ms: int) -> int:
     """How far this machine's own time is ahead of UTC at a moment."""
     return time.localtime(wall_ms / 1_000).tm_gmtoff // 60
+
+
+def clock_synchronized() -> bool | None:
+    """As the kernel knows it; None where it does not say."""
+    answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_ADJTIMEX_BYTES))
+    return None if answer < 0 else answer != _NOT_SYNCHRONIZED

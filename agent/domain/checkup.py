@@ -5,34 +5,14 @@ Facts come in as values, findings go out; nothing here looks at the machine. `No
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from agent.domain.versions import ENGINE, RUNC, TOOLKIT, Floor, numbers, rank
+from runtime.findings import Finding, bad, doubt, good
 
 GIB = 1 << 30
 STATE_FREE_BYTES_LEAST = 2 * GIB
 CLOCK_MS_MOST = 5_000
 _IN_MEMORY = ("tmpfs", "ramfs")
-
-
-class Verdict(StrEnum):
-    """How bad it is."""
-
-    GOOD = "good"
-    # It works; jobs, money or trust are lost sooner than need be.
-    DOUBT = "doubt"
-    # Jobs can't run here, or must not.
-    BAD = "bad"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of the table. The remedy is empty where all is well."""
-
-    check: str
-    found: str
-    verdict: Verdict
-    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +124,7 @@ def examine(facts: Facts) -> list[Finding]:
     found = [*_settings(facts.machine), *_driver(facts.driver)]
     if facts.engine is None:
         remedy = 'set executor = "docker" before you take jobs of strangers'
-        found.append(_doubt("isolation", "jobs run as processes, with your own rights", remedy))
+        found.append(doubt("isolation", "jobs run as processes, with your own rights", remedy))
     else:
         found += _engine(facts.engine)
         if not facts.engine.error and facts.driver.gpus and not facts.driver.simulated:
@@ -154,51 +134,46 @@ def examine(facts: Facts) -> list[Finding]:
     return [*found, *_clock(facts.machine), *_disk(facts), *_market(facts.market)]
 
 
-def worst(findings: list[Finding]) -> Verdict:
-    order = list(Verdict)
-    return max((one.verdict for one in findings), key=order.index, default=Verdict.GOOD)
-
-
 def _settings(machine: MachineFacts) -> Iterator[Finding]:
     if machine.settings_error:
-        yield _bad("settings", machine.settings_error, "mend the line that is named; usance-agent settings")
+        yield bad("settings", machine.settings_error, "mend the line that is named; usance-agent settings")
     elif not machine.priced:
-        yield _bad("settings", "no GPU has a price", 'usance-agent price "*" 0.50, or [prices] in the file')
+        yield bad("settings", "no GPU has a price", 'usance-agent price "*" 0.50, or [prices] in the file')
     else:
-        yield _good("settings", "read, and whole")
+        yield good("settings", "read, and whole")
 
 
 def _driver(driver: DriverFacts) -> Iterator[Finding]:
     if driver.simulated:
-        yield _doubt("driver", f"{len(driver.gpus)} simulated GPUs", "set simulated_gpus.count = 0 to sell")
+        yield doubt("driver", f"{len(driver.gpus)} simulated GPUs", "set simulated_gpus.count = 0 to sell")
         return
     if driver.error:
-        yield _bad("driver", driver.error, "install NVIDIA's driver, and see that nvidia-smi lists the GPUs")
+        yield bad("driver", driver.error, "install NVIDIA's driver, and see that nvidia-smi lists the GPUs")
         return
     halves = driver.library_version, driver.kernel_version
     if all(halves) and halves[0] != halves[1]:
         found = f"the library is {halves[0]}, the kernel's module {halves[1]}"
-        yield _bad("driver", found, "reboot, or load the module anew: the driver was upgraded under it")
+        yield bad("driver", found, "reboot, or load the module anew: the driver was upgraded under it")
     elif not driver.gpus:
-        yield _bad(
+        yield bad(
             "driver", "it has no GPU", "see lspci and the kernel's log; is the card seated and powered?"
         )
     else:
-        yield _good("driver", driver.library_version or "it answers")
+        yield good("driver", driver.library_version or "it answers")
     for gpu in driver.gpus:
         if gpu.trouble:
             remedy = (
                 "end what uses it, or wait: it is not sold meanwhile. A lost one needs a reset or a reboot"
             )
-            yield _doubt(f"GPU {gpu.uuid}", gpu.trouble, remedy)
+            yield doubt(f"GPU {gpu.uuid}", gpu.trouble, remedy)
         else:
-            yield _good(f"GPU {gpu.uuid}", gpu.model)
+            yield good(f"GPU {gpu.uuid}", gpu.model)
 
 
 def _engine(engine: EngineFacts) -> Iterator[Finding]:
     if engine.error:
         remedy = f"start the engine (systemctl start docker); docker_host is {engine.address}"
-        yield _bad("engine", engine.error, remedy)
+        yield bad("engine", engine.error, remedy)
         return
     yield _floor("engine", engine.version, ENGINE, "upgrade the Docker Engine")
     yield _floor(
@@ -210,85 +185,85 @@ def _engine(engine: EngineFacts) -> Iterator[Finding]:
         remedy = (
             'remove "seccomp-profile": "unconfined" from /etc/docker/daemon.json; use a kernel with seccomp'
         )
-        yield _bad("seccomp", "jobs may call anything of the kernel", remedy)
+        yield bad("seccomp", "jobs may call anything of the kernel", remedy)
     else:
-        yield _good("seccomp", "on")
+        yield good("seccomp", "on")
     if "userns" in names or "rootless" in names:
-        yield _good("user namespaces", "root in a job is nobody here")
+        yield good("user namespaces", "root in a job is nobody here")
     else:
         remedy = 'add "userns-remap": "default" to /etc/docker/daemon.json and restart the engine'
-        yield _doubt("user namespaces", "root in a job is root here, held by its container alone", remedy)
+        yield doubt("user namespaces", "root in a job is root here, held by its container alone", remedy)
     if engine.live_restore:
-        yield _good("live-restore", "on")
+        yield good("live-restore", "on")
     else:
         remedy = 'add "live-restore": true to /etc/docker/daemon.json and reload the engine'
-        yield _doubt("live-restore", "off: a restart of the engine ends every job at your cost", remedy)
+        yield doubt("live-restore", "off: a restart of the engine ends every job at your cost", remedy)
 
 
 def _toolkit(toolkit: ToolkitFacts, engine: EngineFacts) -> Iterator[Finding]:
     has_cdi = any(name.startswith("nvidia.com/gpu=") for name in engine.devices)
     if not toolkit.version and not toolkit.cli_version and not has_cdi:
         remedy = "install nvidia-container-toolkit, and restart the engine"
-        yield _bad("toolkit", "nothing hands GPUs to containers", remedy)
+        yield bad("toolkit", "nothing hands GPUs to containers", remedy)
         return
     told = [text for text in (toolkit.version, toolkit.cli_version) if text]
     if told:
         worst_of = min(told, key=lambda text: _order(text, TOOLKIT))
         yield _floor("toolkit", worst_of, TOOLKIT, "upgrade nvidia-container-toolkit and libnvidia-container")
     if has_cdi:
-        yield _good("CDI", "the engine knows GPUs by their names")
+        yield good("CDI", "the engine knows GPUs by their names")
     else:
         remedy = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, and restart the engine"
-        yield _doubt("CDI", "the engine knows no GPU by its name; the toolkit's hook is used instead", remedy)
+        yield doubt("CDI", "the engine knows no GPU by its name; the toolkit's hook is used instead", remedy)
     if toolkit.swarm_resource:
         remedy = f"remove swarm-resource from {toolkit.config_path}"
         found = f"an image can take every GPU by the variable {toolkit.swarm_resource}"
-        yield _bad("swarm-resource", found, remedy)
+        yield bad("swarm-resource", found, remedy)
     if not toolkit.takes_environment and not has_cdi:
         name = "accept-nvidia-visible-devices-envvar-when-unprivileged"
         remedy = f"make CDI work, or set {name} = true in {toolkit.config_path}"
-        yield _bad("toolkit's config", "containers start without the GPUs that they bought", remedy)
+        yield bad("toolkit's config", "containers start without the GPUs that they bought", remedy)
     if engine.default_runtime != "runc":
         remedy = 'remove "default-runtime" from /etc/docker/daemon.json, unless you need it yourself'
         found = f"the engine runs containers by {engine.default_runtime}; jobs ask for runc by name"
-        yield _doubt("default runtime", found, remedy)
+        yield doubt("default runtime", found, remedy)
     if engine.cgroup_driver == "systemd" and not has_cdi and not toolkit.has_char_links:
         remedy = "nvidia-ctk system create-dev-char-symlinks --create-all, at each boot; or use CDI"
-        yield _doubt("/dev/char", "a systemctl daemon-reload takes GPUs away from running jobs", remedy)
+        yield doubt("/dev/char", "a systemctl daemon-reload takes GPUs away from running jobs", remedy)
 
 
 def _starts(driver: DriverFacts) -> Iterator[Finding]:
     for gpu in driver.gpus:
         if gpu.start_error:
             remedy = "see the engine's log; nvidia-ctk cdi list shows what it can hand over"
-            yield _bad(f"start with GPU {gpu.uuid}", gpu.start_error, remedy)
+            yield bad(f"start with GPU {gpu.uuid}", gpu.start_error, remedy)
         elif gpu.start_error is not None:
-            yield _good(f"start with GPU {gpu.uuid}", "a container got it")
+            yield good(f"start with GPU {gpu.uuid}", "a container got it")
 
 
 def _network(network: NetworkFacts, machine: MachineFacts) -> Iterator[Finding]:
     if network.promised == "none":
-        yield _good("network", "jobs have none")
+        yield good("network", "jobs have none")
     elif not machine.is_root:
-        yield _bad("network", "jobs can't be held to what they may reach", "run the agent as root")
+        yield bad("network", "jobs can't be held to what they may reach", "run the agent as root")
     elif network.missing_programs:
         missing = ", ".join(network.missing_programs)
-        yield _bad("network", f"there is no {missing}", "install iptables and iproute2")
+        yield bad("network", f"there is no {missing}", "install iptables and iproute2")
     elif network.error:
         remedy = 'see what else sets packet filter rules (firewalld, ufw, nftables), or set network = "none"'
-        yield _bad("network", network.error, remedy)
+        yield bad("network", network.error, remedy)
     elif network.error is None:
-        yield _doubt("network", f"{network.promised}; nobody tried it", "run the doctor as root")
+        yield doubt("network", f"{network.promised}; nobody tried it", "run the doctor as root")
     else:
-        yield _good("network", f"{network.promised}, and proved to hold")
+        yield good("network", f"{network.promised}, and proved to hold")
 
 
 def _clock(machine: MachineFacts) -> Iterator[Finding]:
     if machine.clock_synchronized is False:
         remedy = "timedatectl set-ntp true; certificates and what people read go by this clock"
-        yield _doubt("clock", "nothing keeps it right", remedy)
+        yield doubt("clock", "nothing keeps it right", remedy)
     elif machine.clock_synchronized:
-        yield _good("clock", "kept right")
+        yield good("clock", "kept right")
 
 
 def _disk(facts: Facts) -> Iterator[Finding]:
@@ -296,55 +271,55 @@ def _disk(facts: Facts) -> Iterator[Finding]:
     free = machine.state_free_bytes
     if machine.state_filesystem in _IN_MEMORY:
         remedy = f"move state_dir to a disk: a power cut takes {machine.state_dir}, and unsent usage with it"
-        yield _bad("state folder", f"{machine.state_dir} is in memory ({machine.state_filesystem})", remedy)
+        yield bad("state folder", f"{machine.state_dir} is in memory ({machine.state_filesystem})", remedy)
     elif machine.state_mode is not None and machine.state_mode & 0o077:
         remedy = f"chmod 700 {machine.state_dir}"
-        yield _bad("state folder", "others on this machine can read the host's key", remedy)
+        yield bad("state folder", "others on this machine can read the host's key", remedy)
     elif free is not None and free < STATE_FREE_BYTES_LEAST:
         remedy = f"free at least {STATE_FREE_BYTES_LEAST // GIB} GiB below {machine.state_dir}"
-        yield _bad("state folder", f"{free >> 20} MiB are free", remedy)
+        yield bad("state folder", f"{free >> 20} MiB are free", remedy)
     elif free is not None:
-        yield _good("state folder", f"{free // GIB} GiB free")
+        yield good("state folder", f"{free // GIB} GiB free")
     if engine is not None and engine.disk_free_bytes is not None:
         if engine.disk_free_bytes < 10 * GIB:
             remedy = "docker system prune, or a larger disk for the engine; jobs bring images of many GB"
-            yield _doubt("engine's disk", f"{engine.disk_free_bytes // GIB} GiB free", remedy)
+            yield doubt("engine's disk", f"{engine.disk_free_bytes // GIB} GiB free", remedy)
         else:
-            yield _good("engine's disk", f"{engine.disk_free_bytes // GIB} GiB free")
+            yield good("engine's disk", f"{engine.disk_free_bytes // GIB} GiB free")
 
 
 def _market(market: MarketFacts) -> Iterator[Finding]:
     if not market.enrolled:
-        yield _bad("market", "this machine is no host yet", "usance-agent enroll TOKEN")
+        yield bad("market", "this machine is no host yet", "usance-agent enroll TOKEN")
         return
     hours = market.certificate_hours
     if hours is not None and hours < 0:
-        yield _bad("certificate", "it is over", "usance-agent enroll with a new token")
+        yield bad("certificate", "it is over", "usance-agent enroll with a new token")
     elif market.certificate_is_late:
         remedy = "the agent renews it by itself where it can; does it run, and what does its log say?"
-        yield _doubt("certificate", f"good for {hours} hours, and not renewed", remedy)
+        yield doubt("certificate", f"good for {hours} hours, and not renewed", remedy)
     elif hours is not None:
-        yield _good("certificate", f"good for {hours} hours, and renewed in time")
+        yield good("certificate", f"good for {hours} hours, and renewed in time")
     if market.error:
         remedy = f"can this machine reach {market.address}? It needs no open port, but this way out"
-        yield _bad("coordinator", market.error, remedy)
+        yield bad("coordinator", market.error, remedy)
     elif market.state and market.state != "online":
         remedy = "ask the operator" if market.state == "quarantined" else "usance-agent resume"
-        yield _doubt("coordinator", f"this host is {market.state}: {market.reason}", remedy)
+        yield doubt("coordinator", f"this host is {market.state}: {market.reason}", remedy)
     else:
-        yield _good("coordinator", f"{market.address} answers")
+        yield good("coordinator", f"{market.address} answers")
 
 
 def _floor(check: str, version: str, floor: Floor, remedy: str) -> Finding:
     place = rank(version, floor)
     if place.is_below:
-        return _bad(check, f"{version}: {floor.why}", f"{remedy} to {numbers(floor.wanted)} or newer")
+        return bad(check, f"{version}: {floor.why}", f"{remedy} to {numbers(floor.wanted)} or newer")
     if place.is_unsure:
         found = f"{version or 'unknown'}: nobody can say by this whether it is mended"
-        return _doubt(check, found, f"{remedy}; at least {numbers(floor.least)} has the fixes")
+        return doubt(check, found, f"{remedy}; at least {numbers(floor.least)} has the fixes")
     if place.is_old:
-        return _doubt(check, version, f"{remedy} to {numbers(floor.wanted)} or newer")
-    return _good(check, version)
+        return doubt(check, version, f"{remedy} to {numbers(floor.wanted)} or newer")
+    return good(check, version)
 
 
 def _order(text: str, floor: Floor) -> tuple[bool, bool, bool]:
@@ -356,15 +331,3 @@ def _order(text: str, floor: Floor) -> tuple[bool, bool, bool]:
 def _pairs(text: str) -> list[tuple[str, str]]:
     parts = (part.partition("=") for part in text.split(","))
     return [(name, value) for name, _, value in parts]
-
-
-def _good(check: str, found: str) -> Finding:
-    return Finding(check=check, found=found, verdict=Verdict.GOOD)
-
-
-def _doubt(check: str, found: str, remedy: str) -> Finding:
-    return Finding(check=check, found=found, verdict=Verdict.DOUBT, remedy=remedy)
-
-
-def _bad(check: str, found: str, remedy: str) -> Finding:
-    return Finding(check=check, found=found, verdict=Verdict.BAD, remedy=remedy)

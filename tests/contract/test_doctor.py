@@ -7,14 +7,13 @@ import pytest
 from agent.domain.checkup import (
     DriverFacts,
     Facts,
-    Finding,
     GpuFacts,
     MachineFacts,
     MarketFacts,
-    Verdict,
     examine,
 )
 from agent.executor import survey
+from runtime.findings import Finding, Verdict
 from tests.contract.test_executor import docker_executor
 from tests.rig.dockerd import Engine
 from tests.rig.gpus import FOUR_GPUS

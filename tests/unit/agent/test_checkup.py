@@ -15,11 +15,10 @@ from agent.domain.checkup import (
     MarketFacts,
     NetworkFacts,
     ToolkitFacts,
-    Verdict,
     examine,
-    worst,
 )
 from agent.domain.versions import ENGINE, RUNC, TOOLKIT, Floor, Rank, rank
+from runtime.findings import Verdict, worst
 
 GOOD, DOUBT, BAD = Verdict.GOOD, Verdict.DOUBT, Verdict.BAD
 WELL = Facts(

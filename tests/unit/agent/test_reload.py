@@ -6,13 +6,14 @@ from dataclasses import fields, replace
 
 import pytest
 
-from agent import notify, prices, window
+from agent import prices, window
 from agent.domain.gpu import GpuInfo
 from agent.domain.health import HEALTHY, Condition, GpuHealth
 from agent.domain.host import is_offered, kept_back
 from agent.gpu import power
 from agent.reload import SAID, Current
 from agent.settings import Settings, SettingsError
+from runtime import notify
 
 BEFORE = Settings(region="here", record_seconds=10)
 LOST = GpuHealth(condition=Condition.LOST, reason="gone")
