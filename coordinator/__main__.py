@@ -1,21 +1,30 @@
-"""usance-coordinator: init, run, audit, rotate-ca."""
+"""The command `usance-coordinator`."""
 
 import argparse
 import asyncio
 import gc
+import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 
-from coordinator import app, rotation, settings
+from sqlalchemy.exc import DBAPIError
+
+from coordinator import app, doctor, rotation, settings
+from coordinator.commands import Exit, parser
+from coordinator.domain.checkup import examine
 from runtime import logs
 from runtime.clock import SystemClock
+from runtime.findings import Verdict, as_json, as_text, worst
+from runtime.text import printable
 
-EXIT_WRONG_USE = 2
-EXIT_VIOLATIONS = 1
+# Where a package puts the unit of the service.
+UNITS = tuple(
+    Path(f"{folder}/systemd/system/usance-coordinator.service") for folder in ("/usr/lib", "/lib", "/etc")
+)
 # A commit has some hundred thousand values that live until its end, and thousands of streams live for
 # days. By Python's own measure they would be searched for cycles after every 700: a third of the time that
 # a usage record takes, and pauses that beats would feel.
@@ -23,100 +32,125 @@ YOUNG_MAX, OLDER_AFTER, OLDEST_AFTER = 50_000, 20, 20
 
 NEXT_STEPS = """\
 Made the coordinator's authority, keys, database and operator in {data_dir}.
+Its settings are in {config}, each with what it is for.
 
 Next:
-  usance-coordinator run --data-dir {data_dir}
+  {run}
   usance login --server {market} --ca {data_dir}/ca.pem < {token}
   usance admin account-create alice --role buyer
 
+If one of them fails: usance-coordinator doctor
 Keep {data_dir}/ca.key, {data_dir}/token.key and {secrets_key} secret, and back them up, the last one apart
 from the database.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
+    try:
+        _step_down(parsed.data_dir)
+        return _run(parsed)
+    except (settings.SettingsError, ValueError) as error:
+        return _fail(str(error))
+    except DBAPIError as error:
+        return _fail(f"the database can't be used: {' '.join(str(error.orig).split())}", Exit.FAILED)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _step_down(data_dir: Path) -> None:
+    """Root works as the owner of the data folder: the service could not write what it made there."""
+    if os.geteuid() != 0 or not data_dir.exists():
+        return
+    owner = data_dir.stat()
+    if owner.st_uid == 0:
+        return
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
+
+
+def _settings(parsed: argparse.Namespace) -> settings.Settings:
     overrides = {
         item.name: getattr(parsed, item.name, None)
         for item in fields(settings.Settings)
         if item.name != "data_dir"
     }
+    return settings.load(parsed.data_dir, overrides, os.environ)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    if parsed.command == "doctor":
+        return _doctor(parsed)
+    found = _settings(parsed)
+    match parsed.command:
+        case "init":
+            return _init(found)
+        case "audit":
+            return _audit(found)
+        case "rotate-ca":
+            _say(rotation.run(found, rotation.Step(parsed.step), SystemClock(), force=parsed.force))
+            return Exit.OK
+        case _:
+            return _serve(found, take_over=parsed.take_over)
+
+
+def _init(found: settings.Settings) -> int:
+    token = app.initialise(found)
+    is_service = found.data_dir == settings.DEFAULT_DATA_DIR and any(unit.exists() for unit in UNITS)
+    run = f"usance-coordinator run --data-dir {found.data_dir}"
+    _say(
+        NEXT_STEPS.format(
+            data_dir=found.data_dir,
+            config=settings.config_path(found.data_dir),
+            run="systemctl enable --now usance-coordinator" if is_service else run,
+            market=found.market_public or found.market,
+            token=token,
+            secrets_key=found.secrets_key_path,
+        )
+    )
+    return Exit.OK
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    """Fails where something does not work; what is only doubted is no failure."""
+    error = ""
     try:
-        found = settings.load(parsed.data_dir, overrides)
-        return _run(parsed, found)
-    except (settings.SettingsError, FileExistsError, FileNotFoundError, ValueError) as error:
-        print(f"usance-coordinator: {error}", file=sys.stderr)  # noqa: T201 - a command line speaks
-        return EXIT_WRONG_USE
+        found = _settings(parsed)
+    except settings.SettingsError as wrong:
+        found, error = settings.Settings(data_dir=parsed.data_dir), str(wrong)
+    findings = examine(doctor.look(found, error, SystemClock()))
+    _say(json.dumps(as_json(findings), indent=2) if parsed.json else as_text(findings))
+    return Exit.FAILED if worst(findings) is Verdict.BAD else Exit.OK
 
 
-def _run(parsed: argparse.Namespace, found: settings.Settings) -> int:
-    command = parsed.command
-    if command == "init":
-        token = app.initialise(found)
-        print(  # noqa: T201 - a command line speaks
-            NEXT_STEPS.format(
-                data_dir=found.data_dir,
-                market=found.market,
-                token=token,
-                secrets_key=found.secrets_key_path,
-            ),
-            end="",
-        )
-        return 0
-    if command == "audit":
-        violations, checked = app.run_audit(found)
-        for violation in violations:
-            print(violation)  # noqa: T201 - as above
-        print(  # noqa: T201 - as above
-            f"{checked} transfers checked, {len(violations)} violations", file=sys.stderr
-        )
-        return EXIT_VIOLATIONS if violations else 0
-    if command == "rotate-ca":
-        step = rotation.Step(parsed.step)
-        print(rotation.run(found, step, SystemClock(), force=parsed.force), end="")  # noqa: T201 - as above
-        return 0
+def _audit(found: settings.Settings) -> int:
+    violations, checked = app.run_audit(found)
+    for violation in violations:
+        _say(violation)
+    print(  # noqa: T201 - a command line speaks
+        f"{checked} transfers checked, {len(violations)} violations", file=sys.stderr
+    )
+    return Exit.FAILED if violations else Exit.OK
+
+
+def _serve(found: settings.Settings, *, take_over: bool) -> int:
     logs.set_up(as_json=found.log_json)
     gc.freeze()
     gc.set_threshold(YOUNG_MAX, OLDER_AFTER, OLDEST_AFTER)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it finds at each start is no news
-    return asyncio.run(app.serve(found, take_over=parsed.take_over))
+    return asyncio.run(app.serve(found, take_over=take_over))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="usance-coordinator", description="Matches buyers and sellers of GPU time, and keeps the books."
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('usance')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    init = commands.add_parser("init", help="make a new coordinator's authority, database and operator")
-    run = commands.add_parser("run", help="serve until stopped by SIGTERM or SIGINT")
-    audit = commands.add_parser(
-        "audit", help="check every invariant of the books; exits 1 if one is violated"
-    )
-    rotate = commands.add_parser("rotate-ca", help="have another authority follow the one there is")
-    rotate.add_argument(
-        "step",
-        choices=list(rotation.Step),
-        help="begin: from the next start on both are trusted; finish: only it",
-    )
-    rotate.add_argument("--force", action="store_true", help="finish although some hosts will be locked out")
-    for command in (init, run, audit, rotate):
-        command.add_argument("--data-dir", type=Path, default=Path("/var/lib/usance-coordinator"))
-        command.add_argument("--database", help="postgresql+psycopg://… instead of SQLite in the data folder")
-    for command in (init, run):
-        command.add_argument("--market", help="address for people, host:port")
-        command.add_argument("--hosts", help="address for agents, host:port")
-    run.add_argument("--market-public", help="the market's address as seen from outside")
-    run.add_argument("--hosts-public", help="the agents' address as seen from outside")
-    run.add_argument("--beat-interval-ms", type=int, help="how often a host says that it is alive")
-    run.add_argument("--reconnect-window-ms", type=int, help="how long a silent host is waited for")
-    run.add_argument("--fee-ppm", type=int, help="the platform's part of each charge")
-    run.add_argument("--metrics", help="where a Prometheus may read the figures, host:port")
-    run.add_argument(
-        "--take-over", action="store_true", help="relieve the coordinator that runs, without a job noticing"
-    )
-    run.add_argument("--log-json", action="store_true", default=None, help="logs as JSON")
-    return parser
+def _fail(message: str, code: Exit = Exit.USAGE) -> int:
+    for line in message.splitlines():
+        print(f"usance-coordinator: {printable(line)}", file=sys.stderr)  # noqa: T201 - a command line speaks
+    return code
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines():
+        print(printable(line))  # noqa: T201 - a command line speaks
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from coordinator.services import accounts, audit, gpus, reap, synchronize, upkee
 from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
-from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, split_address
+from coordinator.settings import TEMPLATE, Settings, SettingsError, config_path, split_address
 from coordinator.shift import Shift
 from coordinator.store.database import Database
 from coordinator.store.migrate import upgrade
@@ -40,6 +40,7 @@ from coordinator.store.ports import Transaction
 from coordinator.store.seat import Seat
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from ledger.engine import make_engine
+from runtime import notify
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
 
@@ -70,18 +71,27 @@ def open_database(settings: Settings) -> Engine:
 
 
 def initialise(settings: Settings) -> Path:
-    """Authority, keys, database and operator; where the operator's token was written."""
+    """Settings, authority, keys, database and operator; where the operator's token was written.
+
+    The database comes first: where it can't be had, or has a market already, nothing else is made.
+    """
     directory, clock = settings.data_dir, SystemClock()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity.create(directory, clock.wall_ms())
-    identity.write_secret(directory / "token.key", new_key())
-    vault.kept(settings.secrets_key_path)
-    config = directory / CONFIG_NAME
-    if not config.exists():
-        config.write_text(TEMPLATE, encoding="utf-8")
-    mint = _mint(directory)
+    identity.must_be_none(directory)
     database = Database(open_database(settings), lambda _: None)
     try:
+        if database.read(lambda tx: tx.account_named(OPERATOR_NAME)).result() is not None:
+            raise SettingsError(
+                f"the database has a market already, but {directory} does not have its keys:"
+                " restore them from a backup"
+            )
+        identity.create(directory, clock.wall_ms())
+        identity.write_secret(directory / "token.key", new_key())
+        vault.kept(settings.secrets_key_path)
+        config = config_path(directory)
+        if not config.exists():
+            config.write_text(TEMPLATE, encoding="utf-8")
+        mint = _mint(directory)
         token = database.write(lambda tx: _first_operator(tx, mint, clock.wall_ms())).result()
     finally:
         database.close()
@@ -173,6 +183,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         _LOG.info("serves the market at %s and hosts at %s", market.address, hosts.address)
         # For whoever started us: from now on we answer, and at these addresses.
         print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
+        notify.tell("READY=1", f"STATUS=market at {market.address}, hosts at {hosts.address}")
         loops = [
             asyncio.create_task(_schedule(edge, dispatcher)),
             asyncio.create_task(_reap(edge, metrics.note_aside)),
@@ -181,9 +192,11 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             asyncio.create_task(_audit(edge, metrics)),
             asyncio.create_task(_count_jobs(edge, limits)),
             asyncio.create_task(shift.keep()),
+            asyncio.create_task(notify.keep_telling(edge.clock)),
         ]
         if not await _until_relieved(shift, host_servicer, hosts, register):
             _LOG.info("stops: agents are asked to come back")
+            notify.tell("STOPPING=1")
             await healthy.enter_graceful_shutdown()
             host_servicer.drain(_spread_ms(host_servicer, STOP_SPREAD_MS))
             await gate.close()

@@ -36,16 +36,9 @@ class Door:
 
     def must_be_free(self) -> None:
         """We could listen beside whoever listens there, and each of us would have half of the callers."""
-        host = self._host.strip("[]")
-        for family, kind, _, _, address in socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(address)
-                except OSError as error:
-                    if error.errno == errno.EADDRINUSE:
-                        raise SettingsError(f"{self._name}: {self.address} is in use") from None
-                    raise SettingsError(f"{self._name}: {self.address}: {error.strerror}") from None
+        trouble = trouble_with(self.address)
+        if trouble:
+            raise SettingsError(f"{self._name}: {self.address}{trouble}")
 
     @property
     def is_open(self) -> bool:
@@ -68,3 +61,20 @@ class Door:
     async def close(self, grace_ms: int) -> None:
         """Nobody comes in any more; what is under way may take so long."""
         await asyncio.gather(*(server.stop(grace_ms / 1_000) for server in self._opened))
+
+
+def trouble_with(address: str) -> str:
+    """What keeps a program from having an address for itself; empty: nothing."""
+    host, port = split_address("address", address)
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        return f": {error.strerror}"
+    for family, kind, _, _, place in found:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(place)
+            except OSError as error:
+                return " is in use" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
+    return ""

@@ -6,6 +6,7 @@ by the old one, which everybody knows.
 """
 
 import datetime as dt
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,13 @@ class Identity:
         )
 
 
+def must_be_none(directory: Path) -> None:
+    """Raises FileExistsError where there is an authority already, or half of one."""
+    for path in (directory / _KEY, directory / _PEM):
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "a coordinator was made here already", str(path))
+
+
 def create(directory: Path, now_ms: int) -> None:
     """A new authority and its key in `directory`."""
     _create(directory, _PEM, _KEY, "Usance coordinator's authority", now_ms)
@@ -105,6 +113,15 @@ def load(directory: Path, now_ms: int) -> Identity:
         issuer=issuer,
         issuer_key=issuer_key,
     )
+
+
+def days_left(directory: Path, now_ms: int) -> int:
+    """Of the authority in `directory`. Raises ValueError or TypeError where it can't sign."""
+    authority = x509.load_pem_x509_certificate((directory / _PEM).read_bytes())
+    if _load_key(directory / _KEY).public_key() != authority.public_key():
+        raise ValueError(f"{_KEY} is not the key of {_PEM}")
+    left = authority.not_valid_after_utc - dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+    return left.days
 
 
 def is_rotating(directory: Path) -> bool:

@@ -1,32 +1,33 @@
-"""What the operator sets: defaults, then the file, then the command line. Checked whole before anything."""
+"""What the operator sets: defaults, then file, environment and command line. Checked whole, and first."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.table import Table, lines_of, placed
+
 CONFIG_NAME = "coordinator.toml"
+DEFAULT_DATA_DIR = Path("/var/lib/usance-coordinator")
+# Where the Debian package has it; only the usual data folder's settings may be there.
+SYSTEM_CONFIG = Path("/etc/usance") / CONFIG_NAME
+ENVIRONMENT_PREFIX = "USANCE_COORDINATOR_"
 LIMIT_MAX = 1_000_000
-# Whole numbers from one on, and the greatest that each may be.
-_FROM_ONE = {
-    "host_certificate_days": 90,
-    "account_requests_per_second": LIMIT_MAX,
-    "account_requests_burst": LIMIT_MAX,
-    "account_streams_max": LIMIT_MAX,
-    "account_open_jobs_max": LIMIT_MAX,
-    "enrolments_per_second": LIMIT_MAX,
-    "enrolments_burst": LIMIT_MAX,
-    "bad_tokens_per_second": LIMIT_MAX,
-    "bad_tokens_burst": LIMIT_MAX,
-}
 PORT_MAX = 32_767  # above lie the ports that outgoing connections use
-
-
-_KINDS: dict[type, str] = {str: "text", int: "a whole number", bool: "true or false"}
+# The least and the most that each whole number may be.
+_RANGES = {
+    "beat_interval_ms": (500, 60_000),
+    "reconnect_window_ms": (1_500, 2_592_000_000),
+    "fee_ppm": (0, 1_000_000),
+    "host_certificate_days": (1, 90),
+}
+_COUNTS = (1, LIMIT_MAX)
+_ADDRESSES = ("market", "hosts", "market_public", "hosts_public", "metrics")
 
 
 class SettingsError(ValueError):
-    """A setting can't be used; the message says which, and what would be right."""
+    """Settings can't be used; the message says which, and what would be right, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,48 +121,98 @@ TEMPLATE = """\
 """
 
 
-def load(data_dir: Path, overrides: dict[str, str | int | bool | None]) -> Settings:
+def config_path(data_dir: Path) -> Path:
+    """Where the settings of the coordinator in `data_dir` are, or would be written."""
+    own = data_dir / CONFIG_NAME
+    if data_dir == DEFAULT_DATA_DIR and SYSTEM_CONFIG.exists() and not own.exists():
+        return SYSTEM_CONFIG
+    return own
+
+
+def load(
+    data_dir: Path,
+    overrides: Mapping[str, str | int | bool | None],
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
     """Settings of the coordinator whose data is in `data_dir`; overrides that are None don't count."""
-    path = data_dir / CONFIG_NAME
-    given: dict[str, Any] = {}
-    if path.exists():
-        try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{path}: {error}") from None
-    given |= {name: value for name, value in overrides.items() if value is not None}
-    settings = replace(Settings(data_dir=data_dir), **_checked(given, path))
-    _check(settings)
+    path = config_path(data_dir)
+    try:
+        text = path.read_text(encoding="utf-8")
+        given = tomllib.loads(text)
+    except FileNotFoundError:
+        text, given = "", {}
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+    lines, over = lines_of(text), _of_environment(environment or {})
+    origins = {name: f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in over}
+    for name, value in overrides.items():
+        if value is not None:
+            over[name], origins[name] = value, f"--{name.replace('_', '-')}"
+    faults: list[str] = []
+    settings = _read(data_dir, given | over, faults)
+    if faults:
+        raise SettingsError("\n".join(_told(fault, path, lines, origins) for fault in faults))
     return settings
 
 
-def _checked(given: dict[str, Any], path: Path) -> dict[str, Any]:
-    known = {f.name: type(f.default) for f in fields(Settings) if f.name != "data_dir"}
-    for name, value in given.items():
-        if name not in known:
-            raise SettingsError(f"{path}: there is no setting {name!r}; there are {', '.join(known)}")
-        if type(value) is not known[name]:
-            raise SettingsError(f"{path}: {name} must be {_KINDS[known[name]]}, not {value!r}")
-    return given
+def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment says of settings; a number that is none is left to be told as one."""
+    kinds = {item.name: type(item.default) for item in fields(Settings)}
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        said = environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")
+        if said is None or name == "data_dir":
+            continue
+        found[name] = said
+        if kind is int and said.isascii() and said.isdigit():
+            found[name] = int(said)
+        elif kind is bool and said in ("true", "false"):
+            found[name] = said == "true"
+    return found
 
 
-def _check(settings: Settings) -> None:
-    for name in ("market", "hosts"):
-        _, port = split_address(name, getattr(settings, name))
-        if port > PORT_MAX:
-            raise SettingsError(f"{name}: a port up to {PORT_MAX}, not {port}")
-    for name in ("market_public", "hosts_public", "metrics"):
-        if getattr(settings, name):
-            split_address(name, getattr(settings, name))
-    if not 500 <= settings.beat_interval_ms <= 60_000:
-        raise SettingsError("beat_interval_ms: between 500 and 60000")
+def _told(fault: str, path: Path, lines: Mapping[str, int], origins: Mapping[str, str]) -> str:
+    name, _, words = fault.partition(": ")
+    return f"{origins[name]}: {words}" if name in origins else f"{path}: {placed(fault, lines)}"
+
+
+def _read(data_dir: Path, values: Mapping[str, object], faults: list[str]) -> Settings:
+    table = Table("", values, faults)
+    found: dict[str, Any] = {}
+    for item in fields(Settings):
+        default = item.default
+        if isinstance(default, bool):
+            found[item.name] = table.flag(item.name, default=default)
+        elif isinstance(default, int):
+            found[item.name] = table.number(item.name, default, *_RANGES.get(item.name, _COUNTS))
+        elif isinstance(default, str):
+            found[item.name] = table.text(item.name, default, r"[^\x00-\x1f]*", "text in quotes")
+    table.leftovers()
+    settings = replace(Settings(data_dir=data_dir), **found)
+    faults += _faults_of(settings)
+    return settings
+
+
+def _faults_of(settings: Settings) -> list[str]:
+    """Of values that are right one by one."""
+    faults = []
+    for name in _ADDRESSES:
+        address = getattr(settings, name)
+        try:
+            _, port = split_address(name, address) if address else ("", 0)
+        except SettingsError as error:
+            faults.append(str(error))
+            continue
+        if name in ("market", "hosts"):
+            if not address:
+                faults.append(f"{name}: an address as host:port, not ''")
+            if port > PORT_MAX:
+                faults.append(f"{name}: a port up to {PORT_MAX}, not {port}")
     if settings.reconnect_window_ms < 3 * settings.beat_interval_ms:
-        raise SettingsError("reconnect_window_ms: at least three times beat_interval_ms")
-    for name, most in _FROM_ONE.items():
-        if not 1 <= getattr(settings, name) <= most:
-            raise SettingsError(f"{name}: between 1 and {most}")
-    if not 0 <= settings.fee_ppm <= 1_000_000:
-        raise SettingsError("fee_ppm: between 0 and 1000000")
+        faults.append("reconnect_window_ms: at least three times beat_interval_ms")
+    return faults
 
 
 def split_address(name: str, address: str) -> tuple[str, int]:

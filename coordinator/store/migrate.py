@@ -37,6 +37,13 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config(None)).get_current_head()
 
 
+def knows(revision: str) -> bool:
+    """Can this program bring a database of that revision up to date?"""
+    return revision in {
+        script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()
+    }
+
+
 def _config(connection: Connection | None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))

@@ -61,6 +61,17 @@ class Seat:
             number = ""
         return f"process {number}" if number else "a process elsewhere"
 
+    def is_taken_here(self) -> bool:
+        """By another process of this machine; it is left as it is."""
+        try:
+            with self._path.open(encoding="ascii") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def _take_file(self) -> bool:
         if self._file is not None:
             return True

@@ -22,6 +22,7 @@ from agent.settings import EXAMPLE
 from cli.exits import ERRORS, MEANINGS, exit_of_code
 from cli.main import usance
 from cli.topics import TOPICS, topic_lines
+from coordinator.commands import MEANINGS as COORDINATOR_MEANINGS
 from tests.docs.states import states_page
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,10 @@ def exit_codes_page() -> str:
         "## Of `usance-agent`",
         "",
         *_codes(AGENT_MEANINGS),
+        "",
+        "## Of `usance-coordinator`",
+        "",
+        *_codes(COORDINATOR_MEANINGS),
     ]
     return "\n".join(lines) + "\n"
 

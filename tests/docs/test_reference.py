@@ -10,6 +10,7 @@ from cli.errors import Broken, NotConfirmed, Unreachable, WrongUse
 from cli.exits import Exit
 from cli.main import usance
 from cli.model import RefusalCode
+from coordinator.commands import Exit as CoordinatorExit
 from tests.docs.reference import DOCS, ROOT, descriptors, pages, walk
 
 COMMANDS = dict(walk(usance, "usance"))
@@ -46,8 +47,8 @@ def test_every_command_that_a_page_shows_exists(page):
 
 def test_every_exit_code_is_in_the_docs():
     text = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
-    first, errors, agents = text.split("\n## ")
-    for page, codes in ((first, Exit), (agents, AgentExit)):
+    first, errors, agents, coordinators = text.split("\n## ")
+    for page, codes in ((first, Exit), (agents, AgentExit), (coordinators, CoordinatorExit)):
         rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ")][2:]
         assert {(int(code), name.strip()) for code, name in rows} == {(c.value, c.name) for c in codes}
     for code in (*RefusalCode, *(kind.code for kind in (WrongUse, NotConfirmed, Unreachable, Broken))):

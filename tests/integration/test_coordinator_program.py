@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.__main__ import EXIT_VIOLATIONS, EXIT_WRONG_USE, main
+from coordinator.__main__ import main
+from coordinator.commands import Exit
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_secrets_are_for_their_owner_alone(made: Path) -> None:
 
 def test_a_second_init_is_refused_and_changes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.read_bytes() for path in made.iterdir()}
-    assert main(["init", "--data-dir", str(made)]) == EXIT_WRONG_USE
+    assert main(["init", "--data-dir", str(made)]) == Exit.USAGE
     assert "ca.key" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
 
@@ -43,13 +44,13 @@ def test_an_audit_that_finds_something_fails(made: Path, capsys: pytest.CaptureF
     connection.execute("UPDATE counter SET value = 7")
     connection.commit()
     connection.close()
-    assert main(["audit", "--data-dir", str(made)]) == EXIT_VIOLATIONS
+    assert main(["audit", "--data-dir", str(made)]) == Exit.FAILED
     assert capsys.readouterr().out == "2 events are numbered up to 2, and the counter says 7\n"
 
 
 def test_an_audit_of_nothing_is_no_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It had made an empty database and found it in order."""
-    assert main(["audit", "--data-dir", str(tmp_path)]) == EXIT_WRONG_USE
+    assert main(["audit", "--data-dir", str(tmp_path)]) == Exit.USAGE
     assert "no coordinator was made here" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -57,20 +58,20 @@ def test_an_audit_of_nothing_is_no_audit(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--fee-ppm", "1000001"], "fee_ppm: between 0 and 1000000"),
-        (["--market", "nowhere"], "market: an address as host:port"),
-        (["--beat-interval-ms", "1"], "beat_interval_ms"),
+        (["--fee-ppm", "1000001"], "--fee-ppm: must be a whole number from 0 to 1000000"),
+        (["--market", "nowhere"], "--market: an address as host:port"),
+        (["--beat-interval-ms", "1"], "--beat-interval-ms"),
         (["--database", "mysql://x"], "is not supported"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(
     made: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
-    assert main(["run", "--data-dir", str(made), *flags]) == EXIT_WRONG_USE
+    assert main(["run", "--data-dir", str(made), *flags]) == Exit.USAGE
     assert words in capsys.readouterr().err
 
 
 def test_to_run_what_was_never_made_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--data-dir", str(tmp_path)]) == EXIT_WRONG_USE
+    assert main(["run", "--data-dir", str(tmp_path)]) == Exit.USAGE
     assert "no coordinator was made here" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

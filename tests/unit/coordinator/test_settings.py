@@ -4,6 +4,7 @@ import tomllib
 
 import pytest
 
+from coordinator import settings
 from coordinator.settings import CONFIG_NAME, TEMPLATE, Settings, SettingsError, load, split_address
 
 
@@ -39,26 +40,72 @@ def test_the_template_itself_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("fee_pmm = 1", "there is no setting 'fee_pmm'"),
-        ("fee_ppm = '1'", "fee_ppm must be a whole number"),
-        ("log_json = 1", "log_json must be true or false"),
-        ("fee_ppm = true", "fee_ppm must be a whole number"),
-        ("fee_ppm = 1000001", "fee_ppm: between 0 and 1000000"),
-        ("fee_ppm = -1", "fee_ppm: between 0 and 1000000"),
-        ("beat_interval_ms = 499", "beat_interval_ms: between 500 and 60000"),
-        ("beat_interval_ms = 60001", "beat_interval_ms: between 500 and 60000"),
-        ("beat_interval_ms = 1000\nreconnect_window_ms = 2999", "reconnect_window_ms: at least three times"),
-        ("market = '7410'", "market: an address as host:port"),
+        ("fee_pmm = 1", "line 1: fee_pmm: there is no such setting; did you mean fee_ppm?"),
+        ("\n\nfee_ppm = '1'", "line 3: fee_ppm: must be a whole number from 0 to 1000000, not '1'"),
+        ("log_json = 1", "line 1: log_json: must be true or false"),
+        ("fee_ppm = true", "fee_ppm: must be a whole number"),
+        ("fee_ppm = 1000001", "fee_ppm: must be a whole number from 0 to 1000000"),
+        ("fee_ppm = -1", "fee_ppm: must be a whole number from 0 to 1000000"),
+        ("account_streams_max = 0", "account_streams_max: must be a whole number from 1 to 1000000"),
+        ("beat_interval_ms = 499", "beat_interval_ms: must be a whole number from 500 to 60000"),
+        ("beat_interval_ms = 60001", "beat_interval_ms: must be a whole number from 500 to 60000"),
+        (
+            "beat_interval_ms = 1000\nreconnect_window_ms = 2999",
+            "line 2: reconnect_window_ms: at least three times",
+        ),
+        ("market = '7410'", "line 1: market: an address as host:port"),
+        ("market = ''", "market: an address as host:port"),
         ("hosts = ':7410'", "hosts: an address as host:port"),
         ("hosts = 'a:b'", "hosts: an address as host:port"),
         ("market = '0.0.0.0:40000'", "market: a port up to 32767"),
         ("market_public = 'example.org'", "market_public: an address as host:port"),
-        ("= 1", "coordinator.toml"),
+        ("= 1", "not TOML"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, text, words):
     with pytest.raises(SettingsError, match=words):
         load_toml(tmp_path, text)
+
+
+def test_every_fault_is_told_with_where_it_came_from(tmp_path):
+    (tmp_path / CONFIG_NAME).write_text("fee_ppm = 1\nhosts = 'x'\n")
+    environment = {"USANCE_COORDINATOR_BEAT_INTERVAL_MS": "soon", "USANCE_COORDINATOR_LOG_JSON": "yes"}
+    with pytest.raises(SettingsError) as raised:
+        load(tmp_path, {"fee_ppm": -1}, environment)
+    path = tmp_path / CONFIG_NAME
+    assert sorted(str(raised.value).splitlines()) == [
+        "--fee-ppm: must be a whole number from 0 to 1000000, not -1",
+        f"{path}: line 2: hosts: an address as host:port, not 'x'",
+        "USANCE_COORDINATOR_BEAT_INTERVAL_MS: must be a whole number from 500 to 60000, not 'soon'",
+        "USANCE_COORDINATOR_LOG_JSON: must be true or false, not 'yes'",
+    ]
+
+
+def test_the_environment_counts_more_than_the_file_and_less_than_the_command_line(tmp_path):
+    (tmp_path / CONFIG_NAME).write_text("fee_ppm = 1\nbeat_interval_ms = 1000\n")
+    environment = {
+        "USANCE_COORDINATOR_FEE_PPM": "2",
+        "USANCE_COORDINATOR_DATABASE": "postgresql+psycopg://a:b@c/d",
+        "USANCE_COORDINATOR_LOG_JSON": "true",
+        "USANCE_COORDINATOR_DATA_DIR": "/elsewhere",
+    }
+    found = load(tmp_path, {"beat_interval_ms": 2_000}, environment)
+    assert (found.fee_ppm, found.beat_interval_ms, found.log_json) == (2, 2_000, True)
+    assert found.database == "postgresql+psycopg://a:b@c/d"
+    assert found.data_dir == tmp_path
+
+
+def test_only_the_usual_folder_has_its_settings_elsewhere(tmp_path, monkeypatch):
+    system = tmp_path / "etc.toml"
+    system.write_text("fee_ppm = 7\n")
+    monkeypatch.setattr(settings, "SYSTEM_CONFIG", system)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load(other, {}).fee_ppm == Settings(data_dir=other).fee_ppm
+    monkeypatch.setattr(settings, "DEFAULT_DATA_DIR", other)
+    assert load(other, {}).fee_ppm == 7
+    (other / CONFIG_NAME).write_text("fee_ppm = 8\n")
+    assert load(other, {}).fee_ppm == 8
 
 
 def test_the_database_is_a_file_beside_unless_named(tmp_path):
