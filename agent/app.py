@@ -15,6 +15,7 @@ from typing import assert_never
 import psutil
 
 from agent.cgroups import Cgroups
+from agent.domain.exposition import render
 from agent.domain.figures import View, families
 from agent.domain.gpu import Inventory
 from agent.domain.host import Hello, HostFacts, Terms, is_offered, kept_back, prices_of
@@ -31,7 +32,6 @@ from agent.gpu.watch import GpuWatch
 from agent.link.client import Link
 from agent.link.identity import Identity
 from agent.link.renewal import Papers
-from agent.metrics import Metrics
 from agent.observer import Observer
 from agent.reload import Current
 from agent.runner import Runner
@@ -40,6 +40,7 @@ from agent.window import Window
 from runtime import notify
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 from runtime.ids import new_id
+from runtime.page import Page
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +102,15 @@ async def run(settings: Settings, identity: Identity, load: Callable[[], Setting
     observer = Observer(
         runner=runner, gpus=gpus, cgroups=Cgroups(), clock=clock, jobs_folder=settings.state_dir
     )
-    metrics = Metrics(lambda: families(_view(observer, identity, name, link)))
-    window = Window(lambda: _view(observer, identity, name, link))
+    page = Page(lambda: render(families(_view(observer, papers, name, link))))
+    window = Window(lambda: _view(observer, papers, name, link))
     current.tell(link.facts_changed)
     await runner.restore()
     log.info("agent %s of host %s: %d GPUs, %s", version(), identity.host_id, len(inventory.gpus), name)
     capping = asyncio.create_task(_cap_power(settings, inventory))
     try:
-        await _serve_metrics(metrics, settings)
+        if settings.metrics_listen is not None:
+            await page.try_start(*settings.metrics_listen)
         await _open(window, settings.state_dir)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, current.read_again)
         # Whether or not the coordinator is there: what runs is looked after.
@@ -126,7 +128,7 @@ async def run(settings: Settings, identity: Identity, load: Callable[[], Setting
     finally:
         notify.tell("STOPPING=1")
         capping.cancel()
-        await metrics.close()
+        await page.close()
         await window.close()
         await runner.close()
         await gpus.close()
@@ -169,15 +171,6 @@ async def _keep_looking(executor: Executor, clock: Clock) -> None:
         await executor.look()
 
 
-async def _serve_metrics(metrics: Metrics, settings: Settings) -> None:
-    """Where they can't be served, the machine earns all the same."""
-    if settings.metrics_listen is not None:
-        try:
-            await metrics.start(*settings.metrics_listen)
-        except OSError as error:
-            log.warning("figures can't be served at %s:%d: %s", *settings.metrics_listen, error)
-
-
 async def _cap_power(settings: Settings, inventory: Inventory) -> None:
     if settings.power_cap_watts:
         offered = (gpu for gpu in inventory.gpus if is_offered(gpu, settings.gpus) and not gpu.simulated)
@@ -192,8 +185,15 @@ async def _open(window: Window, state_dir: Path) -> None:
         log.warning("usance-agent status will say less: %s", error)
 
 
-def _view(observer: Observer, identity: Identity, name: str, link: Link) -> View:
-    return observer.view(host_id=identity.host_id, version=version(), executor=name, connected=link.connected)
+def _view(observer: Observer, papers: Papers, name: str, link: Link) -> View:
+    return observer.view(
+        host_id=papers.identity.host_id,
+        version=version(),
+        executor=name,
+        connected=link.connected,
+        connections=link.connections,
+        certificate_ends_ms=papers.identity.ends_ms,
+    )
 
 
 def _hello(

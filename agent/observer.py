@@ -10,7 +10,7 @@ import psutil
 from agent.cgroups import Cgroups
 from agent.domain.attempt import AttemptKey, AttemptState
 from agent.domain.figures import GpuView, JobView, View
-from agent.domain.use import HostUse, JobFigures, JobUse, cpu_milli
+from agent.domain.use import HostUse, JobFigures, JobUse, ProcessUse, cpu_milli
 from agent.gpu.watch import GpuWatch
 from agent.runner import Runner
 from runtime.clock import Clock
@@ -75,7 +75,16 @@ class Observer:
             gpus=tuple(chart.sample for chart in charts if chart.sample is not None and not chart.fault),
         )
 
-    def view(self, *, host_id: str, version: str, executor: str, connected: bool) -> View:
+    def view(
+        self,
+        *,
+        host_id: str,
+        version: str,
+        executor: str,
+        connected: bool,
+        connections: int = 0,
+        certificate_ends_ms: int = 0,
+    ) -> View:
         """Everything as it is now."""
         owners = self._runner.gpus_in_use()
         inventory = self._gpus.inventory
@@ -85,6 +94,10 @@ class Observer:
             version=version,
             executor=executor,
             connected=connected,
+            connections=connections,
+            certificate_ends_ms=certificate_ends_ms,
+            stock=self._runner.stock(),
+            process=process_use(),
             driver_restarts=self._gpus.restarts,
             host=host_use(self._jobs_folder),
             gpus=tuple(self._gpu(info.uuid, owners) for info in (*inventory.gpus, *inventory.boards)),
@@ -108,6 +121,19 @@ class Observer:
             vitals=None if chart.fault else chart.vitals,
             job=owners.get(uuid, ""),
             xids={number: count for (of, number), count in self._gpus.xids.items() if of == uuid},
+        )
+
+
+def process_use() -> ProcessUse:
+    """What we ourselves use."""
+    process = psutil.Process()
+    with process.oneshot():
+        times = process.cpu_times()
+        return ProcessUse(
+            cpu_ms=int((times.user + times.system) * 1_000),
+            memory_bytes=process.memory_info().rss,
+            files=process.num_fds(),
+            started_ms=int(process.create_time() * 1_000),
         )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from agent.domain.attempt import (
 from agent.domain.confidential import Confidential
 from agent.domain.gpu import GpuSample
 from agent.domain.reducer import Abandon, Acknowledge, Extend, Forget, Start, Stop
-from agent.domain.use import JobFigures
+from agent.domain.use import JobFigures, Stock
 from agent.executor.ports import Executor, StartError
 from agent.gpu.watch import GpuWatch, UnfitError
 from agent.memory import Memory, MemoryFile
@@ -167,6 +168,18 @@ class Runner:
         """The GPUs that attempts have now, and the attempt that has each."""
         having = (a for a in self._attempts.values() if a.has_gpus)
         return {uuid: a.key.attempt_id for a in having for uuid in a.order.gpu_uuids}
+
+    def stock(self) -> Stock:
+        attempts = list(self._attempts.values())
+        running = [a.report().run_ms - a.journal.end_ms for a in attempts if a.state is AttemptState.RUNNING]
+        return Stock(
+            attempts=Counter(a.state for a in attempts),
+            journal_bytes=sum(a.journal.size_bytes for a in attempts),
+            spool_bytes=sum(a.spool.size_bytes for a in attempts),
+            records_waiting=sum(a.journal.waiting for a in attempts),
+            output_bytes_waiting=sum(a.spool.waiting_bytes for a in attempts),
+            meter_lag_ms=max(running, default=0),
+        )
 
     def add_samples(self, samples: Sequence[GpuSample]) -> None:
         for attempt in self._attempts.values():

@@ -58,6 +58,15 @@ class UsageJournal:
     def number_acknowledged(self) -> int:
         return self._acknowledged
 
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not known to be stored."""
+        return self.number_last - self._acknowledged
+
     async def append(self, pieces: Sequence[tuple[int, int, Sequence[GpuUse]]]) -> None:
         """Add a record for each (start_ms, end_ms, use); they are shown when they are on the disk.
 
@@ -154,6 +163,16 @@ class OutputSpool:
     def offset(self) -> int:
         """How much output is safe here, both streams together."""
         return self._written
+
+    @property
+    def size_bytes(self) -> int:
+        """On the disk."""
+        return self._position
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Output that is yet to be stored."""
+        return 0 if self.is_abandoned else self._written - self.offset_acknowledged
 
     async def append(self, chunks: Sequence[OutputChunk]) -> None:
         """Add the output that comes next; it is shown to readers when it is on the disk.

@@ -12,7 +12,6 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from grpc_health.v1 import health
-from prometheus_client import start_http_server
 from sqlalchemy import Engine
 
 from coordinator import identity, serving
@@ -23,6 +22,7 @@ from coordinator.api.host import HostServicer
 from coordinator.api.keys import Keys
 from coordinator.api.limits import COUNT_MS, Limits
 from coordinator.api.metrics import Metrics
+from coordinator.api.survey import SURVEY_EVERY_MS, Ground, survey
 from coordinator.api.uses import Uses
 from coordinator.domain.account import Role
 from coordinator.domain.metering import Stamp
@@ -43,6 +43,7 @@ from ledger.engine import make_engine
 from runtime import notify
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
+from runtime.page import Page
 
 _LOG = logging.getLogger(__name__)
 OPERATOR_NAME = "operator"
@@ -168,6 +169,8 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
     )
     issuer = serving.issuer_of(edge, who, settings.host_certificate_days)
     host_servicer, healthy = HostServicer(edge, issuer), health.aio.HealthServicer()
+    serving.figures_of(metrics, database, host_servicer, who, clock)
+    page = Page(metrics.page)
     register = partial(serving.register, edge, issuer, host_servicer, healthy)
     try:
         await hosts.open(register)
@@ -179,7 +182,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         database.keeper = dispatcher = dispatcher_of(edge, metrics.note_aside)
         edge.sight.index = lambda: dispatcher.market.index if dispatcher.is_ready else None
         opened.set()
-        figures = _show(metrics, settings.metrics)
+        await _show(page, settings.metrics)
         _LOG.info("serves the market at %s and hosts at %s", market.address, hosts.address)
         # For whoever started us: from now on we answer, and at these addresses.
         print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
@@ -191,6 +194,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             asyncio.create_task(_keep_up(edge, metrics, uses)),
             asyncio.create_task(_audit(edge, metrics)),
             asyncio.create_task(_count_jobs(edge, limits)),
+            asyncio.create_task(_survey(edge, metrics, settings)),
             asyncio.create_task(shift.keep()),
             asyncio.create_task(notify.keep_telling(edge.clock)),
         ]
@@ -204,8 +208,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         closing = asyncio.create_task(market.close(LAST_WORDS_MS))
         for task in loops:
             task.cancel()
-        for close in figures:
-            close()
+        await page.close()
         heard, used = edge.attendance.take(), uses.take()
         await edge.write(lambda tx: synchronize.heard(tx, heard))
         await edge.write(lambda tx: tx.save_token_uses(used))
@@ -214,7 +217,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         shift.leave()
         await closing
     finally:
-        await asyncio.gather(market.close(0), hosts.close(0))
+        await asyncio.gather(market.close(0), hosts.close(0), page.close())
 
 
 async def _until_relieved(
@@ -242,13 +245,9 @@ def _spread_ms(host_servicer: HostServicer, pace_ms: tuple[int, int]) -> int:
     return min(max(SPREAD_MS_MIN, host_servicer.connected * each_ms), most_ms)
 
 
-def _show(metrics: Metrics, address: str) -> list[Callable[[], None]]:
-    """The figures, where a Prometheus may read them; what ends that."""
-    if not address:
-        return []
-    host, port = split_address("metrics", address)
-    server, _ = start_http_server(port, host, metrics.registry)
-    return [server.server_close]
+async def _show(page: Page, address: str) -> None:
+    if address:
+        await page.try_start(*split_address("metrics", address))
 
 
 def dispatcher_of(edge: Edge, on_aside: Callable[[str], None]) -> Dispatcher:
@@ -349,10 +348,17 @@ async def _audit(edge: Edge, metrics: Metrics) -> None:
         at["job"] = found.after_job_id
         metrics.audited.inc(found.jobs)
         metrics.violations.inc(len(found.violations))
+        metrics.audit_at.set(edge.clock.wall_ms() / 1_000)
         for violation in found.violations:
             _LOG.error("VIOLATED: %s", violation)
 
     await repeat("auditing", one_pass, partial(edge.clock.sleep_ms, AUDIT_EVERY_MS))
+
+
+async def _survey(edge: Edge, metrics: Metrics, settings: Settings) -> None:
+    ground = Ground(data_dir=settings.data_dir, backup_mark=settings.backup_mark)
+    one_pass = partial(survey, edge, metrics, ground)
+    await repeat("the survey", one_pass, partial(edge.clock.sleep_ms, SURVEY_EVERY_MS))
 
 
 async def _seal(edge: Edge) -> None:

@@ -124,6 +124,15 @@ def days_left(directory: Path, now_ms: int) -> int:
     return left.days
 
 
+def ends_ms(who: Identity) -> dict[str, int]:
+    """When the authority that people know ends, and when this run's certificate of the server."""
+    server, authority, *_ = x509.load_pem_x509_certificates(who.server_pem)
+    return {
+        name: int(certificate.not_valid_after_utc.timestamp()) * 1_000
+        for name, certificate in (("server", server), ("authority", authority))
+    }
+
+
 def is_rotating(directory: Path) -> bool:
     return (directory / _NEXT_PEM).exists()
 

@@ -1,6 +1,7 @@
 """What stands behind the doors: every service of ours, and those that every gRPC tool knows."""
 
 import asyncio
+from importlib.metadata import version
 
 import grpc.aio
 from cryptography.x509 import CertificateSigningRequest
@@ -18,6 +19,7 @@ from coordinator.api.market import MarketServicer
 from coordinator.api.metrics import Metrics
 from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
+from coordinator.api.tally import Tally
 from coordinator.api.uses import Uses
 from coordinator.domain.account import Bearer
 from coordinator.domain.act import Act
@@ -55,6 +57,19 @@ def register(
         for service in file.services_by_name.values()
     ]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+
+def figures_of(
+    metrics: Metrics, database: Database, host_servicer: HostServicer, who: identity.Identity, clock: Clock
+) -> None:
+    """What is known where it is, and read when somebody asks."""
+    metrics.info.labels(version("usance"), database.kind).set(1)
+    for name, ends_ms in identity.ends_ms(who).items():
+        metrics.certificate_ends.labels(name).set(ends_ms / 1_000)
+    metrics.agents.set_function(lambda: host_servicer.connected)
+    metrics.writes_waiting.set_function(lambda: database.writes_waiting)
+    metrics.connections.set_function(lambda: database.connections)
+    database.watcher = Tally(metrics, clock)
 
 
 def issuer_of(edge: Edge, who: identity.Identity, days: int) -> Issuer:

@@ -59,12 +59,17 @@ class Settings:
     bad_tokens_per_second: int = 1
     bad_tokens_burst: int = 60
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
-    metrics: str = ""
+    metrics: str = "127.0.0.1:7412"
     log_json: bool = False
 
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{self.data_dir / 'usance.db'}"
+
+    @property
+    def backup_mark(self) -> Path:
+        """Written anew by every backup: its time is the last one's."""
+        return self.data_dir / "last-backup"
 
     @property
     def secrets_key_path(self) -> Path:
@@ -113,7 +118,7 @@ TEMPLATE = """\
 #bad_tokens_per_second = 1
 #bad_tokens_burst = 60
 
-# Where a Prometheus may read the figures; nowhere, if nothing is named.
+# Where a Prometheus may read the figures (docs/metrics.md); "" for nowhere. Whoever reaches the address may.
 #metrics = "127.0.0.1:7412"
 
 # Logs as JSON, one object a line.

@@ -5,13 +5,14 @@ job that has ended, none of a sensor that does not answer.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+from agent.domain.attempt import AttemptState
 from agent.domain.exposition import Family, Kind, Sample
 from agent.domain.gpu import GpuInfo, GpuSample, GpuVitals
 from agent.domain.health import Condition, GpuHealth
-from agent.domain.use import HostUse, JobUse
+from agent.domain.use import HostUse, JobUse, ProcessUse, Stock
 
 _Of = TypeVar("_Of")
 # Name, help, kind, and how it is told.
@@ -62,6 +63,12 @@ class View:
     host: HostUse
     gpus: tuple[GpuView, ...]
     jobs: tuple[JobView, ...]
+    # How often a coordinator has welcomed us.
+    connections: int = 0
+    # 0 where it is not known.
+    certificate_ends_ms: int = 0
+    stock: Stock = field(default_factory=Stock)
+    process: ProcessUse | None = None
 
 
 def families(view: View) -> list[Family]:
@@ -77,10 +84,79 @@ def families(view: View) -> list[Family]:
             view.driver_restarts,
             Kind.COUNTER,
         ),
+        *_agent_families(view, host),
         *_host_families(view.host, host),
         *_gpu_families(view.gpus, host),
         *_job_families(view.jobs, host),
     ]
+
+
+def _agent_families(view: View, host: Mapping[str, str]) -> Iterable[Family]:
+    stock, process, ends_ms = view.stock, view.process, view.certificate_ends_ms
+    yield _many(
+        "usance_agent_gpus",
+        "GPUs by what they do: sold, free, or unfit for a job.",
+        (({**host, "state": state}, count) for state, count in _gpu_counts(view.gpus).items()),
+    )
+    yield _many(
+        "usance_agent_attempts",
+        "Tries of jobs that are kept here, by state.",
+        (({**host, "state": str(state)}, stock.attempts.get(state, 0)) for state in AttemptState),
+    )
+    for name, text, value, kind in (
+        (
+            "agent_connections_total",
+            "How often a coordinator has welcomed us.",
+            view.connections,
+            Kind.COUNTER,
+        ),
+        (
+            "agent_certificate_expiry_timestamp_seconds",
+            "When this host's certificate ends.",
+            ends_ms / 1_000 if ends_ms else None,
+            Kind.GAUGE,
+        ),
+        ("agent_journal_bytes", "Usage records on the disk.", stock.journal_bytes, Kind.GAUGE),
+        ("agent_spool_bytes", "Output of jobs on the disk.", stock.spool_bytes, Kind.GAUGE),
+        (
+            "agent_unacknowledged_records",
+            "Usage records that the coordinator is not known to have.",
+            stock.records_waiting,
+            Kind.GAUGE,
+        ),
+        (
+            "agent_unacknowledged_output_bytes",
+            "Output that the coordinator is not known to have.",
+            stock.output_bytes_waiting,
+            Kind.GAUGE,
+        ),
+        (
+            "agent_meter_lag_seconds",
+            "Of the run that is furthest behind: run time that is in no record yet.",
+            stock.meter_lag_ms / 1_000,
+            Kind.GAUGE,
+        ),
+    ):
+        yield _one(f"usance_{name}", text, host, value, kind)
+    if process is not None:
+        # By the names that every program's have.
+        for name, text, value, kind in (
+            ("cpu_seconds_total", "Processor time of the agent.", process.cpu_ms / 1_000, Kind.COUNTER),
+            ("resident_memory_bytes", "Memory of the agent.", process.memory_bytes, Kind.GAUGE),
+            ("open_fds", "Files that it has open.", process.files, Kind.GAUGE),
+            ("start_time_seconds", "When it was started.", process.started_ms / 1_000, Kind.GAUGE),
+        ):
+            yield _one(f"process_{name}", text, host, value, kind)
+
+
+def _gpu_counts(gpus: Sequence[GpuView]) -> dict[str, int]:
+    counts, boards = {"sold": 0, "free": 0, "unfit": 0}, {gpu.info.board_uuid for gpu in gpus}
+    for gpu in gpus:
+        # A board that is sold in slices is none itself.
+        if gpu.info.uuid not in boards:
+            fit = gpu.health.condition is Condition.HEALTHY
+            counts["sold" if gpu.job else "free" if fit else "unfit"] += 1
+    return counts
 
 
 def _host_families(use: HostUse, host: Mapping[str, str]) -> Iterable[Family]:

@@ -1,6 +1,7 @@
 """What jobs and the machine use, as values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from agent.domain.gpu import GpuSample
 
@@ -48,6 +49,30 @@ class HostUse:
     disk_written_bytes: int | None
     network_received_bytes: int
     network_sent_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessUse:
+    """What the agent itself uses."""
+
+    cpu_ms: int
+    memory_bytes: int
+    files: int
+    started_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """What is kept here of all attempts, until the coordinator has it."""
+
+    # By their state.
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    journal_bytes: int = 0
+    spool_bytes: int = 0
+    records_waiting: int = 0
+    output_bytes_waiting: int = 0
+    # Of the run that is furthest behind: run time that is in no record yet.
+    meter_lag_ms: int = 0
 
 
 def cpu_milli(before: JobUse, after: JobUse, passed_ms: int) -> int | None:

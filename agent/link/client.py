@@ -231,6 +231,8 @@ class Link:
         self._holder = holder
         self._clock = clock
         self._streams: set[Stream] = set()
+        # Streams that are over, and had been welcomed.
+        self._left = 0
 
     def changed(self) -> None:
         for stream in self._streams:
@@ -244,6 +246,11 @@ class Link:
     def connected(self) -> bool:
         """A coordinator has welcomed us, and we have not heard that it is gone."""
         return any(stream.welcomed.is_set() for stream in self._streams)
+
+    @property
+    def connections(self) -> int:
+        """How often a coordinator has welcomed us."""
+        return self._left + sum(stream.welcomed.is_set() for stream in self._streams)
 
     def facts_changed(self) -> None:
         for stream in self._streams:
@@ -292,6 +299,7 @@ class Link:
             log.warning("the link to the coordinator broke: %s", describe(error))
         finally:
             self._streams.discard(stream)
+            self._left += stream.welcomed.is_set()
             await channel.close()
 
 

@@ -12,13 +12,15 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
 
 from coordinator.store.kept import Kept
-from coordinator.store.ports import Rings, Transaction, Writing
+from coordinator.store.ports import News, Rings, Transaction, Writing
 from coordinator.store.transaction import SqlTransaction
 from coordinator.store.unit import HeldBackError, UnitTransaction
 from ledger.engine import reading
@@ -75,10 +77,21 @@ class Keeper(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Who counts what is done. Called on the writer's and the readers' threads."""
+
+    def timed(self, kind: str) -> AbstractContextManager[object]:
+        """Around a transaction: "write" or "read"."""
+        ...
+
+    def committed(self, news: News) -> None: ...
+
+
 class Database:
     """`on_commit` is called on the writer's thread with whom it woke and what is known for them."""
 
     keeper: Keeper | None = None
+    watcher: Watcher | None = None
 
     def __init__(self, engine: Engine, on_commit: Callable[[Rings], None]) -> None:
         self._engine = engine
@@ -140,8 +153,25 @@ class Database:
         self._readers.shutdown()
         self._engine.dispose()
 
+    @property
+    def writes_waiting(self) -> int:
+        return self._writes.qsize()
+
+    @property
+    def connections(self) -> int:
+        """In use now."""
+        pool = self._engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+
+    @property
+    def kind(self) -> str:
+        return self._engine.dialect.name
+
+    def _timed(self, kind: str) -> AbstractContextManager[object]:
+        return nullcontext() if self.watcher is None else self.watcher.timed(kind)
+
     def _read(self, function: Callable[[Transaction], T]) -> T:
-        with reading(self._engine) as connection:
+        with self._timed("read"), reading(self._engine) as connection:
             return function(SqlTransaction(connection))
 
     def _read_on(self, together: Callable[[Transaction, Sequence[Any]], Sequence[Any]]) -> None:
@@ -215,7 +245,7 @@ class Database:
         parts = _parts(share)
         tx, done = None, 0
         try:
-            with self._engine.begin() as connection:
+            with self._timed("write"), self._engine.begin() as connection:
                 tx = UnitTransaction(connection, self._kept)
                 for part in parts:
                     answers |= _answers(tx, share, part)
@@ -241,7 +271,7 @@ class Database:
     def _commit_alone(self, write: _Write, *, settled: bool = True) -> None:
         tx, is_done = None, False
         try:
-            with self._engine.begin() as connection:
+            with self._timed("write"), self._engine.begin() as connection:
                 tx = UnitTransaction(connection, self._kept)
                 answer = write.run(tx)
                 is_done = True
@@ -274,6 +304,8 @@ class Database:
             else:
                 self.keeper.missed(tx)
         self._on_commit(tx.rings())
+        if self.watcher is not None:
+            self.watcher.committed(tx.news())
 
 
 def _parts(share: Sequence[_Write]) -> list[list[int]]:

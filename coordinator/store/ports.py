@@ -27,13 +27,15 @@ BROKEN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """What a transaction changed of what matching looks at, each as it was (None: it is new) and as it is."""
+    """What a transaction changed, each as it was (None: it is new) and as it is."""
 
     jobs: Sequence[tuple[Job | None, Job]]
     attempts: Sequence[tuple[Attempt | None, Attempt]]
     # Whose facts, terms or state are others now.
     hosts: Set[str]
     reliability_ppm: Mapping[str, int]
+    transfers: Sequence[Transfer] = ()
+    links: Sequence[HostState] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,14 @@ class Vitals:
     database: str
     jobs: Mapping[JobState, int]
     queued_since_ms: int
+    gpus_sold: int
+    # Of the running attempt that is furthest behind: run time reported and not settled.
+    settlement_lag_ms: int
     transfers: int
     transfers_sealed: int
+    database_bytes: int
+    # SQLite's write-ahead log; 0 elsewhere.
+    wal_bytes: int
 
 
 class Books(Protocol):

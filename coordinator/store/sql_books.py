@@ -7,17 +7,15 @@ from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, delete, func
 from coordinator.domain.cap import SpendingCap
 from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
-from coordinator.domain.states import JobState
 from coordinator.store.bulk import rows_among
 from coordinator.store.codec import attempt_from_row, job_from_row
 from coordinator.store.live import ONLY_LIVE_JOBS
-from coordinator.store.ports_books import Vitals, hold_id
+from coordinator.store.ports_books import hold_id
 from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
 from coordinator.store.tables import account, attempt, credit, job, spending_cap
 from ledger import book
 from ledger.entries import Statement
-from ledger.seal import sealed_to
 from runtime.ids import first_id
 
 # Ids bear the time at which they were made, which is not to the millisecond what was written beside them.
@@ -140,20 +138,6 @@ class SqlBooks(SqlPart):
         query = select(job.c.account_id, func.count().label("jobs")).where(ONLY_LIVE_JOBS)
         rows = self.connection.execute(query.group_by(job.c.account_id))
         return {row.account_id: row.jobs for row in rows}
-
-    def vitals(self) -> Vitals:
-        live = ONLY_LIVE_JOBS
-        counts = self.connection.execute(
-            select(job.c.state, func.count().label("jobs")).where(live).group_by(job.c.state)
-        )
-        queued = select(func.min(job.c.queued_ms)).where(job.c.state == str(JobState.QUEUED), live)
-        return Vitals(
-            database=self.connection.dialect.name,
-            jobs={JobState(row.state): row.jobs for row in counts},
-            queued_since_ms=self.connection.execute(queued).scalar() or 0,
-            transfers=book.transfer_count(self.connection),
-            transfers_sealed=sealed_to(self.connection),
-        )
 
 
 def _made(

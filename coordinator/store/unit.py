@@ -98,12 +98,14 @@ class UnitTransaction(SqlTransaction):
         return self._stands_on_kept
 
     def news(self) -> News:
-        """What has changed for the market since the transaction began."""
+        """What has changed since the transaction began."""
         return News(
             jobs=[(row.first, row.now) for row in self._jobs.values() if row.first is not row.now],
             attempts=[(row.first, row.now) for row in self._attempts.values() if row.first is not row.now],
             hosts=self._hosts_moved,
             reliability_ppm=self._rated,
+            transfers=self.moved,
+            links=self.linked,
         )
 
     def rings(self) -> Rings:

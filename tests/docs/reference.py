@@ -23,6 +23,7 @@ from cli.exits import ERRORS, MEANINGS, exit_of_code
 from cli.main import usance
 from cli.topics import TOPICS, topic_lines
 from coordinator.commands import MEANINGS as COORDINATOR_MEANINGS
+from tests.docs.metrics import tables
 from tests.docs.states import states_page
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,7 @@ def pages() -> dict[Path, str]:
         DOCS / "protocol.md": protocol_page(),
         DOCS / "seller.md": made_part(DOCS / "seller.md", _seller_reference()),
         DOCS / "job-states.md": states_page(),
+        DOCS / "metrics.md": made_part(DOCS / "metrics.md", tables()),
     }
 
 

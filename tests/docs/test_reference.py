@@ -17,7 +17,7 @@ COMMANDS = dict(walk(usance, "usance"))
 
 
 @pytest.mark.parametrize(
-    "name", ["commands.md", "exit-codes.md", "protocol.md", "job-states.md", "seller.md"]
+    "name", ["commands.md", "exit-codes.md", "protocol.md", "job-states.md", "seller.md", "metrics.md"]
 )
 def test_the_page_is_current(name):
     assert (DOCS / name).read_text(encoding="utf-8") == pages()[DOCS / name], "run `make docs`"

@@ -9,13 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.cgroups import Cgroups
 from agent.domain.attempt import AttemptState
-from agent.domain.exposition import Family, Kind, Sample
+from agent.domain.exposition import Family, Kind, Sample, render
 from agent.domain.figures import families
 from agent.executor.fake import Script
-from agent.metrics import Metrics
 from agent.observer import Observer
 from agent.runner import Runner
 from runtime.clock import SystemClock
+from runtime.page import Page
 from tests.integration.test_agent_runner import Host
 from tests.rig.parts import free_port
 from tests.support.agent_process import PROCESS_FLAGS, AgentProcess
@@ -56,10 +56,10 @@ def test_a_job_comes_into_the_figures_and_goes_out_of_them(tmp_path):
             jobs_folder=tmp_path,
         )
 
-        def collect() -> list[Family]:
-            return families(observer.view(host_id="h", version="1", executor="fake", connected=False))
+        def collect() -> str:
+            return render(families(observer.view(host_id="h", version="1", executor="fake", connected=False)))
 
-        metrics = Metrics(collect)
+        metrics = Page(collect)
         _, port = await metrics.start("127.0.0.1", 0)
         try:
             host.world.scripts["a"] = Script(run_ms=None)
@@ -100,7 +100,7 @@ def test_there_is_one_page_and_it_is_read_only():
     family = Family(name="x", help="y", kind=Kind.GAUGE, samples=(Sample(labels={"a": 'b"\\\n'}, value=1),))
 
     async def story() -> None:
-        metrics = Metrics(lambda: [family])
+        metrics = Page(lambda: render([family]))
         _, port = await metrics.start("127.0.0.1", 0)
         try:
             assert (await asyncio.to_thread(fetch, port)) == (

@@ -8,7 +8,7 @@ from coordinator.domain.account import Balances
 from coordinator.domain.cap import SpendingCap
 from coordinator.domain.credit import Refund
 from coordinator.domain.job import Attempt, Job
-from coordinator.domain.states import JOB_LIVE, JobState
+from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, JobState
 from coordinator.store.ports_books import Vitals, hold_id
 from ledger.book import AccountNotFoundError
 from ledger.entries import Leg, Outcome, Statement, Status, Transfer, TransferKind
@@ -198,10 +198,18 @@ class MemoryBooks(MemoryUsage):
     def vitals(self) -> Vitals:
         live = [job for job in self._jobs.values() if not job.is_over]
         queued = [job.queued_ms for job in live if job.state is JobState.QUEUED]
+        live_attempts = [one for one in self._attempts.values() if one.state in ATTEMPT_LIVE]
+        running = [one for one in live_attempts if one.state in (AttemptState.RUNNING, AttemptState.STOPPING)]
         return Vitals(
             database="memory",
             jobs=Counter(job.state for job in live),
             queued_since_ms=min(queued, default=0),
+            gpus_sold=sum(len(one.gpus) for one in live_attempts),
+            settlement_lag_ms=max(
+                (one.run_ms_reported - one.meter.usage_end_ms for one in running), default=0
+            ),
             transfers=len(self._posted),
             transfers_sealed=self._sealed_to,
+            database_bytes=0,
+            wal_bytes=0,
         )

@@ -280,7 +280,8 @@ def prepare(folder: Path, database: str = "") -> Settings:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Serve, do what the test does, audit, and stop."""
-    settings = replace(settings, market=f"127.0.0.1:{free_port()}", hosts=f"127.0.0.1:{free_port()}")
+    market, hosts, metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    settings = replace(settings, market=market, hosts=hosts, metrics=metrics)
     authority_pem = (settings.data_dir / "ca.pem").read_bytes()
     token = (settings.data_dir / "operator.token").read_text().strip()
     channel = open_channel(settings.market, authority_pem)

@@ -1,8 +1,6 @@
 """What the agent tells Prometheus: all that is known, nothing that is not, nothing of what is over."""
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -146,35 +144,3 @@ def test_numbers_are_written_as_they_are():
     assert tuple(sample.value for sample in family.samples) == values
     assert "1099511627776" in text
     assert render([Family(name="x", help="", kind=Kind.GAUGE, samples=())]) == ""
-
-
-def test_every_figure_is_in_the_documentation():
-    text = (Path(__file__).parents[3] / "docs" / "gpus.md").read_text()
-    table = text[text.index("## Figures for Prometheus") :]
-    everything = replace(
-        VIEW,
-        host=replace(HOST, disk_read_bytes=1, disk_written_bytes=1),
-        gpus=(
-            replace(
-                GPU,
-                vitals=GpuVitals(
-                    ecc_corrected=0,
-                    ecc_uncorrected=0,
-                    rows_remapped=0,
-                    pcie_generation=4,
-                    pcie_width=16,
-                    pcie_replays=0,
-                    fan_percent=0,
-                ),
-            ),
-        ),
-    )
-    names = {family.name for family in families(everything)}
-    documented = set()
-    for line in table.splitlines():
-        words = (
-            re.findall(r"`(\w+)`", line.partition("| ")[2].partition(" | ")[0]) if "usance_" in line else []
-        )
-        prefix = "_".join(words[0].split("_")[:2]) if words else ""
-        documented |= {word if word.startswith("usance_") else prefix + word for word in words if "_" in word}
-    assert names == documented

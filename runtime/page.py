@@ -1,4 +1,4 @@
-"""The seller's own window on the agent: figures for Prometheus, over HTTP, where the seller wants them.
+"""A program's own window: its figures for Prometheus, over HTTP, where whoever runs it wants them.
 
 Nobody is asked who they are, so the address should be the machine's own. One page, read only; a reader who is
 slow or sends too much is cut off.
@@ -8,8 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-
-from agent.domain.exposition import Family, render
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +19,10 @@ _READER_S = 5
 _READERS_MAX = 8
 
 
-class Metrics:
-    """Serves what `collect` gives, made anew for every reader."""
+class Page:
+    """Serves the text that `collect` gives, made anew for every reader."""
 
-    def __init__(self, collect: Callable[[], list[Family]]) -> None:
+    def __init__(self, collect: Callable[[], str]) -> None:
         self._collect = collect
         self._readers = 0
         self._server: asyncio.Server | None = None
@@ -35,6 +33,13 @@ class Metrics:
         found: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         log.info("figures at http://%s:%d%s", *found, PATH)
         return found
+
+    async def try_start(self, host: str, port: int) -> None:
+        """Where they can't be served, the program does its work all the same."""
+        try:
+            await self.start(host, port)
+        except OSError as error:
+            log.warning("figures can't be served at %s:%d: %s", host, port, error)
 
     async def close(self) -> None:
         if self._server is not None:
@@ -57,19 +62,19 @@ class Metrics:
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
         if self._readers > _READERS_MAX:
-            return _page("503 Service Unavailable", "too many readers\n")
+            return _answer("503 Service Unavailable", "too many readers\n")
         head = await reader.readuntil(b"\r\n\r\n")
         method, _, rest = head.partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0]
         if method not in (b"GET", b"HEAD"):
-            return _page("405 Method Not Allowed", "GET\n")
+            return _answer("405 Method Not Allowed", "GET\n")
         if path != PATH.encode():
-            return _page("404 Not Found", f"{PATH}\n")
-        page = _page("200 OK", render(self._collect()))
+            return _answer("404 Not Found", f"{PATH}\n")
+        page = _answer("200 OK", self._collect())
         return page if method == b"GET" else page.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-def _page(status: str, text: str) -> bytes:
+def _answer(status: str, text: str) -> bytes:
     body = text.encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {_CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n"
