@@ -23,6 +23,7 @@ from cli.exits import ERRORS, MEANINGS, exit_of_code
 from cli.main import usance
 from cli.topics import TOPICS, topic_lines
 from coordinator.commands import MEANINGS as COORDINATOR_MEANINGS
+from tests.docs import dashboards
 from tests.docs.metrics import tables
 from tests.docs.states import states_page
 
@@ -40,7 +41,7 @@ _SERVICE, _METHOD, _ENUM, _VALUE = 6, 2, 5, 2
 
 
 def main() -> None:
-    for path, text in pages().items():
+    for path, text in (pages() | dashboards.files()).items():
         path.write_text(text, encoding="utf-8")
 
 

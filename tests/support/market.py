@@ -81,10 +81,11 @@ class WholeMarket:
     hosts_public: str = ""
     market_address: str = field(init=False)
     hosts_address: str = field(init=False)
+    metrics_address: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.market_address = f"127.0.0.1:{free_port()}"
-        self.hosts_address = f"127.0.0.1:{free_port()}"
+        ours = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.market_address, self.hosts_address, self.metrics_address = ours
         self._tokens: dict[str, str] = {}
         self._agents: dict[str, _Agent] = {}
         self._coordinator: subprocess.Popen[bytes] | None = None
@@ -94,12 +95,8 @@ class WholeMarket:
     def start(self) -> None:
         """Make the market and start its coordinator."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = subprocess.run(
-            [program("usance-coordinator"), "init", "--data-dir", str(self._data), *self._database_flags],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        init = [program("usance-coordinator"), "init", "--data-dir", str(self._data), *self._database_flags]
+        made = subprocess.run(init, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise RuntimeError(f"usance-coordinator init failed:\n{made.stdout}{made.stderr}")
         self._tokens[OPERATOR] = (self._data / "operator.token").read_text().strip()
@@ -108,9 +105,10 @@ class WholeMarket:
     def start_coordinator(self) -> None:
         log = self.folder / "coordinator.log"
         told_before = len(_READY.findall(log.read_text())) if log.exists() else 0
-        addresses = ["--market", self.market_address, "--hosts", self.hosts_address]
-        addresses += ["--hosts-public", self.hosts_public] if self.hosts_public else []
-        argv = [program("usance-coordinator"), "run", "--data-dir", str(self._data), *addresses]
+        where = ["--market", self.market_address, "--hosts", self.hosts_address]
+        where += ["--hosts-public", self.hosts_public] if self.hosts_public else []
+        where += ["--data-dir", str(self._data), "--metrics", self.metrics_address]
+        argv = [program("usance-coordinator"), "run", *where]
         pace = ["--beat-interval-ms", str(_BEAT_MS), "--reconnect-window-ms", str(self.window_ms)]
         process = spawn([*argv, *pace, *self._database_flags], log=log)
         self._coordinator = process
