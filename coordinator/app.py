@@ -28,7 +28,7 @@ from coordinator.domain.account import Role
 from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
 from coordinator.loops import repeat
-from coordinator.services import accounts, audit, gpus, reap, synchronize, upkeep, vault
+from coordinator.services import accounts, audit, gpus, reap, upkeep, vault
 from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.services.mint import Mint
@@ -209,8 +209,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         for task in loops:
             task.cancel()
         await page.close()
-        heard, used = edge.attendance.take(), uses.take()
-        await edge.write(lambda tx: synchronize.heard(tx, heard))
+        used = uses.take()
         await edge.write(lambda tx: tx.save_token_uses(used))
         # What comes now is told to come again. The next one waits for the seat, and everybody for it.
         await asyncio.to_thread(database.close)
@@ -273,25 +272,16 @@ async def _reap(edge: Edge, on_aside: Callable[[str], None]) -> None:
         beat_interval_ms=edge.rules.beat_interval_ms,
         window_ms=edge.rules.reconnect_window_ms,
     )
-    aside, after, began_ms = Aside(on_aside), "", 0
-
-    async def hear() -> None:
-        heard = edge.attendance.take()
-        try:
-            await edge.write(lambda tx: synchronize.heard(tx, heard))
-        except BaseException:
-            edge.attendance.put_back(heard)
-            raise
+    aside, after, began_ms = Aside(on_aside), reap.Place(), 0
 
     def acted(due: reap.Due, now: Stamp) -> Awaitable[None]:
-        return edge.write(lambda tx: reap.act(tx, due, rules, now))
+        return edge.write(lambda tx: reap.act(tx, due, rules, edge.heard, now))
 
     async def one_pass() -> None:
         nonlocal after, began_ms
         began_ms = edge.clock.boot_ms()
-        await hear()
         now = edge.now()
-        found = await edge.read(lambda tx: reap.find(tx, rules, after, now))
+        found = await edge.read(lambda tx: reap.find(tx, rules, after, edge.heard, now))
         after = found.last
         for name, why in found.broken.items():
             aside.put("row", name, why, now.wall_ms)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from coordinator.api import acting
-from coordinator.api.attendance import Attendance
 from coordinator.api.bell import Bell
 from coordinator.api.figures import Figures
 from coordinator.api.inbox import Inbox
@@ -63,7 +62,9 @@ class Edge:
     bell: Bell
     mint: Mint
     rules: Rules
-    attendance: Attendance = field(default_factory=Attendance)
+    # When each host was last heard, since our start, if that was not written down: most beats say no more
+    # than that their host is there.
+    heard: dict[str, Stamp] = field(default_factory=dict)
     figures: Figures = field(default_factory=Figures)
     sight: Sight = field(default_factory=Sight)
     inbox: Inbox = field(default_factory=Inbox)

@@ -16,6 +16,7 @@ from coordinator.api import convert_host as convert
 from coordinator.api.arrivals import Arrivals
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Context, host_id
+from coordinator.api.lull import Lull
 from coordinator.api.said import Said
 from coordinator.domain.host import Certificate
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid
@@ -29,8 +30,6 @@ from usance.v1 import host_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 CSR_BYTES_MAX = 8_192
-# A host that holds nothing is answered from memory; after so many beats we look all the same.
-BEATS_UNREAD_MAX = 12
 # Signs a request for a host's certificate: (csr, host id, is it renewed in time) -> PEM, and what is noted.
 Sign = Callable[[x509.CertificateSigningRequest, str, bool], tuple[bytes, Certificate]]
 
@@ -119,7 +118,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         try:
             with (
                 self._edge.bell.hears(session.host_id, session),
-                self._edge.bell.hears(certificates.revoked_topic(session.host_id), session.revoked),
+                self._edge.bell.hears(hosts.revoked_topic(session.host_id), session.revoked),
             ):
                 async for message in session.messages(reader):
                     yield message
@@ -196,13 +195,13 @@ class _Session:
         # Rung when the host is refused from now on.
         self.revoked = _Revocation(self._rung)
         self._said = Said()
-        self._beats_unread = 0
+        self._lull = Lull(edge.rules.reconnect_window_ms)
         self._rings = 0
 
     def rung(self, held: Held | None) -> None:
         """What the host should hold may have changed, or what we think of it."""
         self._rings += 1
-        self._beats_unread = BEATS_UNREAD_MAX
+        self._lull.end()
         self._said.rung(held)
         self._rung.set()
 
@@ -307,16 +306,15 @@ class _Session:
         reports, now = convert.reports(message), self._edge.now()
         self._edge.figures.said(self.host_id, message.attempts, now.wall_ms)
         reports = self._said.news(reports)
-        answered = not reports and self._said.holds_nothing
+        answered = (not reports and self._said.holds_nothing) or self._lull.covers(reports, now)
         if answered:
             self._said.is_due = True
             self._rung.set()
-            if self._beats_unread < BEATS_UNREAD_MAX:
-                self._beats_unread += 1
-                self._edge.attendance.heard(self.host_id, now)
+            if self._lull.passes():
+                self._edge.heard[self.host_id] = now
                 return
         # Who holds nothing does not wait for our look.
-        self._beats_unread = 0
+        self._lull.look()
         rings = self._rings
         beat = gathered.Beat(
             host_id=self.host_id,
@@ -332,8 +330,10 @@ class _Session:
             self._said.is_stale = self._said.is_stale or rings == self._rings
         elif rings != self._rings or not self._said.renew(steady):
             self._said.is_stale = True
-        elif not answered:
-            self._said.is_due = True
+        else:
+            if all(attempt.paid_through_ms - attempt.run_ms_reported >= beat.window_ms for attempt in steady):
+                self._lull.begin(reports, now)
+            self._said.is_due = self._said.is_due or not answered
 
     async def _usage(self, reports: Sequence[h.UsageReport]) -> None:
         now, window_ms = self._edge.now(), self._edge.rules.reconnect_window_ms

@@ -8,15 +8,10 @@ from coordinator.domain.host import Hold, Host, HostRoom, HostState
 from coordinator.domain.metering import Stamp
 from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.domain.states import Cause
-from coordinator.services.hosts import existing, quarantine, room_of
+from coordinator.services.hosts import existing, quarantine, revoked_topic, room_of
 from coordinator.services.reap import lose
 from coordinator.services.requests import fingerprint, once
 from coordinator.store.ports import Transaction
-
-
-def revoked_topic(host_id: str) -> str:
-    """Rung when a host is refused from now on."""
-    return f"revoked/{host_id}"
 
 
 def recognise(tx: Transaction, host_ids: Sequence[str]) -> list[Refusal | None]:

@@ -22,6 +22,11 @@ _WISHES = {
 }
 
 
+def revoked_topic(host_id: str) -> str:
+    """Rung when a host is refused from now on."""
+    return f"revoked/{host_id}"
+
+
 def of_seller(tx: Transaction, account_id: str, after_id: str, limit: int) -> Sequence[HostRoom]:
     """Oldest first."""
     return tx.rooms_of(tx.host_ids_of(account_id, after_id, limit))

@@ -10,15 +10,16 @@ from coordinator.domain.job import Attempt, LogState, OnHostLoss
 from coordinator.domain.metering import Stamp, passed_ms
 from coordinator.domain.states import AttemptState, EndReason
 from coordinator.services.attempts import ask_stop, end_attempt
-from coordinator.services.hosts import change_link, existing
+from coordinator.services.hosts import change_link, existing, revoked_topic
 from coordinator.store.ports import Transaction
+from coordinator.store.ports_hosts import Seen
 
 BEATS_BEFORE_SUSPECT = 3
 # The slowest uplink for which the output of an ended attempt is awaited, and the longest.
 OUTPUT_BYTES_A_SECOND_MIN = 16_384
 OUTPUT_MS_MAX = 86_400_000
-# About 50 ms of a reader's time, each second.
-ATTEMPTS_A_LOOK = 1_000
+# About 60 ms of a reader's time, each second.
+ATTEMPTS_A_LOOK, HOSTS_A_LOOK = 1_000, 2_000
 
 
 class Kind(StrEnum):
@@ -47,21 +48,33 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Up to where was looked; from the beginning when there is no more."""
+
+    host: str = ""
+    attempt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """`broken` are attempts and hosts of which nothing can be made, and why; `last` is where to go on."""
 
     due: list[Due]
     broken: Mapping[str, str]
-    last: str
+    last: Place
 
 
-def find(tx: Transaction, rules: Rules, after: str, now: Stamp) -> Found:
+def find(tx: Transaction, rules: Rules, after: Place, heard: Mapping[str, Stamp], now: Stamp) -> Found:
     """Silent hosts become SUSPECT, then LOST, and a lost host's attempts end. What a host owes of an attempt
-    is not waited for for ever. Of many attempts a part is looked at, then the next."""
+    is not waited for for ever. Of many a part is looked at, then the next.
+
+    `heard` are hosts that this coordinator has heard, whether or not it was written down.
+    """
+    seen_hosts = tx.hosts_seen(after.host, HOSTS_A_LOOK)
     hosts = [
-        Due(kind=Kind.HOST, name=host_id)
-        for host_id, link, seen in tx.hosts_seen()
-        if _link_after(link, seen, rules, now) is not link
+        Due(kind=Kind.HOST, name=seen.host_id)
+        for seen in seen_hosts
+        if seen.is_revoked or _link_after(seen, rules, heard, now) is not seen.link
     ]
     wanted_back = tx.draining()
     reclaims = [
@@ -69,22 +82,21 @@ def find(tx: Transaction, rules: Rules, after: str, now: Stamp) -> Found:
         for host, since_ms in wanted_back.rows
         if now.wall_ms - since_ms >= host.terms.reclaim_notice_ms
     ]
-    page = tx.attempts_awaited(after, ATTEMPTS_A_LOOK)
+    page = tx.attempts_awaited(after.attempt, ATTEMPTS_A_LOOK)
     attempts = [
         Due(kind=Kind.ATTEMPT, name=attempt.id)
         for attempt in page.rows
         if _is_overdue(attempt, 0, rules, now)
     ]
-    return Found(
-        due=[*hosts, *reclaims, *attempts], broken={**wanted_back.broken, **page.broken}, last=page.last
-    )
+    last = Place(host=seen_hosts[-1].host_id if len(seen_hosts) == HOSTS_A_LOOK else "", attempt=page.last)
+    return Found(due=[*hosts, *reclaims, *attempts], broken={**wanted_back.broken, **page.broken}, last=last)
 
 
-def act(tx: Transaction, due: Due, rules: Rules, now: Stamp) -> None:
+def act(tx: Transaction, due: Due, rules: Rules, heard: Mapping[str, Stamp], now: Stamp) -> None:
     """If it is still so: something may have been heard meanwhile."""
     match due.kind:
         case Kind.HOST:
-            _look_at_host(tx, due.name, rules, now)
+            _look_at_host(tx, due.name, rules, heard, now)
         case Kind.RECLAIM:
             _reclaim(tx, due.name, now)
         case Kind.ATTEMPT:
@@ -97,22 +109,38 @@ def act(tx: Transaction, due: Due, rules: Rules, now: Stamp) -> None:
             assert_never(due.kind)
 
 
-def _link_after(link: HostState, seen: Stamp, rules: Rules, now: Stamp) -> HostState:
-    silent_ms = passed_ms(seen, rules.started, now)
+def _link_after(seen: Seen, rules: Rules, heard: Mapping[str, Stamp], now: Stamp) -> HostState:
+    silent_ms = passed_ms(_latest(seen.at, heard.get(seen.host_id)), rules.started, now)
     if silent_ms > rules.window_ms:
         return HostState.LOST
-    if silent_ms > BEATS_BEFORE_SUSPECT * rules.beat_interval_ms and link is HostState.ONLINE:
+    if silent_ms > BEATS_BEFORE_SUSPECT * rules.beat_interval_ms and seen.link is HostState.ONLINE:
         return HostState.SUSPECT
-    return link
+    return seen.link
 
 
-def _look_at_host(tx: Transaction, host_id: str, rules: Rules, now: Stamp) -> None:
-    for _, link, seen in tx.hosts_seen([host_id]):
-        after = _link_after(link, seen, rules, now)
-        if after is HostState.LOST:
-            lose(tx, host_id, "has been silent for longer than the reconnect window", now)
-        elif after is not link:
-            _suspect(tx, host_id, now)
+def _latest(written: Stamp, heard: Stamp | None) -> Stamp:
+    """What was heard was heard since this coordinator's start: of another boot is only what came before."""
+    if heard is None or (written.boot_id == heard.boot_id and written.boot_ms > heard.boot_ms):
+        return written
+    return heard
+
+
+def _look_at_host(
+    tx: Transaction, host_id: str, rules: Rules, heard: Mapping[str, Stamp], now: Stamp
+) -> None:
+    seen = tx.host_seen(host_id)
+    if seen is None:
+        return
+    if seen.is_revoked:
+        # Who revokes by our RPC loses it at once; this was written into the database by hand.
+        lose(tx, host_id, "revoked", now)
+        tx.wake(revoked_topic(host_id))
+        return
+    after = _link_after(seen, rules, heard, now)
+    if after is HostState.LOST:
+        lose(tx, host_id, "has been silent for longer than the reconnect window", now)
+    elif after is not seen.link:
+        _suspect(tx, host_id, now)
 
 
 def _is_overdue(attempt: Attempt, grace_ms: int, rules: Rules, now: Stamp) -> bool:

@@ -20,8 +20,8 @@ from coordinator.domain.states import (
 from coordinator.domain.values import changed
 from coordinator.services import gpus
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
-from coordinator.services.certificates import revoked, revoked_topic, unknown
-from coordinator.services.hosts import OFFERS_TOPIC, change_link
+from coordinator.services.certificates import revoked, unknown
+from coordinator.services.hosts import OFFERS_TOPIC, change_link, revoked_topic
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
 from coordinator.services.strikes import judge
 from coordinator.store.ports import Transaction

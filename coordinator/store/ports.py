@@ -6,21 +6,20 @@ Everything that a transaction does is committed together or not at all, the ledg
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from coordinator.domain.account import ALL_SCOPES, Account, Balances, Bearer, Scope
-from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import Event, NewEvent
-from coordinator.domain.host import Certificate, Hold, Host, HostFacts, HostRoom, HostState, Terms
+from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job, LogChunk
-from coordinator.domain.metering import Line, Stamp
+from coordinator.domain.metering import Line
 from coordinator.domain.states import JobState
 from coordinator.store.ports_books import Books, Tokens
+from coordinator.store.ports_hosts import Claims, Hosts, Page
 from ledger.entries import Outcome, Transfer
 
 NUMBER_MAX = 2**63 - 1
-T = TypeVar("T")
 # What a row raises that nothing can be made of.
 BROKEN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
@@ -48,16 +47,6 @@ class Held:
 
 # Who is to look again, by topic; and for some hosts, what they would find.
 Rings = Mapping[str, Held | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page(Generic[T]):
-    """Some rows in the order of their ids, up to `last`; "": there are no more."""
-
-    rows: Sequence[T]
-    # Ids of rows that nothing can be made of, and why: their others must not wait for them.
-    broken: Mapping[str, str]
-    last: str
 
 
 class Accounts(Protocol):
@@ -97,120 +86,6 @@ class Accounts(Protocol):
 
     def remember_all(self, answers: Sequence[tuple[str, str, bytes, str]]) -> None:
         """Account, request id, fingerprint, answer."""
-        ...
-
-
-class Hosts(Protocol):
-    def insert_enrolment_token(self, digest: bytes, account_id: str, expires_ms: int) -> None: ...
-
-    def use_enrolment_token(self, digest: bytes, key_digest: bytes, host_id: str, now_ms: int) -> str | None:
-        """The host that this token and key stand for, `host_id` if it is new; None: refused."""
-        ...
-
-    def insert_host(self, host_id: str, enrolment_digest: bytes, stamp: Stamp) -> None: ...
-
-    def host(self, host_id: str) -> Host | None: ...
-
-    def hosts(self, host_ids: Sequence[str]) -> Mapping[str, Host]: ...
-
-    def host_ids_of(self, account_id: str, after_id: str, limit: int) -> Sequence[str]:
-        """Oldest first."""
-        ...
-
-    def hosts_after(self, host_id: str, limit: int) -> Page[Host]: ...
-
-    def rooms(self) -> Sequence[HostRoom]:
-        """Every host with what of it is free."""
-        ...
-
-    def rooms_of(self, host_ids: Sequence[str]) -> Sequence[HostRoom]:
-        """The same of some, by their ids."""
-        ...
-
-    def save_hello(self, host_id: str, facts: HostFacts, terms: Terms) -> Sequence[str]:
-        """GPUs of nobody's are the host's from now on; answers which are another's."""
-        ...
-
-    def save_seen(self, host_id: str, stamp: Stamp) -> None: ...
-
-    def save_all_seen(self, seen: Mapping[str, Stamp]) -> Sequence[str]:
-        """Which of them are not ONLINE, or are to be refused."""
-        ...
-
-    def save_link(self, host_id: str, before: HostState, after: HostState, reason: str, now_ms: int) -> bool:
-        """Whether it is heard."""
-        ...
-
-    def save_hold(self, host_id: str, hold: Hold, reason: str, now_ms: int) -> None:
-        """A quarantine leaves beneath it what its seller had wished."""
-        ...
-
-    def lift_quarantine(self, host_id: str, reason: str, now_ms: int) -> None:
-        """What its seller had wished holds again, since when it did; nothing, if there is no quarantine."""
-        ...
-
-    def revoke_host(self, host_id: str, now_ms: int) -> None:
-        """It is to be refused for ever."""
-        ...
-
-    def insert_certificate(self, host_id: str, certificate: Certificate, now_ms: int) -> None: ...
-
-    def hosts_certified_only_by_others(self, authority_digest: bytes, now_ms: int) -> Sequence[str]:
-        """Those not refused that may have a good certificate, but none of this authority."""
-        ...
-
-    def save_reliability(self, host_id: str, ppm: int) -> None: ...
-
-    def draining(self) -> Page[tuple[Host, int]]:
-        """Hosts whose sellers want them back, and since when; whoever else holds them back."""
-        ...
-
-    def hosts_seen(self, host_ids: Sequence[str] = ()) -> Sequence[tuple[str, HostState, Stamp]]:
-        """Every host that is not LOST, or of these, and when it was last heard."""
-        ...
-
-
-class Claims(Protocol):
-    def own_gpus(self, host_id: str, gpu_uuids: Sequence[str]) -> Sequence[str]:
-        """GPUs of nobody's are the host's from now on; answers which are another's."""
-        ...
-
-    def gpu_owners(self, gpu_uuids: Sequence[str]) -> dict[str, GpuOwner]: ...
-
-    def move_gpu(self, gpu_uuid: str, before_host_id: str, after_host_id: str) -> bool:
-        """From one host to another, whose claim to it is settled by that. False: somebody else was faster."""
-        ...
-
-    def free_gpu(self, gpu_uuid: str) -> None:
-        """It belongs to nobody until a host names it. Nobody else may claim it now."""
-        ...
-
-    def save_named(self, host_id: str, gpu_uuids: Sequence[str], now_ms: int) -> None:
-        """These the host names now, and no others: what it has and does not name is absent from now on."""
-        ...
-
-    def insert_claims(self, host_id: str, gpu_uuids: Sequence[str], now_ms: int) -> Sequence[str]:
-        """Which of them the host had not claimed yet."""
-        ...
-
-    def claims(self, limit: int) -> Sequence[GpuClaim]:
-        """GPUs that a host names and another has, oldest first."""
-        ...
-
-    def claims_about(self, host_ids: Sequence[str]) -> Sequence[GpuClaim]:
-        """Those by or against these hosts."""
-        ...
-
-    def claims_to(self, gpu_uuid: str) -> Sequence[GpuClaim]:
-        """Oldest first."""
-        ...
-
-    def insert_strike(self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> bool:
-        """False: it was told before, or the host has told so many that no more are kept."""
-        ...
-
-    def strikes_of(self, host_ids: Sequence[str], since_ms: int) -> dict[str, int]:
-        """What counts against each of these hosts: since then, and since it was last forgiven."""
         ...
 
 

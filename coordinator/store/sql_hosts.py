@@ -21,7 +21,7 @@ from coordinator.domain.standing import host_state
 from coordinator.store.bulk import rows_among, update_rows
 from coordinator.store.codec import Json, Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
 from coordinator.store.live import ONLY_LIVE_ATTEMPTS
-from coordinator.store.ports import Page
+from coordinator.store.ports_hosts import Page, Seen
 from coordinator.store.sql_claims import SqlClaims
 from coordinator.store.tables import (
     account,
@@ -47,6 +47,9 @@ HOST = select(host, account.c.name.label("account_name")).join(account, account.
 _NOTEWORTHY = select(host.c.id).where(
     or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
 )
+_NOT_LOST = select(
+    host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms, host.c.revoked_ms
+).where(host.c.state != str(HostState.LOST))
 
 
 class SqlHosts(SqlClaims):
@@ -246,23 +249,24 @@ class SqlHosts(SqlClaims):
         ids = list(self.connection.execute(held.with_only_columns(host.c.id)).scalars())
         return self.some(held, host.c.id, ids, "", _draining_since)
 
-    def hosts_seen(self, host_ids: Sequence[str] = ()) -> Sequence[tuple[str, HostState, Stamp]]:
-        query = (
-            select(host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms)
-            .where(host.c.state != str(HostState.LOST))
-            .order_by(host.c.id)
-        )
-        if host_ids:
-            query = query.where(host.c.id.in_(host_ids))
-        rows = self.connection.execute(query)
-        return [
-            (
-                row.id,
-                HostState(row.state),
-                Stamp(boot_id=row.seen_boot_id, boot_ms=row.seen_boot_ms, wall_ms=row.seen_wall_ms),
-            )
-            for row in rows
-        ]
+    def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]:
+        query = _NOT_LOST.where(host.c.id > after_id).order_by(host.c.id).limit(limit)
+        return [_seen_from(*row) for row in self.connection.execute(query)]
+
+    def host_seen(self, host_id: str) -> Seen | None:
+        row = self.connection.execute(_NOT_LOST.where(host.c.id == host_id)).one_or_none()
+        return None if row is None else _seen_from(*row)
+
+
+def _seen_from(
+    host_id: str, state: str, boot_id: str, boot_ms: int, wall_ms: int, revoked_ms: int | None
+) -> Seen:
+    return Seen(
+        host_id=host_id,
+        link=HostState(state),
+        at=Stamp(boot_id=boot_id, boot_ms=boot_ms, wall_ms=wall_ms),
+        is_revoked=revoked_ms is not None,
+    )
 
 
 def _seen(stamp: Stamp) -> Json:

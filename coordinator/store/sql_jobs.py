@@ -17,7 +17,7 @@ from coordinator.store.codec import (
     meter_changes,
 )
 from coordinator.store.live import ONLY_LIVE_ATTEMPTS, ONLY_LIVE_JOBS, ONLY_UNRELEASED
-from coordinator.store.ports import Page
+from coordinator.store.ports_hosts import Page
 from coordinator.store.sql_many import SqlMany
 from coordinator.store.tables import JOB_IS_LIVE, account, attempt, attempt_gpu, event, host, job
 

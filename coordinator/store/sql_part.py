@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Column, Connection, RowMapping, Select
 
 from coordinator.store.bulk import IDS_A_STATEMENT
-from coordinator.store.ports import BROKEN, Page
+from coordinator.store.ports import BROKEN
+from coordinator.store.ports_hosts import Page
 
 T = TypeVar("T")
 

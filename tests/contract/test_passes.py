@@ -77,8 +77,8 @@ def dispatched(tx: Transaction, now: Stamp) -> None:
 
 def reaped(tx: Transaction, now: Stamp) -> None:
     rules = reap.Rules(started=STARTED, beat_interval_ms=BEAT_MS, window_ms=WINDOW_MS)
-    for due in reap.find(tx, rules, "", now).due:
-        reap.act(tx, due, rules, now)
+    for due in reap.find(tx, rules, reap.Place(), {}, now).due:
+        reap.act(tx, due, rules, {}, now)
 
 
 PASSES = {

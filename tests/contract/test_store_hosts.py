@@ -6,6 +6,7 @@ from coordinator.domain.host import Certificate, GpuHealth, Hold, Host, HostStat
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.states import AttemptState, Cause, EndReason
+from coordinator.store.ports_hosts import Seen
 from coordinator.store.transaction import SqlTransaction
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
 from tests.support.values import at, attempt, gpu, room
@@ -73,10 +74,16 @@ def test_a_hosts_state_is_written_over_what_was_read_alone(market: SqlTransactio
 
 
 def test_only_hosts_that_are_not_lost_are_listened_for(market: SqlTransaction) -> None:
-    assert market.hosts_seen() == []
+    assert market.hosts_seen("", 9) == []
+    assert market.host_seen("host_1") is None
     market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
     market.save_seen("host_1", at(9))
-    assert market.hosts_seen() == [("host_1", HostState.ONLINE, at(9))]
+    seen = Seen(host_id="host_1", link=HostState.ONLINE, at=at(9), is_revoked=False)
+    assert market.hosts_seen("", 9) == [seen]
+    assert market.hosts_seen("host_1", 9) == market.hosts_seen("", 0) == []
+    assert market.host_seen("host_1") == seen
+    market.revoke_host("host_1", 10)
+    assert market.hosts_seen("", 9)[0].is_revoked
 
 
 def test_a_room_is_what_no_attempt_has(market: SqlTransaction) -> None:

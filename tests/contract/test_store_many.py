@@ -57,9 +57,9 @@ def test_lines_of_many_attempts_are_written_together(market: SqlTransaction) -> 
 
 
 def test_who_is_heard_is_written_down_and_who_was_away_is_told(market: SqlTransaction) -> None:
-    before = {host_id: state for host_id, state, _ in market.hosts_seen()}
+    before = market.host_seen("host_1")
     away = market.save_all_seen({"host_1": LATER})
-    assert list(away) == ([] if before.get("host_1") is HostState.ONLINE else ["host_1"])
+    assert list(away) == ([] if before and before.link is HostState.ONLINE else ["host_1"])
     assert market.save_all_seen({}) == []
 
 
@@ -106,7 +106,8 @@ def test_hosts_are_found_together_and_their_standing_is_kept(market: SqlTransact
     market.save_seen("host_1", LATER)
     assert market.hosts(["host_1"])["host_1"].reliability_ppm == 5
     assert market.rooms()[0].host.reliability_ppm == 5
-    assert market.hosts_seen() == [] or market.hosts_seen()[0][2] == LATER
+    seen = market.host_seen("host_1")
+    assert seen is None or seen.at == LATER
 
 
 def test_what_was_answered_is_remembered_together(market: SqlTransaction) -> None:

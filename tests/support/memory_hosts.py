@@ -10,7 +10,7 @@ from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Stamp
 from coordinator.domain.standing import host_state
 from coordinator.domain.states import ATTEMPT_LIVE
-from coordinator.store.ports import Page
+from coordinator.store.ports_hosts import Page, Seen
 
 _NOTHING = HostFacts(
     hostname="",
@@ -325,6 +325,12 @@ class MemoryHosts(MemoryAccounts):
         ]
         return Page(rows=rows, broken={}, last="")
 
-    def hosts_seen(self, host_ids: Sequence[str] = ()) -> Sequence[tuple[str, HostState, Stamp]]:
-        rows = (self._hosts[id_] for id_ in sorted(host_ids or self._hosts) if id_ in self._hosts)
-        return [(row.id, row.link, row.seen) for row in rows if row.link is not HostState.LOST]
+    def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]:
+        found = (self.host_seen(id_) for id_ in sorted(self._hosts) if id_ > after_id)
+        return [seen for seen in found if seen is not None][:limit]
+
+    def host_seen(self, host_id: str) -> Seen | None:
+        row = self._hosts.get(host_id)
+        if row is None or row.link is HostState.LOST:
+            return None
+        return Seen(host_id=row.id, link=row.link, at=row.seen, is_revoked=bool(row.revoked_ms))

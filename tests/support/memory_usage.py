@@ -10,7 +10,8 @@ from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job, LogChunk, LogState
 from coordinator.domain.metering import Line
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, AttemptState, JobState
-from coordinator.store.ports import NUMBER_MAX, Page
+from coordinator.store.ports import NUMBER_MAX
+from coordinator.store.ports_hosts import Page
 from tests.support.memory_claims import MemoryClaims
 
 _Lines = list[tuple[Line, str]]

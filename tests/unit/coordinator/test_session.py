@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from coordinator.api.arrivals import Arrivals
+from coordinator.api.edge import Rules
 from coordinator.api.host import _Session
 from coordinator.domain.refusal import Refusal, RefusalCode
 from usance.v1 import host_pb2 as h
 
 
 class Nobody:
-    """An edge that must not be asked."""
+    """An edge that must not be asked for more than its rules."""
+
+    rules = Rules(beat_interval_ms=1, reconnect_window_ms=1, fee_ppm=0, market_address="", hosts_address="")
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"it was asked for {name}")
