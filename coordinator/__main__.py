@@ -40,7 +40,7 @@ Next:
   usance admin account-create alice --role buyer
 
 If one of them fails: usance-coordinator doctor
-Keep {data_dir}/ca.key, {data_dir}/token.key and {secrets_key} secret, and back them up, the last one apart
+Keep {data_dir}/token.key, {ca_key} and {secrets_key} secret, and back them up, the last one apart
 from the database.
 """
 
@@ -91,6 +91,9 @@ def _run(parsed: argparse.Namespace) -> int:
         case "rotate-ca":
             _say(rotation.run(found, rotation.Step(parsed.step), SystemClock(), force=parsed.force))
             return Exit.OK
+        case "rotate-secrets":
+            _say(rotation.run_secrets(found, rotation.Step(parsed.step)))
+            return Exit.OK
         case _:
             return _serve(found, take_over=parsed.take_over)
 
@@ -106,7 +109,8 @@ def _init(found: settings.Settings) -> int:
             run="systemctl enable --now usance-coordinator" if is_service else run,
             market=found.market_public or found.market,
             token=token,
-            secrets_key=found.secrets_key_path,
+            ca_key=found.ca_key_source.name,
+            secrets_key=found.secrets_key_source.name,
         )
     )
     return Exit.OK

@@ -5,7 +5,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,23 +14,18 @@ import grpc.aio
 from grpc_health.v1 import health
 from sqlalchemy import Engine
 
-from coordinator import identity, serving
+from coordinator import identity, passes, rotation, serving
 from coordinator.api.bell import Bell
 from coordinator.api.edge import Edge, Rules
 from coordinator.api.gate import Gate
 from coordinator.api.host import HostServicer
 from coordinator.api.keys import Keys
-from coordinator.api.limits import COUNT_MS, Limits
+from coordinator.api.limits import Limits
 from coordinator.api.metrics import Metrics
-from coordinator.api.survey import SURVEY_EVERY_MS, Ground, survey
 from coordinator.api.uses import Uses
 from coordinator.domain.account import Role
-from coordinator.domain.metering import Stamp
 from coordinator.doors import Door
-from coordinator.loops import repeat
-from coordinator.services import accounts, audit, gpus, reap, upkeep, vault
-from coordinator.services.aside import Aside
-from coordinator.services.dispatch import Dispatcher
+from coordinator.services import accounts, audit, vault
 from coordinator.services.mint import Mint
 from coordinator.settings import TEMPLATE, Settings, SettingsError, config_path, split_address
 from coordinator.shift import Shift
@@ -40,7 +35,7 @@ from coordinator.store.ports import Transaction
 from coordinator.store.seat import Seat
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from ledger.engine import make_engine
-from runtime import notify
+from runtime import notify, private
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
 from runtime.page import Page
@@ -48,10 +43,6 @@ from runtime.page import Page
 _LOG = logging.getLogger(__name__)
 OPERATOR_NAME = "operator"
 OPERATOR_TOKEN_MS = 365 * 86_400_000
-PASS_EVERY_MS = 1_000
-SEAL_EVERY_MS = 60_000
-UPKEEP_EVERY_MS = 30_000
-AUDIT_EVERY_MS = 30_000
 SEAT_WAIT_MS = 10_000
 # In what time agents come back: for each of them, and at most. Those who are to move have a stream meanwhile
 # and need not hurry, but must do it in less time than they wait for a welcome.
@@ -86,9 +77,9 @@ def initialise(settings: Settings) -> Path:
                 f"the database has a market already, but {directory} does not have its keys:"
                 " restore them from a backup"
             )
-        identity.create(directory, clock.wall_ms())
-        identity.write_secret(directory / "token.key", new_key())
-        vault.kept(settings.secrets_key_path)
+        identity.create(directory, clock.wall_ms(), settings.ca_key_source)
+        private.write(directory / "token.key", new_key())
+        vault.kept(settings.secrets_key_source)
         config = config_path(directory)
         if not config.exists():
             config.write_text(TEMPLATE, encoding="utf-8")
@@ -97,7 +88,7 @@ def initialise(settings: Settings) -> Path:
     finally:
         database.close()
     path = directory / "operator.token"
-    identity.write_secret(path, f"{token}\n".encode())
+    private.write(path, f"{token}\n".encode())
     return path
 
 
@@ -144,7 +135,13 @@ async def serve(settings: Settings, *, take_over: bool = False) -> int:
 
 
 async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift) -> None:
-    who, metrics, opened = identity.load(settings.data_dir, clock.wall_ms()), Metrics(), asyncio.Event()
+    # Where they are printed by a command, it may take its time.
+    load = partial(identity.load, settings.data_dir, clock.wall_ms(), settings.ca_key_source)
+    who, keys = (
+        await asyncio.to_thread(load),
+        await asyncio.to_thread(vault.kept, settings.secrets_key_source),
+    )
+    metrics, opened = Metrics(), asyncio.Event()
     uses, limits = Uses(), Limits(serving.allowance_of(settings), clock)
     gate = serving.gate_of(limits, Keys(database, clock, bell), database, uses, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)
@@ -158,7 +155,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         clock=clock,
         bell=bell,
         mint=_mint(settings.data_dir),
-        vault=vault.kept(settings.secrets_key_path),
+        vault=keys,
         rules=Rules(
             beat_interval_ms=settings.beat_interval_ms,
             reconnect_window_ms=settings.reconnect_window_ms,
@@ -178,8 +175,9 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             return
         if not market.is_open:
             await market.open(register)
+        rotation.note_sealing(settings, keys)
         # Nothing is written before: who calls waits, and the one before us has left.
-        database.keeper = dispatcher = dispatcher_of(edge, metrics.note_aside)
+        database.keeper = dispatcher = passes.dispatcher_of(edge, metrics.note_aside)
         edge.sight.index = lambda: dispatcher.market.index if dispatcher.is_ready else None
         opened.set()
         await _show(page, settings.metrics)
@@ -188,13 +186,13 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         print(f"ready market={market.address} hosts={hosts.address}", file=sys.stderr, flush=True)  # noqa: T201 - a promise, not a log
         notify.tell("READY=1", f"STATUS=market at {market.address}, hosts at {hosts.address}")
         loops = [
-            asyncio.create_task(_schedule(edge, dispatcher)),
-            asyncio.create_task(_reap(edge, metrics.note_aside)),
-            asyncio.create_task(_seal(edge)),
-            asyncio.create_task(_keep_up(edge, metrics, uses)),
-            asyncio.create_task(_audit(edge, metrics)),
-            asyncio.create_task(_count_jobs(edge, limits)),
-            asyncio.create_task(_survey(edge, metrics, settings)),
+            asyncio.create_task(passes.schedule(edge, dispatcher)),
+            asyncio.create_task(passes.reap_lost(edge, metrics.note_aside)),
+            asyncio.create_task(passes.seal(edge)),
+            asyncio.create_task(passes.keep_up(edge, metrics, uses)),
+            asyncio.create_task(passes.sample(edge, metrics)),
+            asyncio.create_task(passes.count_jobs(edge, limits)),
+            asyncio.create_task(passes.look_round(edge, metrics, settings)),
             asyncio.create_task(shift.keep()),
             asyncio.create_task(notify.keep_telling(edge.clock)),
         ]
@@ -249,119 +247,6 @@ async def _show(page: Page, address: str) -> None:
         await page.try_start(*split_address("metrics", address))
 
 
-def dispatcher_of(edge: Edge, on_aside: Callable[[str], None]) -> Dispatcher:
-    rules = edge.rules
-    return Dispatcher(edge.now, rules.fee_ppm, rules.reconnect_window_ms, on_aside)
-
-
-async def _schedule(edge: Edge, dispatcher: Dispatcher) -> None:
-    """What happens is acted on within its own transaction; this is for what only time brings."""
-
-    async def one_pass() -> None:
-        await edge.write(dispatcher.look)
-
-    async def pause() -> None:
-        await asyncio.sleep(0 if dispatcher.looks_again else PASS_EVERY_MS / 1_000)
-
-    await repeat("scheduling", one_pass, pause)
-
-
-async def _reap(edge: Edge, on_aside: Callable[[str], None]) -> None:
-    rules = reap.Rules(
-        started=edge.now(),
-        beat_interval_ms=edge.rules.beat_interval_ms,
-        window_ms=edge.rules.reconnect_window_ms,
-    )
-    aside, after, began_ms = Aside(on_aside), reap.Place(), 0
-
-    def acted(due: reap.Due, now: Stamp) -> Awaitable[None]:
-        return edge.write(lambda tx: reap.act(tx, due, rules, edge.heard, now))
-
-    async def one_pass() -> None:
-        nonlocal after, began_ms
-        began_ms = edge.clock.boot_ms()
-        now = edge.now()
-        found = await edge.read(lambda tx: reap.find(tx, rules, after, edge.heard, now))
-        after = found.last
-        for name, why in found.broken.items():
-            aside.put("row", name, why, now.wall_ms)
-        due = [one for one in found.due if not aside.has(one.name, now.wall_ms)]
-        # All are asked for before the first is awaited: they share their commits.
-        for one, done in [(one, acted(one, now)) for one in due]:
-            try:
-                await done
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for it
-                aside.put(one.kind, one.name, repr(error), now.wall_ms)
-        await edge.write(lambda tx: gpus.pass_once(tx, now.wall_ms))
-
-    async def pause() -> None:
-        await edge.clock.sleep_ms(max(0, began_ms + PASS_EVERY_MS - edge.clock.boot_ms()))
-
-    await repeat("reaping", one_pass, pause)
-
-
-async def _keep_up(edge: Edge, metrics: Metrics, uses: Uses) -> None:
-    rules, started, at = edge.rules, edge.now(), {"attempt": "", "job": ""}
-
-    async def one_pass() -> None:
-        now = edge.now()
-        orphans = await edge.write(lambda tx: upkeep.orphans_once(tx, now))
-        at["attempt"] = await edge.write(
-            lambda tx: upkeep.overdue_once(tx, started, rules.reconnect_window_ms, at["attempt"], now)
-        )
-        used = uses.take()
-        await edge.write(lambda tx: tx.save_token_uses(used))
-        leftovers, at["job"] = await edge.write(lambda tx: upkeep.leftovers_once(tx, at["job"], now))
-        for kind, count in (("orphan", orphans), ("leftover", leftovers)):
-            metrics.mended.labels(kind).inc(count)
-            if count:
-                _LOG.warning("upkeep had to mend: %d x %s", count, kind)
-
-    await repeat("upkeep", one_pass, partial(edge.clock.sleep_ms, UPKEEP_EVERY_MS))
-
-
-async def _count_jobs(edge: Edge, limits: Limits) -> None:
-    """For what one account may have of them at a time."""
-
-    async def one_pass() -> None:
-        limits.counted(await edge.read(lambda tx: tx.open_jobs()))
-
-    await repeat("counting jobs", one_pass, partial(edge.clock.sleep_ms, COUNT_MS))
-
-
-async def _audit(edge: Edge, metrics: Metrics) -> None:
-    """A sample, again and again, beside everything else: what breaks a promise is seen within minutes."""
-    at = {"job": ""}
-
-    async def one_pass() -> None:
-        found = await edge.read(lambda tx: audit.sample(tx, at["job"]))
-        at["job"] = found.after_job_id
-        metrics.audited.inc(found.jobs)
-        metrics.violations.inc(len(found.violations))
-        metrics.audit_at.set(edge.clock.wall_ms() / 1_000)
-        for violation in found.violations:
-            _LOG.error("VIOLATED: %s", violation)
-
-    await repeat("auditing", one_pass, partial(edge.clock.sleep_ms, AUDIT_EVERY_MS))
-
-
-async def _survey(edge: Edge, metrics: Metrics, settings: Settings) -> None:
-    ground = Ground(data_dir=settings.data_dir, backup_mark=settings.backup_mark)
-    one_pass = partial(survey, edge, metrics, ground)
-    await repeat("the survey", one_pass, partial(edge.clock.sleep_ms, SURVEY_EVERY_MS))
-
-
-async def _seal(edge: Edge) -> None:
-    async def one_pass() -> None:
-        now_ms = edge.clock.wall_ms()
-        sealed = await edge.write(lambda tx: tx.seal(now_ms))
-        if sealed is not None:
-            # Whoever keeps this line can tell later whether anything up to it was altered.
-            _LOG.info("the ledger is sealed up to transfer %d: %s", sealed[0], sealed[1].hex())
-
-    await repeat("sealing", one_pass, partial(edge.clock.sleep_ms, SEAL_EVERY_MS))
-
-
 def _doors(settings: Settings, who: identity.Identity, gate: Gate) -> tuple[Door, Door]:
     """The market's address over TLS, the hosts' over mutual TLS."""
     pair = [(who.server_key_pem, who.server_pem)]
@@ -371,7 +256,7 @@ def _doors(settings: Settings, who: identity.Identity, gate: Gate) -> tuple[Door
 
 
 def _mint(directory: Path) -> Mint:
-    return Mint(key=(directory / "token.key").read_bytes())
+    return Mint(key=private.read(directory / "token.key"))
 
 
 def _first_operator(tx: Transaction, mint: Mint, now_ms: int) -> str:

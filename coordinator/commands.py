@@ -60,6 +60,14 @@ def parser() -> argparse.ArgumentParser:
         "step", choices=list(Step), help="begin: from the next start on both are trusted; finish: only it"
     )
     rotate.add_argument("--force", action="store_true", help="finish although some hosts will be locked out")
+    secrets = commands.add_parser(
+        "rotate-secrets", parents=[common], help="have another key seal jobs' secrets in the database"
+    )
+    secrets.add_argument(
+        "step",
+        choices=list(Step),
+        help="begin: from the next start on a new key seals; finish: the old one goes",
+    )
     for command in (init, run, doctor):
         command.add_argument("--market", metavar="ADDRESS", help="address for people, host:port")
         command.add_argument("--hosts", metavar="ADDRESS", help="address for agents, host:port")

@@ -49,7 +49,7 @@ def look(settings: Settings, settings_error: str, clock: Clock) -> Facts:
     return replace(
         facts,
         secrets=tuple(_secret(path) for path in _secrets(settings)),
-        authority=_authority(folder, clock),
+        authority=_authority(settings, clock),
         database=_database(settings.database_url),
         holder=holder,
         doors=tuple(_door(settings, name, is_served=bool(holder)) for name in ("market", "hosts")),
@@ -69,7 +69,9 @@ def _machine(folder: Path) -> MachineFacts:
 
 
 def _secrets(settings: Settings) -> tuple[Path, ...]:
-    return settings.data_dir / "ca.key", settings.data_dir / "token.key", settings.secrets_key_path
+    """Those that are files."""
+    kept = (settings.ca_key_source, settings.secrets_key_source)
+    return settings.data_dir / "token.key", *(source.path for source in kept if not source.command)
 
 
 def _secret(path: Path) -> SecretFacts:
@@ -79,11 +81,11 @@ def _secret(path: Path) -> SecretFacts:
     return SecretFacts(name=str(path), mode=mode)
 
 
-def _authority(folder: Path, clock: Clock) -> AuthorityFacts:
+def _authority(settings: Settings, clock: Clock) -> AuthorityFacts:
+    folder = settings.data_dir
     try:
-        return AuthorityFacts(
-            days_left=identity.days_left(folder, clock.wall_ms()), is_rotating=identity.is_rotating(folder)
-        )
+        left = identity.days_left(folder, clock.wall_ms(), settings.ca_key_source)
+        return AuthorityFacts(days_left=left, is_rotating=identity.is_rotating(folder))
     except (OSError, ValueError, TypeError) as error:
         return AuthorityFacts(error=str(error))
 

@@ -2,7 +2,7 @@
 
 `ca.pem` and `ca.key` are the authority. While one follows another, `ca-next.pem` and `ca-next.key` are the
 one to come: hosts get certificates of it and are told to trust both, and this coordinator still shows itself
-by the old one, which everybody knows.
+by the old one, which everybody knows. `ca.key` may be elsewhere: another file, or what a command prints.
 """
 
 import datetime as dt
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -21,7 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from runtime import private
 from runtime.channel import SERVER_NAME
+from runtime.private import Source
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
@@ -29,7 +32,8 @@ SERVER_DAYS = 397
 HOST_DAYS = 90
 # Clocks of strangers' machines are not quite ours.
 _SKEW = dt.timedelta(minutes=10)
-_PEM, _KEY, _NEXT_PEM, _NEXT_KEY = "ca.pem", "ca.key", "ca-next.pem", "ca-next.key"
+_PEM, _NEXT_PEM, _NEXT_KEY = "ca.pem", "ca-next.pem", "ca-next.key"
+KEY_NAME = "ca.key"
 # What people and machines are to trust, while there are two.
 BOTH_PEM = "authorities.pem"
 
@@ -75,28 +79,40 @@ class Identity:
 
 def must_be_none(directory: Path) -> None:
     """Raises FileExistsError where there is an authority already, or half of one."""
-    for path in (directory / _KEY, directory / _PEM):
+    for path in (directory / KEY_NAME, directory / _PEM):
         if path.exists():
             raise FileExistsError(errno.EEXIST, "a coordinator was made here already", str(path))
 
 
-def create(directory: Path, now_ms: int) -> None:
-    """A new authority and its key in `directory`."""
-    _create(directory, _PEM, _KEY, "Usance coordinator's authority", now_ms)
+def create(directory: Path, now_ms: int, kept: Source | None = None) -> None:
+    """A new authority in `directory`, and its key where that is kept, unless it is there already."""
+    must_be_none(directory)
+    source = kept or in_folder(directory)
+    if source.command or source.path.exists():
+        key = _load_key(source)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        private.write(source.path, _key_pem(key))
+    _certify(directory / _PEM, key, "Usance coordinator's authority", now_ms)
 
 
-def load(directory: Path, now_ms: int) -> Identity:
+def in_folder(directory: Path) -> Source:
+    """Where an authority's key is kept that nobody has moved."""
+    return Source(path=directory / KEY_NAME)
+
+
+def load(directory: Path, now_ms: int, kept: Source | None = None) -> Identity:
     """The authority in `directory`, with a fresh certificate for this run of the server.
 
     The server's key lives only in memory: clients trust the authority, not one server's key.
     """
     _settle(directory)
     authority_pem = (directory / _PEM).read_bytes()
-    authority, authority_key = x509.load_pem_x509_certificate(authority_pem), _load_key(directory / _KEY)
+    authority, authority_key = _pair(directory / _PEM, kept or in_folder(directory))
     issuer, issuer_key, trusted_pem = authority, authority_key, authority_pem
     if is_rotating(directory):
         next_pem = (directory / _NEXT_PEM).read_bytes()
-        issuer, issuer_key = x509.load_pem_x509_certificate(next_pem), _load_key(directory / _NEXT_KEY)
+        issuer, issuer_key = _pair(directory / _NEXT_PEM, Source(path=directory / _NEXT_KEY))
         trusted_pem += next_pem
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
@@ -115,11 +131,9 @@ def load(directory: Path, now_ms: int) -> Identity:
     )
 
 
-def days_left(directory: Path, now_ms: int) -> int:
-    """Of the authority in `directory`. Raises ValueError or TypeError where it can't sign."""
-    authority = x509.load_pem_x509_certificate((directory / _PEM).read_bytes())
-    if _load_key(directory / _KEY).public_key() != authority.public_key():
-        raise ValueError(f"{_KEY} is not the key of {_PEM}")
+def days_left(directory: Path, now_ms: int, kept: Source) -> int:
+    """Of the authority in `directory`. Raises ValueError where it can't sign."""
+    authority, _ = _pair(directory / _PEM, kept)
     left = authority.not_valid_after_utc - dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
     return left.days
 
@@ -145,7 +159,9 @@ def begin_rotation(directory: Path, now_ms: int) -> Path:
     # Of a beginning that was broken off; nobody has seen it.
     (directory / _NEXT_KEY).unlink(missing_ok=True)
     # The two are told apart by their names where a certificate's signer is looked for.
-    _create(directory, _NEXT_PEM, _NEXT_KEY, f"Usance coordinator's authority {now_ms}", now_ms)
+    key = ec.generate_private_key(ec.SECP256R1())
+    private.write(directory / _NEXT_KEY, _key_pem(key))
+    _certify(directory / _NEXT_PEM, key, f"Usance coordinator's authority {now_ms}", now_ms)
     both = directory / BOTH_PEM
     both.write_bytes((directory / _PEM).read_bytes() + (directory / _NEXT_PEM).read_bytes())
     return both
@@ -159,20 +175,24 @@ def next_digest(directory: Path) -> bytes:
     return digest_of(x509.load_pem_x509_certificate((directory / _NEXT_PEM).read_bytes()))
 
 
-def finish_rotation(directory: Path) -> None:
+def finish_rotation(directory: Path, kept: Source | None = None) -> None:
     """From the next start on only the new authority is trusted, and the old one's key is gone."""
-    (directory / _NEXT_KEY).replace(directory / _KEY)
+    source, next_key = kept or in_folder(directory), directory / _NEXT_KEY
+    if source.command:
+        try:
+            _pair(directory / _NEXT_PEM, source)
+        except private.PrivateError:
+            raise RotationError(
+                f"put {next_key} where {source.command[0]} finds it, so that it prints this one, then finish"
+            ) from None
+        next_key.unlink()
+    else:
+        private.move(next_key, source.path)
     _settle(directory)
 
 
 def digest_of(authority: x509.Certificate) -> bytes:
     return authority.fingerprint(hashes.SHA256())
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Readable by its owner from the first byte on; refuses to replace what is there."""
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(content)
 
 
 def _settle(directory: Path) -> None:
@@ -182,8 +202,7 @@ def _settle(directory: Path) -> None:
         (directory / BOTH_PEM).unlink(missing_ok=True)
 
 
-def _create(directory: Path, pem_name: str, key_name: str, name: str, now_ms: int) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
+def _certify(path: Path, key: ec.EllipticCurvePrivateKey, name: str, now_ms: int) -> None:
     certificate = (
         _builder(name, _name(name), now_ms, AUTHORITY_DAYS)
         .public_key(key.public_key())
@@ -191,14 +210,27 @@ def _create(directory: Path, pem_name: str, key_name: str, name: str, now_ms: in
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_secret(directory / key_name, _key_pem(key))
-    (directory / pem_name).write_bytes(certificate.public_bytes(Encoding.PEM))
+    path.write_bytes(certificate.public_bytes(Encoding.PEM))
 
 
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    key = load_pem_private_key(path.read_bytes(), None)
+def _pair(path: Path, source: Source) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A certificate and its key."""
+    authority, key = x509.load_pem_x509_certificate(path.read_bytes()), _load_key(source)
+    if key.public_key() != authority.public_key():
+        raise private.PrivateError(f"{source.name}: not the key of {path.name}")
+    return authority, key
+
+
+def _load_key(source: Source) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(source.read(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        if isinstance(error, private.PrivateError):
+            raise
+        # What it says may quote what it was given.
+        raise private.PrivateError(f"{source.name}: not a PEM key without a password") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{path} is not an elliptic-curve key")
+        raise private.PrivateError(f"{source.name}: not an elliptic-curve key")
     return key
 
 

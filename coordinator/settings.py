@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.private import Source
 from runtime.table import Table, lines_of, placed
 
 CONFIG_NAME = "coordinator.toml"
@@ -24,6 +25,7 @@ _RANGES = {
 }
 _COUNTS = (1, LIMIT_MAX)
 _ADDRESSES = ("market", "hosts", "market_public", "hosts_public", "metrics")
+COMMAND_WORDS_MAX = 64
 
 
 class SettingsError(ValueError):
@@ -46,8 +48,12 @@ class Settings:
     fee_ppm: int = 50_000
     # How long a host's certificate is good; its agent renews it when half of that is over.
     host_certificate_days: int = 7
-    # The file of the keys that seal jobs' secrets; "" is secrets.key in the data folder.
+    # The file of the authority's key; "" is ca.key in the data folder. Or the command that prints it.
+    ca_key: str = ""
+    ca_key_command: tuple[str, ...] = ()
+    # The same for the keys that seal jobs' secrets; "" is secrets.key.
     secrets_key: str = ""
+    secrets_key_command: tuple[str, ...] = ()
     # What one account may ask for: so many requests a second, so many at once after a rest, so many streams.
     account_requests_per_second: int = 200
     account_requests_burst: int = 4_000
@@ -72,8 +78,16 @@ class Settings:
         return self.data_dir / "last-backup"
 
     @property
-    def secrets_key_path(self) -> Path:
-        return Path(self.secrets_key) if self.secrets_key else self.data_dir / "secrets.key"
+    def ca_key_source(self) -> Source:
+        return self._source(self.ca_key or "ca.key", self.ca_key_command)
+
+    @property
+    def secrets_key_source(self) -> Source:
+        return self._source(self.secrets_key or "secrets.key", self.secrets_key_command)
+
+    def _source(self, path: str, command: tuple[str, ...]) -> Source:
+        """A path that is not a whole one is one in the data folder."""
+        return Source(path=self.data_dir / path, command=command)
 
 
 TEMPLATE = """\
@@ -100,9 +114,15 @@ TEMPLATE = """\
 # that was off for longer has to be enrolled anew.
 #host_certificate_days = 7
 
-# The keys that jobs' secrets are sealed with in the database, one a line, the first for new ones; in this
-# folder as secrets.key, unless another file is named:
+# Where the authority's key is kept: in this folder as ca.key, unless another file is named (for its owner's
+# eyes alone), or a command that prints it: a program and its arguments, without a shell, within 30 seconds.
+#ca_key = ""
+#ca_key_command = []
+
+# The keys that jobs' secrets are sealed with in the database, one a line in hexadecimal, the first for new
+# ones; in this folder as secrets.key, unless they are kept elsewhere. See: usance-coordinator rotate-secrets
 #secrets_key = ""
+#secrets_key_command = []
 
 # What one account may ask for: so many requests a second, so many at once after a rest, so many open streams
 # and jobs that have not ended. What is more is refused, with the time after which it would be taken.
@@ -192,6 +212,8 @@ def _read(data_dir: Path, values: Mapping[str, object], faults: list[str]) -> Se
             found[item.name] = table.flag(item.name, default=default)
         elif isinstance(default, int):
             found[item.name] = table.number(item.name, default, *_RANGES.get(item.name, _COUNTS))
+        elif isinstance(default, tuple):
+            found[item.name] = table.names(item.name, default)
         elif isinstance(default, str):
             found[item.name] = table.text(item.name, default, r"[^\x00-\x1f]*", "text in quotes")
     table.leftovers()
@@ -217,6 +239,12 @@ def _faults_of(settings: Settings) -> list[str]:
                 faults.append(f"{name}: a port up to {PORT_MAX}, not {port}")
     if settings.reconnect_window_ms < 3 * settings.beat_interval_ms:
         faults.append("reconnect_window_ms: at least three times beat_interval_ms")
+    for name in ("ca_key", "secrets_key"):
+        command = getattr(settings, f"{name}_command")
+        if command and getattr(settings, name):
+            faults.append(f"{name}: this or {name}_command, not both")
+        if len(command) > COMMAND_WORDS_MAX:
+            faults.append(f"{name}_command: a program and at most {COMMAND_WORDS_MAX - 1} arguments")
     return faults
 
 

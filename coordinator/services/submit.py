@@ -49,8 +49,7 @@ def submits(tx: Transaction, given: Sequence[Order]) -> list[JobView | Refusal]:
     answers: list[JobView | Refusal] = []
     fresh: list[tuple[Order, bytes, Job]] = []
     for order in given:
-        secret = (order.sealed.digest.hex(),) if order.sealed else ()
-        content = fingerprint("submit", *parts(order.spec), *secret)
+        content = _content(order.spec, order.sealed.digest if order.sealed else None)
         before = known.get(order.key)
         if before is not None:
             answers.append(_again(tx, order, content, before, made))
@@ -109,11 +108,16 @@ def _again(
 ) -> JobView | Refusal:
     """The same id with the same content changes nothing more."""
     known_content, job_id = before
-    if known_content != content:
+    older = order.sealed.digests_before if order.sealed else ()
+    if known_content != content and known_content not in [_content(order.spec, each) for each in older]:
         return reused(order.request_id)
     if job_id in made:
         return JobView(job=made[job_id], attempts=())
     return JobView(job=owned_job(tx, order.buyer, job_id), attempts=tx.attempts_of_jobs([job_id])[job_id])
+
+
+def _content(spec: JobSpec, digest: bytes | None) -> bytes:
+    return fingerprint("submit", *parts(spec), *(() if digest is None else (digest.hex(),)))
 
 
 def _job(order: Order) -> Job:

@@ -5,6 +5,7 @@ from coordinator.domain.job import Attempt
 from coordinator.domain.metering import Stamp, drift_ms, passed_ms
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.services.attempts import ask_stop, end_attempt
+from coordinator.services.vault import UnreadableError, Vault
 from coordinator.store.ports import Transaction
 from ledger.entries import release
 from ledger.money import format_credits
@@ -74,3 +75,26 @@ def leftovers_once(tx: Transaction, after_job_id: str, now: Stamp) -> tuple[int,
         tx.append_events([event], now.wall_ms)
         tx.wake(job.id)
     return len(left), last
+
+
+def reseal_once(tx: Transaction, vault: Vault, after_job_id: str) -> tuple[int, str]:
+    """What is sealed with a key that seals no more, anew: how many, and where the next pass goes on."""
+    boxes, count = tx.sealed_after(after_job_id, LOOK_MAX), 0
+    for job_id, account_id, box in boxes:
+        if not vault.is_current(box):
+            try:
+                tx.reseal(job_id, vault.seal(vault.open(box, account_id), account_id).box)
+            except UnreadableError:
+                continue  # whoever is to start the job is told
+            count += 1
+    return count, boxes[-1][0] if len(boxes) == LOOK_MAX else ""
+
+
+def not_resealed(tx: Transaction, vault: Vault) -> int:
+    """How many are sealed with other keys than the one that seals now."""
+    count, last, boxes = 0, "", tx.sealed_after("", LOOK_MAX)
+    while boxes:
+        count += sum(not vault.is_current(box) for _, _, box in boxes)
+        last = boxes[-1][0]
+        boxes = tx.sealed_after(last, LOOK_MAX)
+    return count

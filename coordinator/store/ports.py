@@ -17,6 +17,7 @@ from coordinator.domain.metering import Line
 from coordinator.domain.states import JobState
 from coordinator.store.ports_books import Books, Tokens
 from coordinator.store.ports_hosts import Claims, Hosts, Page
+from coordinator.store.ports_sealed import SealedParts
 from ledger.entries import Outcome, Transfer
 
 NUMBER_MAX = 2**63 - 1
@@ -204,18 +205,6 @@ class Jobs(Protocol):
     def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None: ...
 
     def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]: ...
-
-
-class SealedParts(Protocol):
-    """What of orders nobody may read. A job's goes with its end, whoever saves that."""
-
-    def insert_sealed(self, boxes: Mapping[str, bytes]) -> None:
-        """By job; at most one for each."""
-        ...
-
-    def sealed(self, job_ids: Sequence[str]) -> Mapping[str, bytes]:
-        """Of those that have one."""
-        ...
 
 
 class Money(Protocol):

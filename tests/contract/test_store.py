@@ -113,6 +113,11 @@ def test_what_nobody_may_read_goes_with_the_job(market: SqlTransaction) -> None:
     market.insert_sealed({"job_2": b"\0box"})
     assert market.sealed(["job_2", "job_3"]) == {"job_2": b"\0box"}
     assert market.sealed([]) == {}
+    market.insert_sealed({"job_3": b"box"})
+    assert market.sealed_after("", 1) == [("job_2", BUYER, b"\0box")]
+    assert market.sealed_after("job_2", 9) == [("job_3", BUYER, b"box")]
+    market.reseal("job_3", b"another")
+    assert market.sealed(["job_3"]) == {"job_3": b"another"}
     runs = replace(before, state=JobState.RUNNING)
     assert market.save_job(before, runs)
     assert market.sealed(["job_2"]) == {"job_2": b"\0box"}

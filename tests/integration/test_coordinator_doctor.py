@@ -83,7 +83,7 @@ def test_an_authority_that_ended_or_has_another_ones_key(doctor, made, tmp_path)
     assert doctor()[1]["authority"] == ("bad", "its certificate is over")
     identity.create(tmp_path, now_ms)
     shutil.copy(tmp_path / "ca.key", made)
-    assert doctor()[1]["authority"] == ("bad", "ca.key is not the key of ca.pem")
+    assert doctor()[1]["authority"] == ("bad", f"{made}/ca.key: not the key of ca.pem")
 
 
 def test_a_database_that_is_away_older_newer_or_empty(doctor, made):

@@ -12,7 +12,7 @@ import grpc
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from coordinator import app
+from coordinator import passes
 from coordinator.api import gate
 from coordinator.api.bell import Bell, Listener
 from coordinator.api.edge import Edge, Rules
@@ -239,16 +239,16 @@ class SimCoordinator:
             mint=Mint(key=b"k" * 32),
             rules=RULES,
         )
-        edge.store.keeper = dispatcher = app.dispatcher_of(edge, lambda _: None)  # type: ignore[attr-defined]
+        edge.store.keeper = dispatcher = passes.dispatcher_of(edge, lambda _: None)  # type: ignore[attr-defined]
         metrics = Metrics()
         self.metrics.append(metrics)
         self.hosts = HostServicer(edge, Issuer(edge=edge, sign=_no_certificates, authority_pem=b""))
         self.market = MarketServicer(edge)
         process.on_death.append(self._died)
-        process.spawn(app._schedule(edge, dispatcher), "schedule")
-        process.spawn(app._reap(edge, lambda _: None), "reap")
-        process.spawn(app._keep_up(edge, metrics, Uses()), "upkeep")
-        process.spawn(app._audit(edge, metrics), "audit")
+        process.spawn(passes.schedule(edge, dispatcher), "schedule")
+        process.spawn(passes.reap_lost(edge, lambda _: None), "reap")
+        process.spawn(passes.keep_up(edge, metrics, Uses()), "upkeep")
+        process.spawn(passes.sample(edge, metrics), "audit")
         self.story.tell("coordinator: starts")
 
     def _died(self) -> None:

@@ -15,6 +15,7 @@ from coordinator.services.desired import Wanted, desired
 from coordinator.services.submit import parts
 from coordinator.services.vault import UnreadableError, Vault, fresh, kept
 from coordinator.store.ports import Transaction
+from runtime.private import Source
 from tests.support.values import attempt, job, spec
 from usance.v1 import types_pb2 as t
 
@@ -43,12 +44,12 @@ def test_a_box_opens_for_its_owner_alone_and_tells_nothing():
 
 def test_keys_can_be_rotated(tmp_path: Path):
     path = tmp_path / "secrets.key"
-    old = kept(path)
+    old = kept(Source(path=path))
     assert path.stat().st_mode & 0o777 == 0o600
-    assert kept(path).keys == old.keys
+    assert kept(Source(path=path)).keys == old.keys
     box = old.seal(CANARY, "a").box
     path.write_text(f"{(b'n' * 32).hex()}\n{old.keys[0].hex()}\n")
-    new = kept(path)
+    new = kept(Source(path=path))
     assert new.keys == (b"n" * 32, old.keys[0])
     assert new.open(box, "a") == CANARY
     assert Vault(keys=(b"n" * 32,)).open(new.seal(CANARY, "a").box, "a") == CANARY
@@ -60,7 +61,7 @@ def test_a_file_that_holds_no_keys_or_that_others_read_is_refused(content, mode,
     path.write_text(content)
     path.chmod(mode)
     with pytest.raises(ValueError, match=str(path)):
-        kept(path)
+        kept(Source(path=path))
 
 
 def described(**changes: object) -> JobSpec:
