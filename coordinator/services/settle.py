@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 from coordinator.domain.claim import Strike
 from coordinator.domain.event import EventKind, NewEvent
@@ -13,7 +12,7 @@ from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.services.strikes import strike
 from coordinator.store.ports import NUMBER_MAX, Transaction
-from ledger.entries import capture
+from ledger.entries import Transfer, capture
 from runtime.evidence import UsageRecord
 from runtime.ids import timed_uuid
 
@@ -126,25 +125,12 @@ def finish_if_settled(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
 
 def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
     """Lines, transfers, totals and events of many attempts, each of another job, with one statement each."""
-    transfers = [
-        capture(
-            transfer_id=_capture_id(taken.after, line.record),
-            job_id=taken.after.job_id,
-            seller_id=taken.after.seller_account_id,
-            amount_micro=line.charge.charge_micro,
-            fee_micro=line.charge.fee_micro,
-            event_ms=now.wall_ms,
-        )
-        for taken in many
-        for line in taken.lines
-        if line.charge.charge_micro
-    ]
-    for outcome in tx.post(transfers, now.wall_ms):
+    transfers = {taken.after.id: _capture(taken, now) for taken in many if _sum_micro(taken.lines)}
+    for outcome in tx.post(list(transfers.values()), now.wall_ms):
         assert outcome.ok, outcome
-    ids = iter(transfers)
     tx.insert_all_lines(
         [
-            (taken.after.id, line, str(next(ids).id) if line.charge.charge_micro else "")
+            (taken.after.id, line, str(transfers[taken.after.id].id) if line.charge.charge_micro else "")
             for taken in many
             for line in taken.lines
         ]
@@ -170,10 +156,21 @@ def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
     tx.wake(*(taken.after.job_id for taken in many))
 
 
-def _capture_id(attempt: Attempt, record: UsageRecord) -> UUID:
-    """Sorted by about when the record ended, for captures are what a ledger has most of."""
+def _capture(taken: Taken, now: Stamp) -> Transfer:
+    """One for all that was taken in of an attempt: its lines say what of it each record came to.
+
+    Its id sorts by about when the last record ended, for captures are what a ledger has most of.
+    """
+    attempt, record = taken.after, taken.lines[-1].record
     ended_ms = attempt.meter.assigned.wall_ms + record.end_ms
-    return timed_uuid(ended_ms, "capture", attempt.id, attempt.epoch, record.number)
+    return capture(
+        transfer_id=timed_uuid(ended_ms, "capture", attempt.id, attempt.epoch, record.number),
+        job_id=attempt.job_id,
+        seller_id=attempt.seller_account_id,
+        amount_micro=_sum_micro(taken.lines),
+        fee_micro=sum(line.charge.fee_micro for line in taken.lines),
+        event_ms=now.wall_ms,
+    )
 
 
 def _sum_micro(lines: Sequence[Line]) -> int:

@@ -16,7 +16,11 @@ def test_a_lost_host_is_paid_to_what_was_witnessed_and_the_rest_goes_back_at_onc
         agent = await market.agent()
         job, run = await started(market, agent)
         await goes_on(market, agent, run, 10_000, by_ms=10_000)
-        await agent.usage(run, run.record(10_000))
+        # They come together: one transfer pays for all, and what goes back of each goes back through it.
+        await agent.usage(run, run.record(3_000), run.record(7_000), run.record(10_000))
+        lines = (await market.buyer.bill(job.job_id)).attempts[0].lines
+        assert [line.charge_micro for line in lines] == [3_000, 4_000, 3_000]
+        assert len({line.transfer_id for line in lines}) == 1
         await agent.leave()
         market.clock.advance(4_000)
         await market.host_is(agent.host_id, t.HOST_STATE_SUSPECT)

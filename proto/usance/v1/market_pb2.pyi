@@ -1335,7 +1335,9 @@ class BillLine(_message.Message):
     earning_micro: _builtins.int
     """Of the charge, to the seller: the charge less the fee; >= 0."""
     transfer_id: _builtins.str
-    """The ledger's transfer, a UUID; empty when the charge is 0."""
+    """The ledger's transfer, a UUID; empty when the charge is 0. What came in one report is one transfer: its
+    amount is the sum of the charges of the lines that name it.
+    """
     @_builtins.property
     def record(self) -> _types_pb2.UsageRecord:
         """As the agent put it into its chain of digests."""
