@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from coordinator.api.convert_market import end_reason_to, spec_to
-from coordinator.api.validate import destinations, labels, line, network, whole
+from coordinator.api.validate import destinations, labels, line, name, network, whole
 from coordinator.domain.host import Gpu, GpuHealth, Hold, Host, HostFacts, Isolation, Terms
 from coordinator.domain.hours import WEEK_MINUTES, SaleWindow
 from coordinator.domain.images import ImagePolicy
@@ -120,7 +120,7 @@ def terms(message: h.Terms) -> Terms:
         run_ms_max=whole("terms.run_ms_max", message.run_ms_max, 0, INT64_MAX),
         reclaim_notice_ms=whole("terms.reclaim_notice_ms", message.reclaim_notice_ms, 0, 86_400_000),
         trusted_accounts=frozenset(
-            line("terms.trusted_accounts", name, 64) for name in message.trusted_accounts
+            line("terms.trusted_accounts", account, 64) for account in message.trusted_accounts
         ),
         network_max=most,
         network_destinations=destinations("terms.network_destinations", message.network_destinations, most),
@@ -163,7 +163,7 @@ def _report(message: h.AttemptReport) -> Report:
     if state is None:
         raise invalid("beat.attempts.state", "PREPARING, RUNNING, STOPPING or ENDED")
     return Report(
-        attempt_id=message.attempt_id,
+        attempt_id=name("beat.attempts.attempt_id", message.attempt_id),
         epoch=message.epoch,
         state=state,
         container_id=line("beat.attempts.container_id", message.container_id, 128),

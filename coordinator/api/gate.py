@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from cryptography import x509
 from google.protobuf.message import DecodeError
 
 from coordinator.api import acting
@@ -29,6 +30,7 @@ from runtime.logs import FIELDS
 _LOG = logging.getLogger(__name__)
 _CALLER: ContextVar[Bearer] = ContextVar("caller")
 _HOST_ID: ContextVar[str] = ContextVar("host_id")
+_CERTIFIED_MS: ContextVar[int] = ContextVar("certified_ms")
 _BEARER = "Bearer "
 _SUBMIT = "/usance.v1.MarketService/SubmitJob"
 NOBODY = "nobody"
@@ -62,6 +64,11 @@ def bearer() -> Bearer:
 def host_id() -> str:
     """The host whose certificate the connection has."""
     return _HOST_ID.get()
+
+
+def certified_ms() -> int:
+    """When that certificate began: the greater, the fresher is what the connection has proved."""
+    return _CERTIFIED_MS.get()
 
 
 @dataclass(kw_only=True)
@@ -215,6 +222,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             note.who = _host_of(context)
             await self._recognise(note.who)
             _HOST_ID.set(note.who)
+            _CERTIFIED_MS.set(_begins_ms(context))
         elif access is not Access.ANYBODY:
             came = await self._known(note, token_of(context))
             self._limits.request(came.account.id)
@@ -304,6 +312,11 @@ def _host_of(context: Context) -> str:
         if name.startswith(HOST_PREFIX.encode()):
             return name.decode()
     raise Refusal(RefusalCode.UNAUTHENTICATED, "no host's certificate: agents use the host port")
+
+
+def _begins_ms(context: Context) -> int:
+    (pem, *_) = context.auth_context()["x509_pem_cert"]
+    return int(x509.load_pem_x509_certificate(pem).not_valid_before_utc.timestamp() * 1_000)
 
 
 async def _tell(note: _Note, context: Context, error: Exception) -> NoReturn:

@@ -15,7 +15,7 @@ from coordinator.api import confidential, validate
 from coordinator.api import convert_host as convert
 from coordinator.api.arrivals import Arrivals
 from coordinator.api.edge import Edge
-from coordinator.api.gate import Context, host_id
+from coordinator.api.gate import Context, certified_ms, host_id
 from coordinator.api.lull import Lull
 from coordinator.api.said import Said
 from coordinator.domain.host import Certificate
@@ -109,8 +109,10 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         request_iterator: AsyncIterator[h.SynchronizeRequest],
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[h.SynchronizeResponse]:
-        session = _Session(self._edge, host_id(), self._arrivals)
+        session = _Session(self._edge, host_id(), certified_ms(), self._arrivals)
         older = self._sessions.get(session.host_id)
+        if older is not None and session.certified_ms < older.certified_ms:
+            await self._refuse_copy(session)
         self._sessions[session.host_id] = session
         if older is not None:
             older.supersede()
@@ -130,6 +132,14 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
             if self._sessions.get(session.host_id) is session:
                 del self._sessions[session.host_id]
                 self._edge.figures.left(session.host_id)
+
+    async def _refuse_copy(self, session: "_Session") -> None:
+        """The host has had a certificate since, for another key, and uses it: whoever comes with the one from
+        before has a copy, and nothing newer to prove."""
+        name, now_ms = session.host_id, self._edge.clock.wall_ms()
+        _LOG.warning("%s: somebody came with a certificate that it has replaced", name)
+        await self._edge.write(lambda tx: strikes.copied(tx, name, session.certified_ms, now_ms))
+        raise Refusal(RefusalCode.SUPERSEDED, "this host is connected with a newer certificate than this one")
 
     async def GetStanding(  # noqa: N802
         self,
@@ -180,8 +190,9 @@ class _Session:
     """What is to be said is kept as state, not as a queue, so it can't pile up: the latest whole `desired`,
     and for each attempt the latest acknowledgement."""
 
-    def __init__(self, edge: Edge, name: str, arrivals: Arrivals) -> None:
+    def __init__(self, edge: Edge, name: str, certified: int, arrivals: Arrivals) -> None:
         self.host_id = name
+        self.certified_ms = certified
         self._arrivals = arrivals
         self._rung = asyncio.Event()
         self._edge = edge
@@ -292,6 +303,7 @@ class _Session:
             await self._logs(request.logs)
 
     async def _hello(self, message: h.Hello) -> None:
+        validate.line("hello.agent_version", message.agent_version, 64)
         facts, terms, now = convert.facts(message.facts), convert.terms(message.terms), self._edge.now()
         self._boot_id = validate.line("hello.boot_id", message.boot_id, 64, empty=False)
         hello = gathered.Hello(host_id=self.host_id, facts=facts, terms=terms, now=now)

@@ -98,9 +98,9 @@ class SellerServicer(market_pb2_grpc.SellerServiceServicer):
         self, request: m.PauseHostRequest | m.ResumeHostRequest | m.ReclaimHostRequest, wish: Hold
     ) -> m.Host:
         seller, request_id = caller(), validate.request_id(request.request_id)
-        now_ms = self._edge.clock.wall_ms()
+        host_id, now_ms = validate.name("host_id", request.host_id), self._edge.clock.wall_ms()
         room = await self._edge.write(
-            lambda tx: hosts.seller_hold(tx, seller, request_id, request.host_id, wish, now_ms)
+            lambda tx: hosts.seller_hold(tx, seller, request_id, host_id, wish, now_ms)
         )
         return render.host_to(room.host, room, now_ms)
 
@@ -190,7 +190,7 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> m.UnquarantineHostResponse:
         operator, request_id = caller(), validate.request_id(request.request_id)
-        host_id, now_ms = request.host_id, self._edge.clock.wall_ms()
+        host_id, now_ms = validate.name("host_id", request.host_id), self._edge.clock.wall_ms()
         room = await self._edge.write(
             lambda tx: hosts.trust_again(tx, operator, request_id, hosts.existing(tx, host_id), now_ms)
         )
@@ -199,7 +199,7 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
     async def RevokeHost(self, request: m.RevokeHostRequest, context: Context) -> m.RevokeHostResponse:  # noqa: N802, ARG002
         operator, request_id = caller(), validate.request_id(request.request_id)
         reason = validate.line("reason", request.reason, REVOKED_REASON_BYTES_MAX, empty=False)
-        host_id, now = request.host_id, self._edge.now()
+        host_id, now = validate.name("host_id", request.host_id), self._edge.now()
         room = await self._edge.write(
             lambda tx: certificates.revoke(tx, operator, request_id, host_id, reason, now)
         )
@@ -207,6 +207,7 @@ class AdminServicer(market_pb2_grpc.AdminServiceServicer):
 
     async def _hold(self, request_id: str, host_id: str, wish: Hold, reason: str) -> m.Host:
         operator, request_id = caller(), validate.request_id(request_id)
+        validate.name("host_id", host_id)
         now_ms = self._edge.clock.wall_ms()
         room = await self._edge.write(
             lambda tx: hosts.hold(tx, operator, request_id, hosts.existing(tx, host_id), wish, reason, now_ms)

@@ -17,6 +17,7 @@ from coordinator.services.hosts import existing, quarantine
 from coordinator.store.ports import Transaction
 
 _TWO_MACHINES = "two machines take turns with its identity"
+_COPIED = "a second machine came with a certificate that this host has replaced"
 
 
 def strike(tx: Transaction, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> None:
@@ -39,6 +40,11 @@ def two_machines(tx: Transaction, host_id: str, now_ms: int) -> None:
     """Its identity was copied. Which of them is the host only its seller can tell, by enrolling one anew."""
     strike(tx, host_id, Strike.FALSE_CLAIM, f"day {now_ms // DAY_MS}", _TWO_MACHINES, now_ms)
     quarantine(tx, existing(tx, host_id), f"{_TWO_MACHINES}; enrol one of them anew", now_ms)
+
+
+def copied(tx: Transaction, host_id: str, certified_ms: int, now_ms: int) -> None:
+    """Somebody came with its identity of before, while it was connected with a newer one."""
+    strike(tx, host_id, Strike.FALSE_CLAIM, f"certificate {certified_ms}", _COPIED, now_ms)
 
 
 def counted(tx: Transaction, host_ids: Sequence[str], now_ms: int) -> dict[str, int]:

@@ -24,6 +24,7 @@ from runtime.ids import new_uuid
 from tests.support.running_coordinator import Running, eventually
 from tests.support.scripted_agent import Identity, ScriptedAgent, key_pem, signing_request
 from tests.support.scripts import Play, refusal, started
+from usance.v1 import books_pb2 as b
 from usance.v1 import host_pb2 as h
 from usance.v1 import host_pb2_grpc
 from usance.v1 import market_pb2 as m
@@ -268,6 +269,62 @@ def test_one_authority_follows_another_without_a_host_being_locked_out(play: Pla
             token = (market.settings.data_dir / "operator.token").read_text().strip()
             market.operator = type(market.operator)(market.channel, token, "operator")
         await market.serve()
+
+    play(script)
+
+
+def test_an_identity_that_was_replaced_does_not_win_over_the_one_that_replaced_it(
+    play: Play, tmp_path: Path
+) -> None:
+    """The newer connection wins only where it proves no less than the older."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        stolen = agent.identity
+        papers = papers_of(market, agent, tmp_path / "state")
+        market.clock.advance(5_000)
+        await papers.renew()
+        agent.identity = as_scripted(papers)
+        await agent.leave()
+        await agent.connect()
+        assert await no_entry(ScriptedAgent(market.settings.hosts, stolen)) == "SUPERSEDED"
+        assert await no_entry(ScriptedAgent(market.settings.hosts, stolen)) == "SUPERSEDED"
+        await agent.beat()
+        assert not agent.is_over
+        # Its seller and the operator see it.
+        (host,) = (await market.seller.ask(market.seller.sells.ListHosts, m.ListHostsRequest())).hosts
+        assert host.notices == ["claims that were refused and count against it: 1"]
+        listed = await market.operator.ask(market.operator.operations.ListAllHosts, b.ListAllHostsRequest())
+        assert listed.hosts[0].host.notices == host.notices
+        engine = make_engine(market.settings.database_url)
+        with engine.connect() as connection:
+            told = connection.execute(text("SELECT text FROM event WHERE kind = 'refused_claim'")).scalars()
+            assert ["a second machine came with a certificate" in line for line in told] == [True]
+        engine.dispose()
+        # A machine that was set back to a backup is let in while nobody else is there.
+        await agent.leave()
+        again = ScriptedAgent(market.settings.hosts, stolen)
+        market.agents.append(again)
+
+        async def let_in() -> bool:
+            try:
+                await again.connect()
+            except AssertionError:
+                await again._channel.close()
+            return not again.is_over
+
+        await eventually(let_in, "it is let in")
+
+    play(script)
+
+
+def test_a_certificate_without_its_key_opens_nothing(play: Play) -> None:
+    """It is no secret: whoever listens to a handshake of TLS 1.2 has it."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        other = key_pem(ec.generate_private_key(ec.SECP256R1()))
+        assert await shut_out(ScriptedAgent(market.settings.hosts, replace(agent.identity, key_pem=other)))
 
     play(script)
 

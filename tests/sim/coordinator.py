@@ -276,6 +276,7 @@ class SimCoordinator:
 
     async def _serve(self, host_id: str, stream: Stream) -> None:
         gate._HOST_ID.set(host_id)
+        gate._CERTIFIED_MS.set(0)
         try:
             async for message in self.hosts.Synchronize(_requests(stream), None):  # type: ignore[arg-type]
                 await stream.down.send(message.SerializeToString())

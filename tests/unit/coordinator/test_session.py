@@ -29,7 +29,7 @@ async def requests() -> AsyncIterator[h.SynchronizeRequest]:
 
 def test_a_superseded_session_takes_nothing_more() -> None:
     async def scenario() -> None:
-        session = _Session(Nobody(), "host_1", Arrivals())  # type: ignore[arg-type]
+        session = _Session(Nobody(), "host_1", 0, Arrivals())  # type: ignore[arg-type]
         session.supersede()
         with pytest.raises(Refusal) as caught:
             await session.read(requests())
@@ -40,7 +40,7 @@ def test_a_superseded_session_takes_nothing_more() -> None:
 
 def test_it_tells_so_even_when_its_reader_has_ended() -> None:
     async def scenario() -> None:
-        session = _Session(Nobody(), "host_1", Arrivals())  # type: ignore[arg-type]
+        session = _Session(Nobody(), "host_1", 0, Arrivals())  # type: ignore[arg-type]
         session.supersede()
         reader = asyncio.create_task(session.read(requests()))
         await asyncio.wait({reader})
