@@ -48,6 +48,12 @@ fuzz: setup  ## send REQUESTS requests that nobody would, with a seed of SEED (d
 demo: setup  ## the main job, end to end, on this machine
 	$(BIN)/python -m tests.e2e.demo
 
+packages: setup  ## build the Debian packages into dist/
+	packaging/debian/build.sh dist
+
+packages-try: setup  ## try what is in dist/ in a fresh Debian root (as root; needs debootstrap)
+	USANCE_REQUIRE_ALL=1 USANCE_FRESH_ROOT=1 USANCE_PACKAGES=dist $(BIN)/pytest tests/packages
+
 proto: setup  ## generate code from the contract
 	$(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --python_out=proto --grpc_python_out=proto \
@@ -69,4 +75,4 @@ clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test sim fuzz demo proto freeze docs sessions lock clean
+.PHONY: help setup lint check test sim fuzz demo packages packages-try proto freeze docs sessions lock clean

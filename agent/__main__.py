@@ -92,7 +92,7 @@ def _with_flags(settings: Settings, chosen: argparse.Namespace) -> Settings:
 def _enroll(settings: Settings, token: str) -> int:
     import grpc
 
-    from agent import app
+    from agent import app, counter
     from agent.domain.token import TokenError, parse
     from agent.link import enroll
 
@@ -111,7 +111,13 @@ def _enroll(settings: Settings, token: str) -> int:
         return _fail(Exit.REFUSED, f"enrolling at {parsed.market} failed: {describe(error)}")
     finally:
         os.close(lock)
-    print(f"enrolled as host {identity.host_id}; now run: usance-agent run")  # noqa: T201
+    lacks = counter.lacks(settings)
+    if lacks:
+        print(f"enrolled as host {identity.host_id}; but before it can take jobs:")  # noqa: T201
+        print(lacks)  # noqa: T201
+        print("then: usance-agent doctor, and usance-agent run")  # noqa: T201
+    else:
+        print(f"enrolled as host {identity.host_id}; now run: usance-agent run")  # noqa: T201
     return Exit.OK
 
 

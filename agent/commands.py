@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
         "uninstall", parents=[common], help="leave the market, and nothing behind"
     )
     uninstall.add_argument("--end-jobs", action="store_true", help="end what runs, at your cost")
+    uninstall.add_argument(
+        "--keep-state", action="store_true", help="keep identity, journals and settings for another time"
+    )
     uninstall.add_argument("--yes", action="store_true", help="don't ask")
     commands.add_parser("settings", help="print a commented settings file")
     return made

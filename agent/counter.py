@@ -80,6 +80,12 @@ def doctor(chosen: argparse.Namespace, settings: Settings, settings_error: str =
             assert_never(verdict)
 
 
+def lacks(settings: Settings) -> str:
+    """What keeps this machine from taking jobs, and how to get it; nothing is installed or tried."""
+    findings = examine(asyncio.run(checkup.look(settings, tries=False)))
+    return as_text([one for one in findings if one.verdict is Verdict.BAD])
+
+
 def _status(chosen: argparse.Namespace, settings: Settings) -> Exit:
     while True:
         found = status.read(settings.state_dir)
@@ -169,10 +175,14 @@ def _uninstall(chosen: argparse.Namespace, settings: Settings) -> Exit:
     if not chosen.yes:
         if not sys.stdin.isatty():
             raise CounterError(Exit.USAGE, "nobody is here to be asked; add --yes")
-        question = f"This removes {settings.state_dir} with this host's identity. Go on? [y/N] "
+        kept = "keeps" if chosen.keep_state else "removes"
+        question = (
+            f"This takes the agent off the machine, and {kept} {settings.state_dir} with this host's"
+            " identity. Go on? [y/N] "
+        )
         if input(question).strip().lower() not in ("y", "yes"):
             return Exit.FAILED
-    uninstall(settings, end_jobs=chosen.end_jobs, say=_say)
+    uninstall(settings, end_jobs=chosen.end_jobs, keep_state=chosen.keep_state, say=_say)
     return Exit.OK
 
 

@@ -45,8 +45,8 @@ _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"
 _NOBODY = "host_doctor"
 
 
-async def look(settings: Settings, settings_error: str = "") -> Facts:
-    """Everything there is to see; a GPU that a job has is left alone. Takes seconds."""
+async def look(settings: Settings, settings_error: str = "", *, tries: bool = True) -> Facts:
+    """Everything there is to see; a GPU that a job has is left alone. What only a try tells takes seconds."""
     clock = SystemClock()
     market = asyncio.create_task(_market(settings.state_dir, clock))
     in_use = _in_use(settings.state_dir)
@@ -55,7 +55,7 @@ async def look(settings: Settings, settings_error: str = "") -> Facts:
     if settings.executor is ExecutorKind.DOCKER:
         engine = await asyncio.to_thread(survey.engine_facts, settings.docker_host)
         toolkit = await asyncio.to_thread(survey.toolkit_facts)
-        if not engine.error:
+        if tries and not engine.error:
             driver, network = await _tried(settings, clock, inventory, driver, in_use)
     return Facts(
         machine=await asyncio.to_thread(_machine, settings, settings_error),

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from agent import app, status
 from agent.domain.gpu import Inventory
+from agent.executor.ports import ExecutorError
 from agent.link import identity as identities
 from agent.link import standing as asking
 from agent.settings import DEFAULT_PATH, ExecutorKind, Settings
 from runtime.clock import SystemClock
 
 UNIT = "usance-agent.service"
-_UNITS = Path("/etc/systemd/system")
+# A package's are the package's to remove.
+_UNITS, _UNITS_OF_PACKAGES = Path("/etc/systemd/system"), Path("/usr/lib/systemd/system")
 _FOLDERS = ("attempts", "runs")
 _FILES = (
     *("identity.json", "key.pem", "cert.pem", "authority.pem"),
@@ -34,7 +36,7 @@ class InTheWayError(Exception):
     """It can't be taken off yet; the message says why."""
 
 
-def uninstall(settings: Settings, *, end_jobs: bool, say: Say) -> None:
+def uninstall(settings: Settings, *, end_jobs: bool, keep_state: bool = False, say: Say) -> None:
     """Raises InTheWayError, and then nothing was changed but that no new jobs come."""
     _say_no_more_jobs(settings.state_dir, say)
     live = [attempt for attempt in status.read(settings.state_dir).attempts if attempt.is_live]
@@ -42,12 +44,18 @@ def uninstall(settings: Settings, *, end_jobs: bool, say: Say) -> None:
         raise InTheWayError(
             f"{len(live)} jobs run here: usance-agent drain waits for them; --end-jobs ends them at your cost"
         )
-    _stop_agent(settings.state_dir, say)
+    _stop_agent(settings.state_dir, say, keep_state=keep_state)
     lock = app.hold_state_dir(settings.state_dir)
     try:
         asyncio.run(_clear(settings, say))
+    except ExecutorError as error:
+        if not keep_state:
+            raise InTheWayError(f"what the engine has of ours can't be removed: {error}") from error
+        say(f"what the engine has of ours stays: {error}")
     finally:
         os.close(lock)
+    if keep_state:
+        return
     _remove_state(settings.state_dir, say)
     if settings.state_dir == Settings().state_dir:
         # What the package has put there; a second agent with a folder of its own has neither.
@@ -65,9 +73,11 @@ def _say_no_more_jobs(state_dir: Path, say: Say) -> None:
         say(f"the coordinator was not told: {error}")
 
 
-def _stop_agent(state_dir: Path, say: Say) -> None:
-    if _RUNS_SYSTEMD.exists() and (_UNITS / UNIT).exists():
-        subprocess.run(["systemctl", "disable", "--now", UNIT], check=False, timeout=_WAIT_S)
+def _stop_agent(state_dir: Path, say: Say, *, keep_state: bool) -> None:
+    if _RUNS_SYSTEMD.exists() and any((folder / UNIT).exists() for folder in (_UNITS, _UNITS_OF_PACKAGES)):
+        # Of a package that is removed the unit stays enabled, for when it is installed again.
+        does = ["stop"] if keep_state else ["disable", "--now"]
+        subprocess.run(["systemctl", *does, UNIT], check=False, timeout=_WAIT_S)
     pid = status.agent_pid(state_dir)
     if pid is None:
         return

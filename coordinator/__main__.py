@@ -47,6 +47,9 @@ from the database.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
+    if parsed.command == "settings":
+        _say(settings.TEMPLATE)
+        return Exit.OK
     try:
         _step_down(parsed.data_dir)
         return _run(parsed)

@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         choices=list(Step),
         help="begin: from the next start on a new key seals; finish: the old one goes",
     )
+    commands.add_parser("settings", help="print a commented settings file")
     for command in (init, run, doctor):
         command.add_argument("--market", metavar="ADDRESS", help="address for people, host:port")
         command.add_argument("--hosts", metavar="ADDRESS", help="address for agents, host:port")

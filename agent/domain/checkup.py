@@ -127,9 +127,13 @@ def examine(facts: Facts) -> list[Finding]:
         found.append(doubt("isolation", "jobs run as processes, with your own rights", remedy))
     else:
         found += _engine(facts.engine)
-        if not facts.engine.error and facts.driver.gpus and not facts.driver.simulated:
-            found += _toolkit(facts.toolkit, facts.engine)
-            found += _starts(facts.driver)
+        if not facts.driver.simulated:
+            if not facts.engine.error and facts.driver.gpus:
+                found += _toolkit(facts.toolkit, facts.engine)
+                found += _starts(facts.driver)
+            else:
+                # A bare machine is told of everything at once.
+                found += _absent_toolkit(facts.toolkit, facts.engine)
         found += _network(facts.network, facts.machine)
     return [*found, *_clock(facts.machine), *_disk(facts), *_market(facts.market)]
 
@@ -148,7 +152,11 @@ def _driver(driver: DriverFacts) -> Iterator[Finding]:
         yield doubt("driver", f"{len(driver.gpus)} simulated GPUs", "set simulated_gpus.count = 0 to sell")
         return
     if driver.error:
-        yield bad("driver", driver.error, "install NVIDIA's driver, and see that nvidia-smi lists the GPUs")
+        yield bad(
+            "driver",
+            driver.error,
+            "apt-get install nvidia-driver (of Debian's non-free), reboot; nvidia-smi should list the GPUs",
+        )
         return
     halves = driver.library_version, driver.kernel_version
     if all(halves) and halves[0] != halves[1]:
@@ -172,7 +180,10 @@ def _driver(driver: DriverFacts) -> Iterator[Finding]:
 
 def _engine(engine: EngineFacts) -> Iterator[Finding]:
     if engine.error:
-        remedy = f"start the engine (systemctl start docker); docker_host is {engine.address}"
+        remedy = (
+            "apt-get install docker.io; where it is there already: systemctl start docker. "
+            f"docker_host is {engine.address}"
+        )
         yield bad("engine", engine.error, remedy)
         return
     yield _floor("engine", engine.version, ENGINE, "upgrade the Docker Engine")
@@ -201,11 +212,11 @@ def _engine(engine: EngineFacts) -> Iterator[Finding]:
 
 
 def _toolkit(toolkit: ToolkitFacts, engine: EngineFacts) -> Iterator[Finding]:
-    has_cdi = any(name.startswith("nvidia.com/gpu=") for name in engine.devices)
-    if not toolkit.version and not toolkit.cli_version and not has_cdi:
-        remedy = "install nvidia-container-toolkit, and restart the engine"
-        yield bad("toolkit", "nothing hands GPUs to containers", remedy)
+    absent = list(_absent_toolkit(toolkit, engine))
+    if absent:
+        yield from absent
         return
+    has_cdi = _has_cdi(engine)
     told = [text for text in (toolkit.version, toolkit.cli_version) if text]
     if told:
         worst_of = min(told, key=lambda text: _order(text, TOOLKIT))
@@ -232,6 +243,19 @@ def _toolkit(toolkit: ToolkitFacts, engine: EngineFacts) -> Iterator[Finding]:
         yield doubt("/dev/char", "a systemctl daemon-reload takes GPUs away from running jobs", remedy)
 
 
+def _absent_toolkit(toolkit: ToolkitFacts, engine: EngineFacts) -> Iterator[Finding]:
+    if not toolkit.version and not toolkit.cli_version and not _has_cdi(engine):
+        remedy = (
+            "install nvidia-container-toolkit (NVIDIA's repository has it), nvidia-ctk runtime configure "
+            "--runtime=docker, and restart the engine"
+        )
+        yield bad("toolkit", "nothing hands GPUs to containers", remedy)
+
+
+def _has_cdi(engine: EngineFacts) -> bool:
+    return any(name.startswith("nvidia.com/gpu=") for name in engine.devices)
+
+
 def _starts(driver: DriverFacts) -> Iterator[Finding]:
     for gpu in driver.gpus:
         if gpu.start_error:
@@ -248,7 +272,7 @@ def _network(network: NetworkFacts, machine: MachineFacts) -> Iterator[Finding]:
         yield bad("network", "jobs can't be held to what they may reach", "run the agent as root")
     elif network.missing_programs:
         missing = ", ".join(network.missing_programs)
-        yield bad("network", f"there is no {missing}", "install iptables and iproute2")
+        yield bad("network", f"there is no {missing}", "apt-get install iptables iproute2")
     elif network.error:
         remedy = 'see what else sets packet filter rules (firewalld, ufw, nftables), or set network = "none"'
         yield bad("network", network.error, remedy)
