@@ -48,7 +48,7 @@ def test_the_pages_are_set_without_a_warning(tmp_path):
     [
         (("usance-agent", "re"), "resume reclaim reload"),
         (("usance-agent", "uninstall", "--e"), "--end-jobs"),
-        (("usance-coordinator", "ro"), "rotate-ca"),
+        (("usance-coordinator", "doc"), "doctor"),
         (("usance-coordinator", "doctor", "--j"), "--json"),
     ],
 )

@@ -173,9 +173,8 @@ def upgrade_with_a_job_running(root: DebianRoot, version: str) -> None:
     root.sh(
         "grep -F 'executor = \"process\"' /etc/usance/agent.toml; test -e /etc/usance/agent.toml.dpkg-dist"
     )
-    root.sh(
-        "grep -F market.example.org /etc/usance/coordinator.toml; ! ls /etc/usance/coordinator.toml.dpkg-*"
-    )
+    root.sh("grep -F market.example.org /etc/usance/coordinator.toml")
+    root.sh("ls /etc/usance/coordinator.toml.dpkg-*", fails=True)
 
 
 def pid_files() -> tuple[str, str, str]:
@@ -191,8 +190,8 @@ def remove_and_purge(root: DebianRoot) -> None:
     root.sh("systemctl is-active usance-agent; kill -0 $(cat /tmp/job.pid)")
     root.sh("touch /tmp/go; usance wait unwilling")
     root.sh("dpkg --remove usance-agent")
-    root.sh(
-        "test -e /var/lib/usance/identity.json; test -e /etc/usance/agent.toml; ! ls -d /usr/lib/usance-agent"
-    )
+    root.sh("test -e /var/lib/usance/identity.json; test -e /etc/usance/agent.toml")
+    root.sh("ls -d /usr/lib/usance-agent", fails=True)
     root.sh("dpkg --purge usance-agent usance-coordinator usance")
-    root.sh("! getent passwd usance-coordinator; ! ls -d /etc/usance; ! pgrep -f usance")
+    for gone in ("getent passwd usance-coordinator", "ls -d /etc/usance", "pgrep -f '[u]sance'"):
+        root.sh(gone, fails=True)
