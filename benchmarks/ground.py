@@ -20,7 +20,7 @@ from coordinator.domain.metering import Meter, Stamp
 from coordinator.domain.states import AttemptState, JobState
 from coordinator.services import accounts
 from coordinator.services.mint import Mint
-from coordinator.settings import Settings
+from coordinator.settings import CONFIG_NAME, Settings
 from coordinator.store.database import Database
 from coordinator.store.ports import Transaction
 from ledger.entries import deposit, hold
@@ -72,6 +72,9 @@ class Ground:
     def prepare(self, host_count: int, jobs_per_host: int = 0) -> None:
         """A market with hosts that were enrolled, and jobs that run on them."""
         app.initialise(self.settings)
+        # All agents come from one address, and at once.
+        with (self.data / CONFIG_NAME).open("a", encoding="utf-8") as config:
+            config.write("address_strangers_max = 1000000\n")
         clock = SystemClock()
         now = Stamp(boot_id=clock.boot_id, boot_ms=clock.boot_ms(), wall_ms=clock.wall_ms())
         names = [new_id("host") for _ in range(host_count)]

@@ -25,6 +25,7 @@ from coordinator.api.metrics import Metrics
 from coordinator.api.uses import Uses
 from coordinator.domain.account import Role
 from coordinator.doors import Door
+from coordinator.loops import repeat
 from coordinator.services import accounts, audit, vault
 from coordinator.services.mint import Mint
 from coordinator.settings import TEMPLATE, Settings, SettingsError, config_path, split_address
@@ -33,6 +34,7 @@ from coordinator.store.database import Database
 from coordinator.store.migrate import upgrade
 from coordinator.store.ports import Transaction
 from coordinator.store.seat import Seat
+from coordinator.strangers import LOOK_EVERY_MS, Strangers
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from ledger.engine import make_engine
 from runtime import notify, private
@@ -142,7 +144,8 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
         await asyncio.to_thread(vault.kept, settings.secrets_key_source),
     )
     metrics, opened = Metrics(), asyncio.Event()
-    uses, limits = Uses(), Limits(serving.allowance_of(settings), clock)
+    strangers = Strangers(settings.address_strangers_max)
+    uses, limits = Uses(), Limits(serving.allowance_of(settings), clock, strangers.shown)
     gate = serving.gate_of(limits, Keys(database, clock, bell), database, uses, metrics, clock, opened)
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
@@ -192,6 +195,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
             asyncio.create_task(passes.keep_up(edge, metrics, uses)),
             asyncio.create_task(passes.sample(edge, metrics)),
             asyncio.create_task(passes.count_jobs(edge, limits)),
+            asyncio.create_task(_watch(strangers, {market.port, hosts.port}, clock)),
             asyncio.create_task(passes.look_round(edge, metrics, settings)),
             asyncio.create_task(shift.keep()),
             asyncio.create_task(notify.keep_telling(edge.clock)),
@@ -247,12 +251,25 @@ async def _show(page: Page, address: str) -> None:
         await page.try_start(*split_address("metrics", address))
 
 
+async def _watch(strangers: Strangers, ports: set[int], clock: Clock) -> None:
+    """In a thread: there may be thousands."""
+
+    async def look() -> None:
+        await asyncio.to_thread(strangers.look, ports)
+
+    await repeat("looking at strangers", look, partial(clock.sleep_ms, LOOK_EVERY_MS))
+
+
 def _doors(settings: Settings, who: identity.Identity, gate: Gate) -> tuple[Door, Door]:
     """The market's address over TLS, the hosts' over mutual TLS."""
     pair = [(who.server_key_pem, who.server_pem)]
     people = grpc.ssl_server_credentials(pair)
     agents = grpc.ssl_server_credentials(pair, who.authority_pem, require_client_auth=True)
-    return Door("market", settings.market, people, [gate]), Door("hosts", settings.hosts, agents, [gate])
+    bounds = serving.bounds_of(settings)
+    return (
+        Door("market", settings.market, people, [gate], bounds),
+        Door("hosts", settings.hosts, agents, [gate], bounds),
+    )
 
 
 def _mint(directory: Path) -> Mint:

@@ -4,12 +4,32 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 
 from coordinator.settings import SettingsError, split_address
 from runtime.channel import SERVER_OPTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a connection may cost us before anybody has said who they are."""
+
+    connections_max: int
+    handshake_ms_max: int
+    idle_ms: int
+    message_bytes_max: int
+
+    @property
+    def options(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.max_allowed_incoming_connections", self.connections_max),
+            ("grpc.server_handshake_timeout_ms", self.handshake_ms_max),
+            ("grpc.max_connection_idle_ms", self.idle_ms),
+            ("grpc.max_receive_message_length", self.message_bytes_max),
+        ]
 
 
 class Door:
@@ -21,14 +41,21 @@ class Door:
         address: str,
         credentials: grpc.ServerCredentials,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
+        bounds: Bounds,
     ) -> None:
         self._name = name
         self._host, self._port = split_address(name, address)
         self._credentials = credentials
         self._interceptors = interceptors
+        # Of two for one thing gRPC takes the first.
+        self._options = list({**dict(SERVER_OPTIONS), **dict(bounds.options)}.items())
         self._bound: grpc.aio.Server | None = None
         # Those that were closed with some grace too: it may be shortened.
         self._opened: list[grpc.aio.Server] = []
+
+    @property
+    def port(self) -> int:
+        return self._port
 
     @property
     def address(self) -> str:
@@ -46,7 +73,7 @@ class Door:
 
     def bind(self) -> None:
         """From now on connections come in, and wait; port 0 lets the system choose."""
-        self._bound = grpc.aio.server(interceptors=self._interceptors, options=SERVER_OPTIONS)
+        self._bound = grpc.aio.server(interceptors=self._interceptors, options=self._options)
         self._port = self._bound.add_secure_port(self.address, self._credentials)
 
     async def open(self, register: Callable[[grpc.aio.Server], None]) -> None:

@@ -25,6 +25,7 @@ from coordinator.domain.account import Bearer
 from coordinator.domain.act import Act
 from coordinator.domain.bucket import Pace
 from coordinator.domain.host import Certificate
+from coordinator.doors import Bounds
 from coordinator.services import acts, certificates
 from coordinator.services.mint import digest_of
 from coordinator.settings import Settings
@@ -107,6 +108,15 @@ def gate_of(
         return asyncio.wrap_future(database.gather(acts.keep_all, act))
 
     return Gate(authenticate, recognise, keep, limits, metrics, clock, opened)
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    return Bounds(
+        connections_max=settings.connections_max,
+        handshake_ms_max=settings.handshake_ms_max,
+        idle_ms=settings.idle_connection_ms,
+        message_bytes_max=settings.message_bytes_max,
+    )
 
 
 def allowance_of(settings: Settings) -> Allowance:

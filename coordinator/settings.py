@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.channel import MESSAGE_BYTES_MAX
 from runtime.private import Source
 from runtime.table import Table, lines_of, placed
 
@@ -22,6 +23,10 @@ _RANGES = {
     "reconnect_window_ms": (1_500, 2_592_000_000),
     "fee_ppm": (0, 1_000_000),
     "host_certificate_days": (1, 90),
+    "handshake_ms_max": (1_000, 600_000),
+    "idle_connection_ms": (1_000, 86_400_000),
+    # An order with its secrets and a report of output fit into the least.
+    "message_bytes_max": (1 << 19, 1 << 24),
 }
 _COUNTS = (1, LIMIT_MAX)
 _ADDRESSES = ("market", "hosts", "market_public", "hosts_public", "metrics")
@@ -64,6 +69,14 @@ class Settings:
     enrolments_burst: int = 1_000
     bad_tokens_per_second: int = 1
     bad_tokens_burst: int = 60
+    # Connections: to each of our two ports; from one address that have shown no token or certificate so
+    # far; how long one may take to be made, and be without a call.
+    connections_max: int = 20_000
+    address_strangers_max: int = 1_000
+    handshake_ms_max: int = 20_000
+    idle_connection_ms: int = 600_000
+    # The longest message that is taken in.
+    message_bytes_max: int = MESSAGE_BYTES_MAX
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
     metrics: str = "127.0.0.1:7412"
     log_json: bool = False
@@ -137,6 +150,16 @@ TEMPLATE = """\
 #enrolments_burst = 1000
 #bad_tokens_per_second = 1
 #bad_tokens_burst = 60
+
+# Connections: how many to each of the two ports; how many from one address that have shown no token and no
+# certificate so far; how long one may take to be made, and how long it may be without a call.
+#connections_max = 20000
+#address_strangers_max = 1000
+#handshake_ms_max = 20000
+#idle_connection_ms = 600000
+
+# The longest message that is taken in, in bytes.
+#message_bytes_max = 1048576
 
 # Where a Prometheus may read the figures (docs/metrics.md); "" for nowhere. Whoever reaches the address may.
 #metrics = "127.0.0.1:7412"

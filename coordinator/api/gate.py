@@ -221,10 +221,12 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         if access is Access.HOST:
             note.who = _host_of(context)
             await self._recognise(note.who)
+            self._limits.shown(context.peer())
             _HOST_ID.set(note.who)
             _CERTIFIED_MS.set(_begins_ms(context))
         elif access is not Access.ANYBODY:
             came = await self._known(note, token_of(context))
+            self._limits.shown(context.peer())
             self._limits.request(came.account.id)
             if not allows(access, came.account.roles):
                 raise Refusal(RefusalCode.FORBIDDEN, f"this needs an account with the role {access}")

@@ -1,7 +1,7 @@
 """What one account and one address may ask of us: in memory, for those that come now."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,7 +33,11 @@ class Allowance:
 
 
 class Limits:
-    def __init__(self, allowance: Allowance, clock: Clock) -> None:
+    def __init__(
+        self, allowance: Allowance, clock: Clock, shown: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`shown` is told, in gRPC's words, of each peer that came with a good token or certificate."""
+        self.shown = shown
         self._allowance = allowance
         self._clock = clock
         self._requests = _Buckets(allowance.requests)
