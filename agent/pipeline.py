@@ -161,6 +161,11 @@ class Attempt:
         self.spool.acknowledge(log_offset)
         await self.journal.acknowledge(usage_number)
 
+    async def take_back(self, usage_number: int, log_offset: int) -> None:
+        """No more than this is acknowledged any longer."""
+        self.spool.take_back(log_offset)
+        await self.journal.take_back(usage_number)
+
     async def close(self) -> None:
         await self.journal.close()
         await self.spool.close()

@@ -22,7 +22,7 @@ from agent.domain.attempt import (
 )
 from agent.domain.confidential import Confidential
 from agent.domain.gpu import GpuSample
-from agent.domain.reducer import Abandon, Acknowledge, Extend, Forget, Start, Stop
+from agent.domain.reducer import Abandon, Acknowledge, Extend, Forget, Start, Stop, TakeBack
 from agent.domain.use import JobFigures, Stock
 from agent.executor.ports import Executor, StartError
 from agent.gpu.watch import GpuWatch, UnfitError
@@ -127,12 +127,12 @@ class Runner:
             async with self._gpus_changed:
                 self._gpus_changed.notify_all()
 
-    async def apply(self, desired: Sequence[DesiredAttempt]) -> None:
-        """The coordinator's newest word on everything that should be here."""
+    async def apply(self, desired: Sequence[DesiredAttempt], *, is_first: bool = False) -> None:
+        """The coordinator's newest word on everything that should be here; is it the first on a stream?"""
         self._desired = desired
         async with self._told:
             self._told.notify_all()
-        await self._reconcile()
+        await self._reconcile(is_first=is_first)
 
     async def acknowledge(self, acknowledged: Acknowledgement) -> None:
         attempt = self._attempts.get(acknowledged.key)
@@ -213,20 +213,20 @@ class Runner:
         self._records_wait = False
         self._evidence()
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, *, is_first: bool = False) -> None:
         async with self._reconciling:
             if self._desired is None:
                 return
             held = [a.held() for key, a in self._attempts.items() if key not in self._forgetting]
             starts: list[Start] = []
-            for action in reducer.reduce(held, self._desired):
+            for action in reducer.reduce(held, self._desired, is_first=is_first):
                 if isinstance(action, Start):
                     starts.append(action)
                 else:
                     await self._carry_out(action)
             await self._start(starts)
 
-    async def _carry_out(self, action: Stop | Abandon | Extend | Acknowledge | Forget) -> None:
+    async def _carry_out(self, action: Stop | Abandon | Extend | Acknowledge | TakeBack | Forget) -> None:
         match action:
             case Stop():
                 await self._attempts[action.key].stop(action.reason)
@@ -237,6 +237,14 @@ class Runner:
             case Acknowledge():
                 attempt = self._attempts[action.key]
                 await attempt.acknowledge(action.usage_number, action.log_offset)
+            case TakeBack():
+                log.warning(
+                    "the coordinator has only record %d and output up to %d of %s: the rest is sent again",
+                    action.usage_number,
+                    action.log_offset,
+                    action.key,
+                )
+                await self._attempts[action.key].take_back(action.usage_number, action.log_offset)
             case Forget():
                 self._forgetting[action.key] = asyncio.create_task(self._forget(action.key))
             case _:

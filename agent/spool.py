@@ -21,8 +21,9 @@ from runtime.evidence import GpuUse, UsageRecord, chain_start, make_record
 
 log = logging.getLogger(__name__)
 
-# A journal with more acknowledged lines than this is written anew without them.
-_COMPACT_RECORDS = 512
+# Acknowledged lines stay for a week of minutes: a coordinator that was restored from a backup wants them
+# again. So many beyond that, and the journal is written anew without the oldest.
+KEPT_RECORDS, _COMPACT_RECORDS = 10_080, 512
 
 _FRAME = struct.Struct(">BII")
 _TAGS = {OutputStream.STDOUT: 1, OutputStream.STDERR: 2}
@@ -109,20 +110,32 @@ class UsageJournal:
         self._acknowledged = max(self._acknowledged, min(number, self.number_last))
         while len(self._records) > 1 and self._records[0].number <= self._acknowledged:
             self._records.popleft()
-        if self._lines - len(self._records) >= _COMPACT_RECORDS:
+        if self._lines - len(self._records) >= KEPT_RECORDS + _COMPACT_RECORDS:
             async with self._lock:
-                lines = b"".join(journal_line.encode(record) for record in self._records)
-                await asyncio.to_thread(self._compact, lines)
-                self._lines, self._size = len(self._records), len(lines)
+                keeps = len(self._records) + KEPT_RECORDS
+                self._size = await asyncio.to_thread(self._compact, keeps)
+                self._lines = keeps
+
+    async def take_back(self, number: int) -> None:
+        """The coordinator has no more than this, whatever it said: what the disk has is to be sent again."""
+        async with self._lock:
+            if number < self._acknowledged:
+                raw = await asyncio.to_thread(self._path.read_bytes)
+                self._records = deque(journal_line.recover(raw).records)
+                self._acknowledged = max(number, self._records[0].number - 1) if self._records else 0
+        await self.acknowledge(number)
 
     async def close(self) -> None:
         async with self._lock:
             os.close(self._file)
 
-    def _compact(self, lines: bytes) -> None:
+    def _compact(self, keeps: int) -> int:
+        """Keep the last so many lines; how many bytes they are."""
+        lines = b"".join(self._path.read_bytes()[: self._size].splitlines(keepends=True)[-keeps:])
         replace_durably(self._path, lines)
         os.close(self._file)
         self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        return len(lines)
 
 
 def _keep(file: int, size: int) -> None:
@@ -230,6 +243,12 @@ class OutputSpool:
         self.offset_acknowledged = max(self.offset_acknowledged, min(offset, self._written))
         if self._written - self.offset_acknowledged < self._waiting_bytes_max:
             self._room.set()
+
+    def take_back(self, offset: int) -> None:
+        """The coordinator has no more than this, whatever it said."""
+        self.offset_acknowledged = min(self.offset_acknowledged, offset)
+        if self._written - self.offset_acknowledged >= self._waiting_bytes_max and not self.is_abandoned:
+            self._room.clear()
 
     def abandon(self) -> None:
         """The coordinator will store no more of it."""

@@ -179,6 +179,7 @@ def _exit_of_failure(job: Job, reason: EndReason) -> int:
             | EndReason.SUPERSEDED
             | EndReason.CLAIM_REFUSED
             | EndReason.REPLACED
+            | EndReason.RESTORED
             | EndReason.UNSPECIFIED
         ):
             return Exit.HOST_LOST

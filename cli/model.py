@@ -96,6 +96,7 @@ class EndReason(StrEnum):
     SUPERSEDED = "SUPERSEDED"
     CLAIM_REFUSED = "CLAIM_REFUSED"
     REPLACED = "REPLACED"
+    RESTORED = "RESTORED"
 
 
 class HostState(StrEnum):
@@ -139,6 +140,7 @@ class EventKind(StrEnum):
     WITHDRAWN = "WITHDRAWN"
     REFUNDED = "REFUNDED"
     CAP_SET = "CAP_SET"
+    RESTORED = "RESTORED"
 
 
 class LogStream(StrEnum):

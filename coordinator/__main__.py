@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from coordinator import app, doctor, rotation, settings
 from coordinator.commands import Exit, parser
 from coordinator.domain.checkup import examine
+from coordinator.keeping import commands as keeping
+from coordinator.keeping import report
 from runtime import logs
 from runtime.clock import SystemClock
 from runtime.findings import Verdict, as_json, as_text, worst
@@ -97,6 +99,8 @@ def _run(parsed: argparse.Namespace) -> int:
         case "rotate-secrets":
             _say(rotation.run_secrets(found, rotation.Step(parsed.step)))
             return Exit.OK
+        case _ if hasattr(parsed, "keeps"):
+            return keeping.run(parsed, found, SystemClock().wall_ms())
         case _:
             return _serve(found, take_over=parsed.take_over)
 
@@ -132,12 +136,14 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _audit(found: settings.Settings) -> int:
-    violations, checked = app.run_audit(found)
+    violations, checked, restored = app.run_audit(found)
     for violation in violations:
         _say(violation)
     print(  # noqa: T201 - a command line speaks
         f"{checked} transfers checked, {len(violations)} violations", file=sys.stderr
     )
+    for line in report.of_aftermath(restored):
+        print(line, file=sys.stderr)  # noqa: T201 - as above
     return Exit.FAILED if violations else Exit.OK
 
 

@@ -28,6 +28,7 @@ from coordinator.doors import Door
 from coordinator.loops import repeat
 from coordinator.services import accounts, audit, vault
 from coordinator.services.mint import Mint
+from coordinator.services.restoration import Aftermath, aftermath
 from coordinator.settings import TEMPLATE, Settings, SettingsError, config_path, split_address
 from coordinator.shift import Shift
 from coordinator.store.database import Database
@@ -43,7 +44,6 @@ from runtime.ids import new_key, new_uuid
 from runtime.page import Page
 
 _LOG = logging.getLogger(__name__)
-OPERATOR_NAME = "operator"
 OPERATOR_TOKEN_MS = 365 * 86_400_000
 SEAT_WAIT_MS = 10_000
 # In what time agents come back: for each of them, and at most. Those who are to move have a stream meanwhile
@@ -74,7 +74,7 @@ def initialise(settings: Settings) -> Path:
     identity.must_be_none(directory)
     database = Database(open_database(settings), lambda _: None)
     try:
-        if database.read(lambda tx: tx.account_named(OPERATOR_NAME)).result() is not None:
+        if database.read(lambda tx: tx.account_named(accounts.OPERATOR_NAME)).result() is not None:
             raise SettingsError(
                 f"the database has a market already, but {directory} does not have its keys:"
                 " restore them from a backup"
@@ -94,11 +94,12 @@ def initialise(settings: Settings) -> Path:
     return path
 
 
-def run_audit(settings: Settings) -> tuple[list[str], int]:
+def run_audit(settings: Settings) -> tuple[list[str], int, list[Aftermath]]:
+    """Violations, transfers looked at, and what has become of what was live at each restoration."""
     _must_exist(settings)
     database = Database(open_database(settings), lambda _: None)
     try:
-        return database.read(audit.run).result()
+        return database.read(lambda tx: (*audit.run(tx), aftermath(tx))).result()
     finally:
         database.close()
 
@@ -281,8 +282,8 @@ def _first_operator(tx: Transaction, mint: Mint, now_ms: int) -> str:
     tx.open_accounts([ISSUANCE, PAYOUTS, ADJUSTMENTS, SUSPENSE, FEE], now_ms)
     request_id = str(new_uuid())
     account = accounts.create_account(
-        tx, "init", request_id, OPERATOR_NAME, frozenset({Role.OPERATOR}), now_ms
+        tx, "init", request_id, accounts.OPERATOR_NAME, frozenset({Role.OPERATOR}), now_ms
     )
     return accounts.create_token(
-        tx, mint, account.id, request_id, OPERATOR_NAME, OPERATOR_TOKEN_MS, now_ms
+        tx, mint, account.id, request_id, accounts.OPERATOR_NAME, OPERATOR_TOKEN_MS, now_ms
     ).token

@@ -5,6 +5,7 @@ from enum import IntEnum
 from importlib.metadata import version
 from pathlib import Path
 
+from coordinator.keeping import commands as keeping
 from coordinator.rotation import Step
 from coordinator.settings import DEFAULT_DATA_DIR
 
@@ -19,7 +20,8 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "It went well; of `run`: somebody told it to go.",
-    Exit.FAILED: "`audit` or `doctor` found something bad; the database is away; another took over `run`.",
+    Exit.FAILED: "`audit`, `doctor`, `backup` or `restore` found something bad; the database is away;"
+    " another took over `run`.",
     # argparse says 2, too.
     Exit.USAGE: "Arguments or settings are wrong, or there is nothing to work on; the message says what.",
 }
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         help="begin: from the next start on a new key seals; finish: the old one goes",
     )
     commands.add_parser("settings", help="print a commented settings file")
+    keeping.add_to(commands, [common])
     for command in (init, run, doctor):
         command.add_argument("--market", metavar="ADDRESS", help="address for people, host:port")
         command.add_argument("--hosts", metavar="ADDRESS", help="address for agents, host:port")

@@ -39,6 +39,7 @@ class EndReason(StrEnum):
     SUPERSEDED = "superseded"
     CLAIM_REFUSED = "claim_refused"
     REPLACED = "replaced"
+    RESTORED = "restored"
 
 
 class Isolation(StrEnum):

@@ -64,17 +64,32 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakeBack:
+    """The coordinator has no more than this, whatever it acknowledged: its database was restored."""
+
+    key: AttemptKey
+    usage_number: int
+    log_offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forget:
     """Nobody will ask about this ended attempt again: destroy what is left of it, journals and all."""
 
     key: AttemptKey
 
 
-Action = Start | Stop | Abandon | Extend | Acknowledge | Forget
+Action = Start | Stop | Abandon | Extend | Acknowledge | TakeBack | Forget
 
 
-def reduce(held: Iterable[Held], desired: Sequence[DesiredAttempt]) -> tuple[Action, ...]:
-    """The actions that bring what is held towards what is desired; stops come before starts."""
+def reduce(
+    held: Iterable[Held], desired: Sequence[DesiredAttempt], *, is_first: bool = False
+) -> tuple[Action, ...]:
+    """The actions that bring what is held towards what is desired; stops come before starts.
+
+    `is_first`: it is the first word on a stream, read after all that was acknowledged on streams before. A
+    later one may have been read before an acknowledgement that came ahead of it.
+    """
     by_key = {attempt.key: attempt for attempt in held}
     epoch_desired = {want.order.key.attempt_id: want.order.key.epoch for want in desired}
     actions: list[Action] = []
@@ -87,7 +102,7 @@ def reduce(held: Iterable[Held], desired: Sequence[DesiredAttempt]) -> tuple[Act
         key = want.order.key
         attempt = by_key.get(key)
         if attempt is not None:
-            actions += _about_held(attempt, want)
+            actions += _about_held(attempt, want, is_first=is_first)
         elif key.epoch > epoch_held.get(key.attempt_id, 0) and _is_new(want):
             actions.append(Start(order=want.order, paid_through_ms=want.paid_through_ms))
     return tuple(actions)
@@ -102,19 +117,19 @@ def _about_unnamed(attempt: Held, epoch_desired: int | None) -> list[Action]:
     return [] if attempt.is_abandoned else [Abandon(key=attempt.key)]
 
 
-def _about_held(attempt: Held, want: DesiredAttempt) -> list[Action]:
+def _about_held(attempt: Held, want: DesiredAttempt, *, is_first: bool) -> list[Action]:
     actions: list[Action] = []
-    if (
+    stored = {"usage_number": want.usage_number_acknowledged, "log_offset": want.log_offset_acknowledged}
+    if is_first and (
+        want.usage_number_acknowledged < attempt.usage_number_acknowledged
+        or want.log_offset_acknowledged < attempt.log_offset_acknowledged
+    ):
+        actions.append(TakeBack(key=attempt.key, **stored))
+    elif (
         want.usage_number_acknowledged > attempt.usage_number_acknowledged
         or want.log_offset_acknowledged > attempt.log_offset_acknowledged
     ):
-        actions.append(
-            Acknowledge(
-                key=attempt.key,
-                usage_number=want.usage_number_acknowledged,
-                log_offset=want.log_offset_acknowledged,
-            )
-        )
+        actions.append(Acknowledge(key=attempt.key, **stored))
     if attempt.state is AttemptState.ENDED or attempt.stop_reason is not None:
         return actions
     if want.paid_through_ms > attempt.paid_through_ms:

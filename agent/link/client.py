@@ -43,7 +43,7 @@ _Call = grpc.aio.StreamStreamCall[host_pb2.SynchronizeRequest, host_pb2.Synchron
 class Holder(Protocol):
     """What the link asks of whoever holds the attempts."""
 
-    async def apply(self, desired: Sequence[DesiredAttempt]) -> None: ...
+    async def apply(self, desired: Sequence[DesiredAttempt], *, is_first: bool = False) -> None: ...
 
     async def acknowledge(self, acknowledged: Acknowledgement) -> None: ...
 
@@ -130,7 +130,8 @@ class Stream:
             self._heard_at_ms = self._clock.boot_ms()
             match message.WhichOneof("message"):
                 case "desired":
-                    await self._holder.apply(convert.desired(message.desired))
+                    desired = convert.desired(message.desired)
+                    await self._holder.apply(desired, is_first=not self._told)
                     self._told = True
                     self._wake.set()
                 case "acknowledged":

@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     WITHDRAWN = "withdrawn"
     REFUNDED = "refunded"
     CAP_SET = "cap_set"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ class EndReason(StrEnum):
     SUPERSEDED = "superseded"
     CLAIM_REFUSED = "claim_refused"
     REPLACED = "replaced"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,15 @@ ENDS: dict[EndReason, End] = {
         job_state=JobState.FAILED,
         sentence="the host fell silent, and the buyer wanted another without waiting",
     ),
+    EndReason.RESTORED: End(
+        cause=Cause.PLATFORM,
+        job_state=JobState.FAILED,
+        sentence="the market was restored from a backup, and how the job went on since is not known",
+    ),
 }
+
+# It may have ended well in what was lost: it does not begin again without its buyer's word.
+NEVER_AGAIN = frozenset({EndReason.RESTORED})
 
 
 # Ends by the host's fault after which the published rule gives time back. Not REPLACED: there the host may
@@ -207,7 +216,7 @@ def attempt_after(state: AttemptState, step: AttemptStep) -> AttemptState:
 def job_step_at_end(reason: EndReason, exit_code: int | None, retries_left: int) -> JobStep:
     """What becomes of the job when its attempt has ended."""
     end = ENDS[reason]
-    if end.cause is not Cause.BUYER and retries_left > 0:
+    if end.cause is not Cause.BUYER and retries_left > 0 and reason not in NEVER_AGAIN:
         return JobStep.REQUEUE
     if reason is EndReason.EXITED:
         return JobStep.SUCCEED if exit_code == 0 else JobStep.FAIL

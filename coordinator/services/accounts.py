@@ -15,6 +15,8 @@ from ledger.entries import Status, deposit
 from ledger.money import format_credits
 from runtime.ids import derived_uuid, new_id
 
+# The account that makes all others.
+OPERATOR_NAME = "operator"
 TOKEN_PREFIX = "usance_tok"  # noqa: S105 - a prefix by which secret scanners know our tokens
 TOKEN_MS_DEFAULT = 30 * 86_400_000
 

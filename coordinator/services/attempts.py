@@ -21,6 +21,7 @@ from coordinator.domain.states import (
 from coordinator.domain.values import changed
 from coordinator.services.credits import give_back
 from coordinator.services.hosts import OFFERS_TOPIC, note_end
+from coordinator.services.restoration import end_reason_since
 from coordinator.store.ports import Transaction
 from ledger.entries import release
 from runtime.ids import derived_uuid
@@ -86,7 +87,7 @@ def end_attempt(
     """Over, with a cause; its job goes back to the queue or ends with it."""
     job = tx.job(attempt.job_id)
     assert job is not None, "an attempt has a job"
-    reason = end_reason(attempt, reported)
+    reason = end_reason_since(tx, attempt, end_reason(attempt, reported))
     sentence = end_sentence(reason, exit_code, detail)
     # Who is gone sends no more; who never told an end never tells how much there was.
     no_more_output = reported in _HOST_GONE or attempt.reported_end is None

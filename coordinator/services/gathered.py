@@ -16,7 +16,7 @@ from coordinator.domain.states import AttemptState
 from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError
 from coordinator.services.settle import Taken, charge, finish_if_settled, just_follows, take_in
-from coordinator.services.strikes import judge
+from coordinator.services.strikes import Claim, judge
 from coordinator.services.synchronize import Ack, Report, ack_of, beat, heard, hello, seen_running, usage
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
@@ -171,12 +171,13 @@ def _usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
     now = max((item.now for item in given), key=lambda stamp: stamp.wall_ms)
     plain: dict[int, Taken] = {}
     # By host: claims that are not its to make.
-    strange: dict[str, list[tuple[str, int, None]]] = {}
+    strange: dict[str, list[Claim]] = {}
     foreign, jobs_named = set[int](), set[str]()
     for index, item in enumerate(given):
         attempt = attempts.get(item.attempt_id)
         if attempt is None or (attempt.host_id, attempt.epoch) != (item.host_id, item.epoch):
-            strange.setdefault(item.host_id, []).append((item.attempt_id, item.epoch, None))
+            claim = Claim(attempt_id=item.attempt_id, epoch=item.epoch)
+            strange.setdefault(item.host_id, []).append(claim)
             foreign.add(index)
             continue
         taken = take_in(attempt, item.records, item.boot_id, item.window_ms, item.now)

@@ -10,6 +10,7 @@ from coordinator.domain.metering import Lie, Line, Stamp, accept, sight_by_usage
 from coordinator.domain.states import AttemptState, Cause, EndReason
 from coordinator.domain.values import changed
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
+from coordinator.services.restoration import lost_records
 from coordinator.services.strikes import strike
 from coordinator.store.ports import NUMBER_MAX, Transaction
 from ledger.entries import Transfer, capture
@@ -70,6 +71,9 @@ def settle(
 ) -> Attempt:
     """The attempt after its records."""
     taken = take_in(attempt, records, host_boot_id, window_ms, now)
+    if lost_records(tx, attempt, records, taken.lie):
+        end_attempt(tx, attempt, EndReason.RESTORED, None, "its usage was lost with the database", now)
+        return tx.attempts([attempt.id])[attempt.id]
     if not just_follows(attempt, records) and not attempt.lie:
         _look_back(tx, attempt, records, now)
     after = taken.after

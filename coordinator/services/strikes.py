@@ -1,6 +1,7 @@
 """What counts against a host, and what comes of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from coordinator.domain.claim import (
     COUNTED,
@@ -20,9 +21,17 @@ _TWO_MACHINES = "two machines take turns with its identity"
 _COPIED = "a second machine came with a certificate that this host has replaced"
 
 
-def strike(tx: Transaction, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> None:
+def strike(
+    tx: Transaction,
+    host_id: str,
+    kind: Strike,
+    subject: str,
+    detail: str,
+    now_ms: int,
+    run_ms: int | None = None,
+) -> None:
     """Told in the host's events, once for each thing that it is about; enough of them quarantine the host."""
-    if not tx.insert_strike(host_id, kind, subject, detail, now_ms):
+    if not tx.insert_strike(host_id, kind, subject, detail, now_ms, run_ms):
         return
     sentence = STRIKE_SENTENCES[kind]
     event = NewEvent(
@@ -52,17 +61,31 @@ def counted(tx: Transaction, host_ids: Sequence[str], now_ms: int) -> dict[str, 
     return tx.strikes_of(host_ids, now_ms - STRIKE_MS)
 
 
-def judge(
-    tx: Transaction, host_id: str, claims: Sequence[tuple[str, int, AttemptState | None]], now_ms: int
-) -> None:
-    """Claims about attempts (id, epoch and, where it was told, state) that are not this host's to make."""
-    found = tx.attempts(sorted({attempt_id for attempt_id, _, _ in claims}))
-    for attempt_id, epoch, state in claims:
-        attempt = found.get(attempt_id)
-        kind = _kind(host_id, attempt, epoch, state)
-        if kind is not None:
-            detail = f"epoch {epoch}" if kind is Strike.OTHER_EPOCH else ""
-            strike(tx, host_id, kind, attempt_id[:64], detail, now_ms)
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a host says of an attempt that is not its own; how it stands there, and how long it has run, where
+    that was told."""
+
+    attempt_id: str
+    epoch: int
+    state: AttemptState | None = None
+    run_ms: int = 0
+
+
+def judge(tx: Transaction, host_id: str, claims: Sequence[Claim], now_ms: int) -> None:
+    """Claims that are not this host's to make."""
+    found = tx.attempts(sorted({claim.attempt_id for claim in claims}))
+    for claim in claims:
+        kind = _kind(host_id, found.get(claim.attempt_id), claim.epoch, claim.state)
+        if kind is None:
+            continue
+        detail, run_ms = "", None
+        if kind is Strike.OTHER_EPOCH:
+            detail = f"epoch {claim.epoch}"
+        elif kind is Strike.UNKNOWN_ATTEMPT and claim.run_ms:
+            # Of a database that was restored: what a seller has worked for, and nobody can be charged for.
+            detail, run_ms = f"it had run for {claim.run_ms / 1000:.1f} s, which stay unbilled", claim.run_ms
+        strike(tx, host_id, kind, claim.attempt_id[:64], detail, now_ms, run_ms)
 
 
 def _kind(host_id: str, attempt: Attempt | None, epoch: int, state: AttemptState | None) -> Strike | None:

@@ -22,8 +22,9 @@ from coordinator.services import gpus
 from coordinator.services.attempts import LostRaceError, ask_stop, end_attempt
 from coordinator.services.certificates import revoked, unknown
 from coordinator.services.hosts import OFFERS_TOPIC, change_link, revoked_topic
+from coordinator.services.restoration import missed, quiet_after_stop
 from coordinator.services.settle import finish_if_settled, refuse_claim, settle
-from coordinator.services.strikes import judge
+from coordinator.services.strikes import Claim, judge
 from coordinator.store.ports import Transaction
 from runtime.evidence import UsageRecord
 
@@ -80,11 +81,11 @@ def beat(
     """Take in what the host holds. What it should hold, `desired` says."""
     _seen(tx, host_id, now)
     known = {attempt.id: attempt for attempt in tx.attempts_on_host(host_id)}
-    named, strange = set[str](), list[tuple[str, int, AttemptState | None]]()
+    named, strange = set[str](), list[Claim]()
     for report in reports:
         attempt = known.get(report.attempt_id)
         if attempt is None or attempt.epoch != report.epoch or _is_undead(attempt, report):
-            strange.append((report.attempt_id, report.epoch, report.state))
+            strange.append(_claim(report))
         if attempt is not None and attempt.epoch == report.epoch:
             named.add(attempt.id)
             _take(tx, attempt, report, host_boot_id, window_ms, now)
@@ -141,7 +142,7 @@ def logs(
 def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int, now: Stamp) -> Attempt | None:
     attempt = tx.attempt(attempt_id)
     if attempt is None or (attempt.host_id, attempt.epoch) != (host_id, epoch):
-        judge(tx, host_id, [(attempt_id, epoch, None)], now.wall_ms)
+        judge(tx, host_id, [Claim(attempt_id=attempt_id, epoch=epoch)], now.wall_ms)
         return None
     return attempt
 
@@ -149,6 +150,12 @@ def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int, now: Stamp)
 def _is_undead(attempt: Attempt, report: Report) -> bool:
     """Its host told the end of it before: an agent tells an end only when it can't forget it any more."""
     return attempt.reported_end is not None and report.state is not AttemptState.ENDED
+
+
+def _claim(report: Report) -> Claim:
+    return Claim(
+        attempt_id=report.attempt_id, epoch=report.epoch, state=report.state, run_ms=max(0, report.run_ms)
+    )
 
 
 def ack_of(attempt: Attempt) -> Ack:
@@ -214,6 +221,8 @@ def _take_running(
     window_ms: int,
     now: Stamp,
 ) -> None:
+    if quiet_after_stop(tx, attempt, report.state, None):
+        return
     sighted = _sighted(tx, job, attempt, report, host_boot_id, window_ms, now)
     if sighted is None:
         return
@@ -270,7 +279,8 @@ def _take_end(
     if attempt.state is not AttemptState.ENDED and attempt.reported_end is None:
         job = tx.job(attempt.job_id)
         assert job is not None, "an attempt has a job"
-        if report.container_id and report.usage_number_last and not attempt.lie:
+        shows = report.container_id and report.usage_number_last and not attempt.lie
+        if shows and not quiet_after_stop(tx, attempt, report.state, report.end_reason):
             sighted = _sighted(tx, job, after, report, host_boot_id, window_ms, now)
             if sighted is None:
                 return
@@ -337,7 +347,7 @@ def _refuse(tx: Transaction, job: Job, attempt: Attempt, lie: Lie, now: Stamp) -
 
 def _missing(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
     """The host does not hold what it should. If nothing ran yet, it only has to be told again."""
-    if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING}:
+    if attempt.state in {AttemptState.ASSIGNED, AttemptState.PREPARING} and not missed(tx, attempt):
         return
     if attempt.state is AttemptState.ENDED:
         _save(tx, attempt, changed(attempt, log_state=LogState.INCOMPLETE))

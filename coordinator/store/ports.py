@@ -17,6 +17,7 @@ from coordinator.domain.metering import Line
 from coordinator.domain.states import JobState
 from coordinator.store.ports_books import Books, Tokens
 from coordinator.store.ports_hosts import Claims, Hosts, Page
+from coordinator.store.ports_keeping import Keeping
 from coordinator.store.ports_sealed import SealedParts
 from ledger.entries import Outcome, Transfer
 
@@ -248,7 +249,9 @@ class Checks(Protocol):
         ...
 
 
-class Transaction(Accounts, Tokens, Hosts, Claims, Jobs, SealedParts, Money, Books, Checks, Protocol):
+class Transaction(
+    Accounts, Tokens, Hosts, Claims, Jobs, SealedParts, Money, Books, Checks, Keeping, Protocol
+):
     """Jobs, hosts, usage and the ledger, together."""
 
     def wake(self, *topics: str) -> None:

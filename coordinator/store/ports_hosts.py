@@ -136,7 +136,9 @@ class Claims(Protocol):
         """Oldest first."""
         ...
 
-    def insert_strike(self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> bool:
+    def insert_strike(
+        self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int, run_ms: int | None = None
+    ) -> bool:
         """False: it was told before, or the host has told so many that no more are kept."""
         ...
 

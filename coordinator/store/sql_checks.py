@@ -3,14 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, true
+from sqlalchemy import ColumnElement, case, exists, func, not_, select, true
 
+from coordinator.domain.archive import Part
 from coordinator.domain.job import Job
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_LIVE, JobState
 from coordinator.store.codec import job_from_row
 from coordinator.store.sql_jobs import JOB
 from coordinator.store.sql_part import SqlPart
-from coordinator.store.tables import attempt, attempt_gpu, bill_line, counter, event, job
+from coordinator.store.tables import (
+    archived,
+    attempt,
+    attempt_gpu,
+    bill_line,
+    counter,
+    event,
+    job,
+    restoration,
+)
 from coordinator.store.triggers import EVENT_COUNTER
 from ledger import audit as ledger_audit
 from ledger import book, chart
@@ -21,6 +31,7 @@ Which = ColumnElement[bool]
 _HELD = (job.c.budget_micro - job.c.charged_micro).label("held_micro")
 _PLACED = [str(JobState.STARTING), str(JobState.RUNNING)]
 _LIVE_JOBS = {str(state) for state in JOB_LIVE}
+_RECORDS_LEFT = exists().where(archived.c.part == str(Part.RECORDS))
 _LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 
 
@@ -28,6 +39,7 @@ class SqlChecks(SqlPart):
     def market_violations(self) -> list[str]:
         return [
             *self._charges_equal_lines(true()),
+            *self._charges_equal_archive(),
             *self._holds_equal_budgets(),
             *self._lines_without_gaps(true()),
             *self._jobs_have_attempts(true()),
@@ -64,18 +76,30 @@ class SqlChecks(SqlPart):
         return [(job_from_row(row), left[row["id"]]) for row in jobs], ids[-1] if ids else ""
 
     def _charges_equal_lines(self, which: Which) -> list[str]:
-        """What a job was charged is the sum of its bill lines."""
+        """What a job was charged is the sum of its bill lines, as long as they are here."""
         total = func.coalesce(func.sum(bill_line.c.charge_micro), 0)
         rows = self.connection.execute(
             select(job.c.id, job.c.charged_micro, total.label("lines_micro"))
             .outerjoin(attempt, attempt.c.job_id == job.c.id)
             .outerjoin(bill_line, bill_line.c.attempt_id == attempt.c.id)
-            .where(which)
+            .where(which, not_(_RECORDS_LEFT.where(archived.c.job_id == job.c.id)))
             .group_by(job.c.id, job.c.charged_micro)
             .having(total != job.c.charged_micro)
         )
         return [
             f"{row.id} was charged {row.charged_micro} but its bill says {row.lines_micro}" for row in rows
+        ]
+
+    def _charges_equal_archive(self) -> list[str]:
+        """What went into the archive was all of it. (What is in its files, `archive --check` says.)"""
+        rows = self.connection.execute(
+            select(job.c.id, job.c.charged_micro, archived.c.charge_micro, archived.c.file)
+            .join(archived, archived.c.job_id == job.c.id)
+            .where(archived.c.part == str(Part.RECORDS), archived.c.charge_micro != job.c.charged_micro)
+        )
+        return [
+            f"{row.id} was charged {row.charged_micro} but {row.file} has lines of {row.charge_micro}"
+            for row in rows
         ]
 
     def _holds_equal_budgets(self) -> list[str]:
@@ -117,7 +141,7 @@ class SqlChecks(SqlPart):
         rows = self.connection.execute(
             select(attempt.c.id, attempt.c.usage_number, func.count(bill_line.c.number).label("lines"))
             .outerjoin(bill_line, bill_line.c.attempt_id == attempt.c.id)
-            .where(which)
+            .where(which, not_(_RECORDS_LEFT.where(archived.c.job_id == attempt.c.job_id)))
             .group_by(attempt.c.id, attempt.c.usage_number)
             .having(
                 (func.count(bill_line.c.number) != attempt.c.usage_number)
@@ -139,9 +163,16 @@ class SqlChecks(SqlPart):
         count, last = self.connection.execute(
             select(func.count(event.c.number), func.coalesce(func.max(event.c.number), 0))
         ).one()
-        head = self.connection.execute(
-            select(counter.c.value).where(counter.c.name == EVENT_COUNTER)
-        ).scalar_one()
-        if count == last == head:
+        head, left_out, left = (
+            self.connection.execute(query).scalar_one()
+            for query in (
+                select(counter.c.value).where(counter.c.name == EVENT_COUNTER),
+                # Numbers that no event has, and those of events that went into the archive.
+                select(func.coalesce(func.sum(restoration.c.events_left_out), 0)),
+                select(func.coalesce(func.sum(archived.c.events), 0)),
+            )
+        )
+        # The newest of all may itself have gone.
+        if count + left + left_out == head and (last == head or left):
             return []
         return [f"{count} events are numbered up to {last}, and the counter says {head}"]

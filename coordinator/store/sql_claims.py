@@ -108,7 +108,9 @@ class SqlClaims(SqlPart):
     def _claims(self, query: Select[Any]) -> Sequence[GpuClaim]:
         return [GpuClaim(**row) for row in self.beside.execute(query).mappings()]
 
-    def insert_strike(self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> bool:
+    def insert_strike(
+        self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int, run_ms: int | None = None
+    ) -> bool:
         """False: it was told before, or the host has told so many that no more are kept."""
         mine = strike.c.host_id == host_id
         last = self.beside.execute(select(func.max(strike.c.number)).where(mine)).scalar_one() or 0
@@ -125,6 +127,7 @@ class SqlClaims(SqlPart):
                 subject=subject,
                 detail=detail,
                 happened_ms=now_ms,
+                run_ms=run_ms,
             )
         )
         return True

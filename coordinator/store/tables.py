@@ -30,18 +30,22 @@ from coordinator.domain.event import EventKind
 from coordinator.domain.host import Hold, HostState
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
 from coordinator.store.tables_base import id_column, metadata, one_of
+from coordinator.store.tables_keeping import archived, restoration
 from coordinator.store.tables_trust import account, account_role, api_token, enrolment_token, host_certificate
-from coordinator.store.triggers import COUNTERS, POSTGRES, SQLITE
+from coordinator.store.triggers import COUNTERS, OLDEST_PROGRAM, POSTGRES, SQLITE
 
 # What stands in files of its own.
 __all__ = [
+    "OLDEST_PROGRAM",
     "account",
     "account_role",
     "api_token",
+    "archived",
     "enrolment_token",
     "host_certificate",
     "metadata",
     "one_of",
+    "restoration",
 ]
 
 # Where rows change all the time: half of each page is for their new versions, which then need no new entry in
@@ -251,6 +255,8 @@ strike = Table(
     Column("subject", String(128), nullable=False),
     Column("detail", Text, nullable=False),
     Column("happened_ms", BigInteger, nullable=False),
+    # Of an attempt that is not known here: how long it had run.
+    Column("run_ms", BigInteger),
     UniqueConstraint("host_id", "kind", "subject"),
 )
 

@@ -10,6 +10,7 @@ from coordinator.store.sql_books import SqlBooks
 from coordinator.store.sql_checks import SqlChecks
 from coordinator.store.sql_hosts import SqlHosts
 from coordinator.store.sql_jobs import SqlJobs
+from coordinator.store.sql_keeping import SqlKeeping
 from coordinator.store.sql_money import SqlMoney
 from coordinator.store.sql_sealed import SqlSealed
 from coordinator.store.sql_tokens import SqlTokens
@@ -19,7 +20,17 @@ from ledger.entries import Outcome, Status, Transfer
 
 
 class SqlTransaction(
-    SqlJobs, SqlUsage, SqlHosts, SqlAccounts, SqlTokens, SqlMoney, SqlBooks, SqlChecks, SqlSealed, SqlVitals
+    SqlJobs,
+    SqlUsage,
+    SqlHosts,
+    SqlAccounts,
+    SqlTokens,
+    SqlMoney,
+    SqlBooks,
+    SqlChecks,
+    SqlSealed,
+    SqlKeeping,
+    SqlVitals,
 ):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)

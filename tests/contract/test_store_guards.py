@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from coordinator.domain.act import Act
+from coordinator.domain.archive import Archived, Part
 from coordinator.domain.claim import Strike
 from coordinator.domain.credit import Credit
 from coordinator.domain.event import EventKind, NewEvent
@@ -16,6 +17,7 @@ from coordinator.domain.host import Certificate
 from coordinator.domain.job import LogChunk
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
+from coordinator.domain.restoration import Restoration
 from coordinator.domain.states import AttemptState, Cause, EndReason, JobState
 from coordinator.store import migrate, tables
 from coordinator.store.transaction import SqlTransaction
@@ -38,6 +40,30 @@ ACT = Act(
     request_id="rpc_1",
 )
 
+# Of a job that has none of it: nothing goes.
+ARCHIVED = Archived(
+    job_id="job_2",
+    part=Part.OUTPUT,
+    file="a",
+    sha256=DIGEST,
+    lines=0,
+    events=0,
+    charge_micro=0,
+    archived_ms=1,
+)
+RESTORED = Restoration(
+    number=1,
+    name="b",
+    restored_ms=2,
+    known_ms=1,
+    event_number=1,
+    events_left_out=7,
+    transfer_seq=1,
+    seal_hash=DIGEST,
+    jobs=0,
+    attempts=0,
+)
+
 
 @pytest.fixture
 def tx(market_engine: Engine) -> Iterator[SqlTransaction]:
@@ -51,6 +77,7 @@ def tx(market_engine: Engine) -> Iterator[SqlTransaction]:
 def full(market: SqlTransaction) -> SqlTransaction:
     """A market with a row in every append-only table, and a live attempt."""
     market.insert_attempt(attempt())
+    market.insert_job(job("job_2"))
     market.insert_host("host_2", DIGEST, at(0))
     market.own_gpus("host_2", ["GPU-of-host_2"])
     charge = Charge(charge_micro=0, fee_micro=0, earning_micro=0)
@@ -63,6 +90,8 @@ def full(market: SqlTransaction) -> SqlTransaction:
     market.append_events([event], 1)
     market.insert_strike("host_1", Strike.FALSE_CLAIM, "att_1", "a figure that can't be", 1)
     market.append_acts([ACT])
+    market.insert_archived([ARCHIVED])
+    market.insert_restoration(RESTORED)
     market.insert_certificate("host_1", Certificate(serial="1f", authority_digest=DIGEST, expires_ms=9), 1)
     return market
 
@@ -76,12 +105,14 @@ def refused(market: SqlTransaction, statement: str) -> str:
 
 COLUMN = {
     "act": "result",
+    "archived": "file",
     "bill_line": "start_ms",
     "credit": "fee_micro",
     "event": "happened_ms",
     "host_certificate": "expires_ms",
     "log_chunk": "stream",
     "request": "request_id",
+    "restoration": "name",
     "strike": "detail",
 }
 

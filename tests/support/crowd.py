@@ -76,7 +76,7 @@ class Light:
         self._digest, self.made = record.digest, record.number
         self.unacknowledged.append(record)
 
-    async def apply(self, desired: Sequence[DesiredAttempt]) -> None:
+    async def apply(self, desired: Sequence[DesiredAttempt], *, is_first: bool = False) -> None:
         now_ms = CLOCK.boot_ms()
         if self._heard_ms:
             self.silent_ms_max = max(self.silent_ms_max, now_ms - self._heard_ms)

@@ -84,7 +84,9 @@ class MemoryClaims(MemoryHosts):
         ]
         return sorted(found, key=lambda one: (one.first_ms, one.gpu_uuid, one.host_id))
 
-    def insert_strike(self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int) -> bool:
+    def insert_strike(
+        self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int, run_ms: int | None = None
+    ) -> bool:
         told = self._strikes.setdefault(host_id, [])
         if len(told) >= STRIKES_KEPT_MAX and kind in COUNTED | {Strike.UNKNOWN_ATTEMPT}:
             return False

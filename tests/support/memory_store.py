@@ -5,6 +5,10 @@ contract's tests run on all of them. Not here is what there can only be in a dat
 migrations, rows that nothing can be made of, and the audits that look for rows which no code would write.
 """
 
+from collections.abc import Mapping, Sequence
+
+from coordinator.domain.archive import Archived
+from coordinator.domain.restoration import Restoration
 from tests.support.memory_books import MemoryBooks
 
 
@@ -15,3 +19,10 @@ class MemoryStore(MemoryBooks):
 
     def wake(self, *topics: str) -> None:
         self.topics.update(topics)
+
+    def restoration(self) -> Restoration | None:
+        """It lives no longer than its process: nobody has a backup of it."""
+        return None
+
+    def archived(self, job_ids: Sequence[str]) -> Mapping[str, Sequence[Archived]]:
+        return {}

@@ -14,6 +14,9 @@ import grpc.aio
 
 from coordinator import app
 from coordinator.api.bell import Bell
+from coordinator.keeping import copies
+from coordinator.keeping.manifest import DATABASE_NAME
+from coordinator.keeping.restore import Options, mark_only
 from coordinator.settings import Settings
 from coordinator.shift import Shift
 from coordinator.store.database import Database
@@ -236,6 +239,19 @@ class Running:
         await self.serving
         await asyncio.to_thread(self.database.close)
         self.shift.leave()
+
+    def backup(self, file: Path) -> None:
+        """As `usance-coordinator backup` does, while we serve."""
+        copies.copy(self.settings.data_dir / DATABASE_NAME, file, lambda *_: None)
+
+    async def restore(self, file: Path) -> None:
+        """All since then is gone; we serve again."""
+        await self.halt()
+        for beside in ("", "-wal", "-shm"):
+            (self.settings.data_dir / f"{DATABASE_NAME}{beside}").unlink(missing_ok=True)
+        shutil.copyfile(file, self.settings.data_dir / DATABASE_NAME)
+        await asyncio.to_thread(mark_only, self.settings, Options(), self.clock.wall_ms())
+        await self.serve()
 
     async def audit(self) -> None:
         """No promise is broken, and the books balance."""

@@ -231,6 +231,10 @@ class ScriptedAgent:
         found = [a for a in self.desired.attempts if a.attempt_id == run.wanted.attempt_id]
         return found[0] if found else None
 
+    def answered_for_nothing(self) -> None:
+        """The coordinator knows none of our attempts any more: usage of none is acknowledged."""
+        self._known = None
+
     async def until(self, condition: Callable[[], object], what: str) -> None:
         try:
             async with asyncio.timeout(WAIT_S):

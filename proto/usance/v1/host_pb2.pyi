@@ -815,6 +815,10 @@ class Desired(_message.Message):
     """What the host should hold now: whole, not a change. An attempt that the host holds and that is not
     named here is over for the coordinator: the agent stops it and then forgets it, journal and all. Set by
     the coordinator.
+
+    The first on a stream says what the coordinator has by now, even where that is less than it had acknowledged
+    before: its database was restored from a backup. The agent takes such acknowledgements back, and sends again what it
+    still has of usage and output; so it does best to keep both until it forgets the attempt.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

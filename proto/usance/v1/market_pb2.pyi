@@ -121,6 +121,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """
     EVENT_KIND_CAP_SET: _EventKind.ValueType  # 22
     """An account's spending cap was set or taken away. Not a job's event, so WatchJob never tells it."""
+    EVENT_KIND_RESTORED: _EventKind.ValueType  # 23
+    """The coordinator's database was restored from a backup: what happened since that was made is not known. Told of
+    every job that had not ended then, of every host and of every account.
+    """
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen to a job, a host or an account."""
@@ -175,6 +179,10 @@ so WatchJob never tells it.
 """
 EVENT_KIND_CAP_SET: EventKind.ValueType  # 22
 """An account's spending cap was set or taken away. Not a job's event, so WatchJob never tells it."""
+EVENT_KIND_RESTORED: EventKind.ValueType  # 23
+"""The coordinator's database was restored from a backup: what happened since that was made is not known. Told of
+every job that had not ended then, of every host and of every account.
+"""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -905,8 +913,9 @@ class Event(_message.Message):
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     BILL_LINE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts all events of the market from 1 without gaps; a job's own events have growing, not adjacent
-    numbers.
+    """Counts all events of the market from 1 without gaps, but for a thousand million left out each time that the
+    database is restored from a backup, so that no number is told twice; a job's own events have growing, not
+    adjacent numbers.
     """
     kind: Global___EventKind.ValueType
     """What happened; never UNSPECIFIED."""

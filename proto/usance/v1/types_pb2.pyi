@@ -334,6 +334,10 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """
     END_REASON_REPLACED: _EndReason.ValueType  # 16
     """The host fell silent, and the buyer had asked for another one at once. Cause: host."""
+    END_REASON_RESTORED: _EndReason.ValueType  # 17
+    """The coordinator's database was restored from a backup of before its end, and its host holds it no longer: it may
+    have ended well. Nothing more is charged, and the job does not begin again by itself. Cause: platform.
+    """
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Why an attempt ended. Each has one cause; docs/job-states.md has the table."""
@@ -376,6 +380,10 @@ host.
 """
 END_REASON_REPLACED: EndReason.ValueType  # 16
 """The host fell silent, and the buyer had asked for another one at once. Cause: host."""
+END_REASON_RESTORED: EndReason.ValueType  # 17
+"""The coordinator's database was restored from a backup of before its end, and its host holds it no longer: it may
+have ended well. Nothing more is charged, and the job does not begin again by itself. Cause: platform.
+"""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _Policy:

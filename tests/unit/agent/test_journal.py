@@ -122,8 +122,9 @@ def test_a_gap_is_refused(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("instant_flushes")
-def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path):
+def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "j"
+    monkeypatch.setattr(spool, "KEPT_RECORDS", 40)
 
     async def story() -> None:
         journal = UsageJournal(path, KEY)
@@ -136,7 +137,7 @@ def test_what_is_acknowledged_goes_and_the_chain_goes_on(tmp_path: Path):
         await journal.close()
 
     asyncio.run(story())
-    assert len(path.read_bytes().splitlines()) < 600
+    assert 40 < len(path.read_bytes().splitlines()) < 600
     journal = UsageJournal(path, KEY)
     assert (journal.number_last, journal.end_ms) == (1_200, 1_200)
     (before,) = journal.after(1_199, 5)
@@ -164,3 +165,30 @@ def test_a_write_that_fails_half_way_is_written_over(tmp_path: Path, monkeypatch
     again = UsageJournal(tmp_path / "j", KEY)
     assert [(r.start_ms, r.end_ms) for r in again.after(0, 9)] == [(0, 10), (10, 30)]
     asyncio.run(again.close())
+
+
+@pytest.mark.usefixtures("instant_flushes")
+def test_what_the_coordinator_has_lost_is_told_again_as_far_as_the_disk_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its database was restored from a backup of before it acknowledged them."""
+    monkeypatch.setattr(spool, "KEPT_RECORDS", 500)
+
+    async def story() -> None:
+        journal = UsageJournal(tmp_path / "j", KEY)
+        for n in range(1_100):
+            await journal.append([(n, n + 1, ())])
+            await journal.acknowledge(n)
+        await journal.take_back(1_050)
+        assert [record.number for record in journal.after(1_050, 5_000)] == list(range(1_051, 1_101))
+        assert journal.number_acknowledged == 1_050
+        await journal.take_back(3)
+        first = journal.after(3, 5_000)[0]
+        assert 500 < first.number <= 600, "older ones are gone"
+        assert journal.number_acknowledged == first.number - 1
+        await journal.acknowledge(1_100)
+        await journal.append([(1_100, 1_200, ())])
+        assert [record.number for record in journal.after(1_100, 9)] == [1_101]
+        await journal.close()
+
+    asyncio.run(story())

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.attempt import AttemptKey, AttemptState, DesiredAttempt, EndReason
-from agent.domain.reducer import Abandon, Acknowledge, Action, Extend, Forget, Held, Start, Stop, reduce
+from agent.domain.reducer import (
+    Abandon,
+    Acknowledge,
+    Action,
+    Extend,
+    Forget,
+    Held,
+    Start,
+    Stop,
+    TakeBack,
+    reduce,
+)
 from tests.support.orders import desired
 
 PREPARING, RUNNING = AttemptState.PREPARING, AttemptState.RUNNING
@@ -131,6 +142,19 @@ def test_table(name):
     assert list(reduce(have, want)) == actions
 
 
+def test_only_the_first_word_of_a_stream_takes_acknowledgements_back():
+    """The coordinator's database was restored; what comes later may be news of before."""
+    have, want = (
+        [held(usage=5, output=90), held(ENDED, "b", usage=2)],
+        [desired(usage=3), desired("b", usage=2)],
+    )
+    back = TakeBack(key=key(), usage_number=3, log_offset=0)
+    assert reduce(have, want, is_first=True) == (back,)
+    assert reduce(have, want) == ()
+    less_output = [desired(usage=6, output=80), desired("b", usage=2)]
+    assert reduce(have, less_output, is_first=True) == (TakeBack(key=key(), usage_number=6, log_offset=80),)
+
+
 states = st.sampled_from(list(AttemptState))
 ids = st.sampled_from(["a", "b", "c"])
 epochs = st.integers(1, 3)
@@ -169,6 +193,12 @@ def carry_out(have: dict[AttemptKey, Held], actions: tuple[Action, ...]) -> dict
                     ),
                     log_offset_acknowledged=max(action.log_offset, after[action.key].log_offset_acknowledged),
                 )
+            case TakeBack():
+                after[action.key] = replace(
+                    after[action.key],
+                    usage_number_acknowledged=action.usage_number,
+                    log_offset_acknowledged=action.log_offset,
+                )
             case Forget():
                 del after[action.key]
     return after
@@ -177,11 +207,12 @@ def carry_out(have: dict[AttemptKey, Held], actions: tuple[Action, ...]) -> dict
 @given(
     st.dictionaries(st.tuples(ids, epochs), helds, max_size=5),
     st.lists(wants, max_size=3, unique_by=lambda want: want.order.key.attempt_id),
+    st.booleans(),
 )
-def test_once_carried_out_nothing_is_left_to_do(have, want):
+def test_once_carried_out_nothing_is_left_to_do(have, want, is_first):
     by_key = {key(*name): replace(attempt, key=key(*name)) for name, attempt in have.items()}
-    after = carry_out(by_key, reduce(by_key.values(), want))
-    assert reduce(after.values(), want) == ()
+    after = carry_out(by_key, reduce(by_key.values(), want, is_first=is_first))
+    assert reduce(after.values(), want, is_first=is_first) == ()
 
 
 @given(st.lists(helds, max_size=4, unique_by=lambda h: h.key), st.lists(wants, max_size=3))

@@ -120,3 +120,23 @@ def test_it_is_full_until_the_coordinator_has_stored_enough(tmp_path):
         await spool.close()
 
     asyncio.run(story())
+
+
+def test_output_that_the_coordinator_has_lost_waits_again(tmp_path):
+    async def story() -> None:
+        spool = open_spool(tmp_path / "s", waiting_bytes_max=4)
+        await write(spool, (OUT, b"abcd"))
+        spool.acknowledge(4)
+        await spool.has_room()
+        spool.take_back(1)
+        assert spool.offset_acknowledged == 1
+        assert text(spool, 1) == "o1:bcd"
+        await write(spool, (OUT, b"e"))
+        waits = asyncio.ensure_future(spool.has_room())
+        await asyncio.sleep(0)
+        assert not waits.done(), "four bytes wait: as many as may"
+        spool.acknowledge(5)
+        await waits
+        await spool.close()
+
+    asyncio.run(story())

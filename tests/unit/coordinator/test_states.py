@@ -162,6 +162,7 @@ CAUSES = {
     EndReason.SUPERSEDED: Cause.PLATFORM,
     EndReason.CLAIM_REFUSED: Cause.HOST,
     EndReason.REPLACED: Cause.HOST,
+    EndReason.RESTORED: Cause.PLATFORM,
 }
 
 
@@ -175,7 +176,9 @@ def test_every_end_has_a_cause_and_a_sentence():
 @pytest.mark.parametrize("retries_left", [0, 1])
 def test_a_retry_is_for_what_is_not_the_buyers_doing(reason, retries_left):
     step = job_step_at_end(reason, None, retries_left)
-    assert (step is JobStep.REQUEUE) == (retries_left > 0 and CAUSES[reason] is not Cause.BUYER)
+    # What may have ended well in what was lost does not begin again without its buyer's word.
+    again = CAUSES[reason] is not Cause.BUYER and reason is not EndReason.RESTORED
+    assert (step is JobStep.REQUEUE) == (retries_left > 0 and again)
     for state in (JobState.STARTING, JobState.RUNNING):
         job_after(state, step)  # whatever comes, there is an arrow for it
 
