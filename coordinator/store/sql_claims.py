@@ -95,15 +95,15 @@ class SqlClaims(SqlPart):
 
     def claims(self, limit: int) -> Sequence[GpuClaim]:
         """GPUs that a host names and another has, oldest first."""
-        return self._claims(_claims().limit(limit))
+        return self._claims(_CLAIMS.limit(limit))
 
     def claims_about(self, host_ids: Sequence[str]) -> Sequence[GpuClaim]:
         """Those by or against these hosts."""
         about = gpu_claim.c.host_id.in_(host_ids) | gpu_owner.c.host_id.in_(host_ids)
-        return self._claims(_claims().where(about))
+        return self._claims(_CLAIMS.where(about))
 
     def claims_to(self, gpu_uuid: str) -> Sequence[GpuClaim]:
-        return self._claims(_claims().where(gpu_claim.c.gpu_uuid == gpu_uuid))
+        return self._claims(_CLAIMS.where(gpu_claim.c.gpu_uuid == gpu_uuid))
 
     def _claims(self, query: Select[Any]) -> Sequence[GpuClaim]:
         return [GpuClaim(**row) for row in self.beside.execute(query).mappings()]
@@ -182,3 +182,6 @@ def _claims() -> Select[Any]:
         .order_by(gpu_claim.c.first_ms, gpu_claim.c.gpu_uuid, gpu_claim.c.host_id)
     )
     return query
+
+
+_CLAIMS = _claims()

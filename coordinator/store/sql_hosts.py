@@ -44,6 +44,8 @@ _NOT_SEEN_YET = HostFacts(
     gpus=(),
 )
 HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
+_IS_DRAINING = (host.c.hold == str(Hold.DRAINING)) | (host.c.hold_under == str(Hold.DRAINING))
+_DRAINING, _DRAINING_IDS = HOST.where(_IS_DRAINING), select(host.c.id).where(_IS_DRAINING)
 _NOTEWORTHY = select(host.c.id).where(
     or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
 )
@@ -244,10 +246,8 @@ class SqlHosts(SqlClaims):
         self.save_standings({}, {host_id: ppm})
 
     def draining(self) -> Page[tuple[Host, int]]:
-        draining = str(Hold.DRAINING)
-        held = HOST.where((host.c.hold == draining) | (host.c.hold_under == draining))
-        ids = list(self.connection.execute(held.with_only_columns(host.c.id)).scalars())
-        return self.some(held, host.c.id, ids, "", _draining_since)
+        ids = list(self.connection.execute(_DRAINING_IDS).scalars())
+        return self.some(_DRAINING, host.c.id, ids, "", _draining_since)
 
     def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]:
         query = _NOT_LOST.where(host.c.id > after_id).order_by(host.c.id).limit(limit)

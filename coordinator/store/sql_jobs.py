@@ -26,6 +26,7 @@ _STATES = select(job.c.id, job.c.state)
 _ATTEMPTS = select(attempt)
 _IN_TURN = _ATTEMPTS.order_by(attempt.c.epoch)
 _UNRELEASED = _ATTEMPTS.where(ONLY_UNRELEASED).order_by(attempt.c.id)
+_QUEUED = JOB.where(job.c.state == str(JobState.QUEUED), ONLY_LIVE_JOBS)
 LIVE_JOBS = [str(state) for state in sorted(JOB_LIVE)]
 
 _AWAITED = select(attempt.c.id).where(
@@ -60,13 +61,11 @@ class SqlJobs(SqlMany):
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def queue(self, limit: int) -> Sequence[Job]:
-        queued = JOB.where(job.c.state == str(JobState.QUEUED), ONLY_LIVE_JOBS)
-        query = queued.order_by(job.c.id).limit(limit)
+        query = _QUEUED.order_by(job.c.id).limit(limit)
         return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
     def queue_after(self, job_id: str, limit: int) -> Page[Job]:
-        queued = JOB.where(job.c.state == str(JobState.QUEUED), ONLY_LIVE_JOBS)
-        return self.page(queued, job.c.id, job_id, limit, job_from_row)
+        return self.page(_QUEUED, job.c.id, job_id, limit, job_from_row)
 
     def save_job(self, before: Job, after: Job) -> bool:
         return self.save_jobs([(before, after)])
@@ -155,7 +154,7 @@ class SqlJobs(SqlMany):
         ids = sorted(self.connection.execute(_AWAITED).scalars())
         part = [row_id for row_id in ids if row_id > attempt_id][: limit + 1]
         last = part[limit - 1] if len(part) > limit else ""
-        return self.some(select(attempt), attempt.c.id, part[:limit], last, attempt_from_row)
+        return self.some(_ATTEMPTS, attempt.c.id, part[:limit], last, attempt_from_row)
 
     def save_attempt(self, before: Attempt, after: Attempt) -> bool:
         return self.save_attempts([(before, after)])

@@ -1,11 +1,12 @@
 """What the parts of a transaction have in common: what they speak to the database through."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, RowMapping, Select
+from sqlalchemy import Column, Connection, Integer, RowMapping, Select, bindparam
 
-from coordinator.store.bulk import IDS_A_STATEMENT
+from coordinator.store.bulk import IDS_A_STATEMENT, rows_among
 from coordinator.store.ports import BROKEN
 from coordinator.store.ports_hosts import Page
 
@@ -29,9 +30,9 @@ class SqlPart:
     def page(
         self, query: Select[Any], key: Column[str], after: str, limit: int, decode: Callable[[RowMapping], T]
     ) -> Page[T]:
-        """The rows that follow. If one is broken they are looked at one by one."""
-        part = query.where(key > after).order_by(key).limit(limit)
-        ids = [row[0] for row in self.connection.execute(part.with_only_columns(key))]
+        """The rows that follow. If one is broken they are looked at one by one. `query` is a constant."""
+        asked = {"after": after, "most": limit}
+        ids = [row[0] for row in self.connection.execute(_ids_after(query, key), asked)]
         return self.some(query, key, ids, ids[-1] if len(ids) == limit else "", decode)
 
     def some(
@@ -46,8 +47,9 @@ class SqlPart:
         for start in range(0, len(ids), IDS_A_STATEMENT):
             part = ids[start : start + IDS_A_STATEMENT]
             try:
-                found = self.connection.execute(query.where(key.in_(part)).order_by(key)).mappings()
-                rows += [decode(row) for row in found]
+                among = rows_among(self.connection, query, key, part).mappings()
+                found = {row[key.name]: row for row in among}
+                rows += [decode(found[row_id]) for row_id in part if row_id in found]
             except BROKEN:
                 for row_id in part:
                     self._look_at(query, key, row_id, decode, rows, broken)
@@ -66,3 +68,10 @@ class SqlPart:
             rows += [decode(row) for row in self.connection.execute(query.where(key == row_id)).mappings()]
         except BROKEN as error:
             broken[row_id] = f"{type(error).__name__}: {error}"
+
+
+# Passes ask this each second: to put a statement together costs more than to run it.
+@cache
+def _ids_after(query: Select[Any], key: Column[str]) -> Select[Any]:
+    most = bindparam("most", type_=Integer)
+    return query.where(key > bindparam("after")).order_by(key).limit(most).with_only_columns(key)

@@ -17,12 +17,11 @@ from tests.sim.coordinator import RULES, SimCoordinator
 from tests.sim.engine import Container
 from tests.sim.faults import Story
 from tests.sim.host import RECORD_MS, SimHost
+from tests.support.promises import Promises
 from usance.v1 import host_pb2
 
-HOUR_MS = 3_600_000
-WORTHLESS_MS = 600_000
+DEPOSIT_MICRO = 300_000_000
 WINDOW_MS = RULES.reconnect_window_ms
-LIVE_JOBS = ("queued", "starting", "running")
 # From the arrival of a message to the stamp of the transaction that takes it in.
 TAKING_IN_MS = 4_000
 # How much later the last of several messages is taken in than the first, at most.
@@ -67,13 +66,13 @@ class Auditor:
         self.coordinator: SimCoordinator | None = None
         self.looks = 0
         self._said: set[str] = set()
+        self._promises = Promises(self.rows, self.require, DEPOSIT_MICRO)
         self.sightings: dict[str, Sightings] = defaultdict(Sightings)
         self.assigned_s: dict[str, float] = {}
         self.stops: dict[str, float] = {}
         self.ended_s: dict[str, float] = {}
         # Whose host had been silent for the window: its last records were not waited for any longer.
         self.given_up: set[str] = set()
-        self._final: dict[str, tuple[Any, ...]] = {}
         # By attempt: when a message that shows it alive or just ended arrived; by host: any message.
         self.shown: dict[str, list[float]] = defaultdict(list)
         self.heard: dict[str, list[float]] = defaultdict(list)
@@ -109,9 +108,7 @@ class Auditor:
 
     def look(self) -> None:
         self.looks += 1
-        self._money()
-        self._gpus()
-        self._jobs()
+        self._promises.at_every_moment()
         self._attempts()
         self._fuses()
 
@@ -129,45 +126,6 @@ class Auditor:
                     most_ms = paid[run.key.attempt_id] + run.order.stop_grace_ms + LATE_MS
                     ran_ms = host.clock.boot_ms() - run.start_boot_ms
                     self.require(ran_ms <= most_ms, f"{run.key} runs at {ran_ms} ms, past {most_ms} ms")
-
-    def _money(self) -> None:
-        ((total,),) = self._raw.execute(
-            "SELECT coalesce(sum(balance_micro), 0) FROM ledger_account"
-        ).fetchall()
-        self.require(total == 0, f"the accounts sum to {total}")
-        below = self.rows(
-            "SELECT code FROM ledger_account"
-            " WHERE balance_micro < 0 AND code NOT IN ('issuance', 'adjustments')"
-        )
-        self.require(not below, f"below zero: {below}")
-        for row in self.rows(
-            "SELECT j.id, j.state, j.budget_micro, j.charged_micro, coalesce(a.balance_micro, 0) AS held"
-            " FROM job j LEFT JOIN ledger_account a ON a.code = 'hold:' || j.id"
-        ):
-            due = row["budget_micro"] - row["charged_micro"] if row["state"] in LIVE_JOBS else 0
-            self.require(
-                row["held"] == due, f"{row['id']} is {row['state']} and holds {row['held']}, not {due}"
-            )
-            self.require(
-                row["charged_micro"] <= row["budget_micro"], f"{row['id']} cost more than its budget"
-            )
-
-    def _gpus(self) -> None:
-        seen: dict[str, str] = {}
-        for row in self.rows("SELECT id, gpus FROM attempt WHERE state <> 'ended'"):
-            for gpu in json.loads(row["gpus"]):
-                other = seen.setdefault(gpu["uuid"], row["id"])
-                self.require(other == row["id"], f"GPU {gpu['uuid']} is sold to {other} and {row['id']}")
-
-    def _jobs(self) -> None:
-        for row in self.rows("SELECT id, state, cause, ended_ms, exit_code, charged_micro, detail FROM job"):
-            if row["state"] in LIVE_JOBS:
-                self.require(row["id"] not in self._final, f"{row['id']} had ended and is {row['state']}")
-                continue
-            end = tuple(row.values())
-            was = self._final.setdefault(row["id"], end)
-            self.require(was == end, f"{row['id']} ended as {was} and then as {end}")
-            self.require(bool(row["cause"]) and bool(row["detail"]), f"{row['id']} ended without a cause")
 
     def _attempts(self) -> None:
         for row in self.rows("SELECT * FROM attempt"):
@@ -254,7 +212,7 @@ class Auditor:
 
     def judge(self) -> None:
         self.look()
-        self._bills()
+        self._promises.at_the_end()
         for row in self.rows("SELECT host_id, kind, subject FROM strike"):
             self.require(bool(self.hosts[row["host_id"]].lie), f"honest, and held to lie: {row.values()}")
         for row in self.rows("SELECT * FROM attempt"):
@@ -313,68 +271,6 @@ class Auditor:
             gaps = [b - a for a, b in pairwise(after)]
             lost = max(gaps, default=0) * 1_000 > WINDOW_MS * 0.8
             self.require(lost, f"{name} exited, its host was there, and its output is {row['log_state']}")
-
-    def _kept_after_credit(self, row: dict[str, Any], charge: int, fee: int) -> tuple[int, int]:
-        """What of an attempt's charge and fee is not given back: by the published rule, all of it or all but
-        the last ten minutes, when the host was at fault and the buyer had not asked for another at once."""
-        if row["cause"] != "host" or row["end_reason"] == "replaced":
-            due = (charge, fee)
-        else:
-            kept_ms = row["billed_ms"] - WORTHLESS_MS if row["billed_ms"] >= WORTHLESS_MS else 0
-            kept = row["hour_price_micro"] * kept_ms // HOUR_MS
-            due = (kept, kept * row["fee_ppm"] // 1_000_000)
-        given = self.rows("SELECT * FROM credit WHERE attempt_id = ?", row["id"])
-        back = (sum(c["earning_micro"] + c["fee_micro"] for c in given), sum(c["fee_micro"] for c in given))
-        self.require(
-            back == (charge - due[0], fee - due[1]),
-            f"{row['id']}: {back} were given back of {(charge, fee)}, {due} were to be kept",
-        )
-        return due
-
-    def _bills(self) -> None:
-        """Every charge, computed again from its evidence."""
-        charged: dict[str, int] = defaultdict(int)
-        earned: dict[str, int] = defaultdict(int)
-        credited: dict[str, int] = defaultdict(int)
-        fees = 0
-        for row in self.rows("SELECT * FROM attempt"):
-            charge = row["hour_price_micro"] * row["billed_ms"] // HOUR_MS
-            fee = charge * row["fee_ppm"] // 1_000_000
-            lines = self.rows("SELECT * FROM bill_line WHERE attempt_id = ? ORDER BY number", row["id"])
-            self.require(
-                sum(x["charge_micro"] for x in lines) == charge, f"{row['id']}'s bill is not {charge}"
-            )
-            self.require(sum(x["fee_micro"] for x in lines) == fee, f"{row['id']}'s fee is not {fee}")
-            self.require(
-                [x["number"] for x in lines] == list(range(1, len(lines) + 1)), f"{row['id']}: lines missing"
-            )
-            charged[row["job_id"]] += charge
-            kept = self._kept_after_credit(row, charge, fee)
-            credited[row["job_id"]] += charge - kept[0]
-            earned[row["seller_account_id"]] += kept[0] - kept[1]
-            fees += kept[1]
-        spent: dict[str, int] = defaultdict(int)
-        for row in self.rows("SELECT * FROM job"):
-            due = charged[row["id"]]
-            self.require(
-                row["charged_micro"] == due, f"{row['id']} was charged {row['charged_micro']}, not {due}"
-            )
-            spent[row["account_id"]] += due - credited[row["id"]]
-        balances = {row["code"]: row["balance_micro"] for row in self.rows("SELECT * FROM ledger_account")}
-        for account_id, micro in earned.items():
-            have = balances[f"earnings:{account_id}"]
-            self.require(have == micro, f"{account_id} has earned {micro} and holds {have}")
-        self.require(balances.get("fee", 0) == fees, f"fees are {balances.get('fee')}, not {fees}")
-        for account_id, micro in spent.items():
-            have = balances[f"wallet:{account_id}"]
-            given = DEPOSIT_MICRO - micro
-            live = any(
-                r["account_id"] == account_id for r in self.rows("SELECT * FROM job WHERE ended_ms IS NULL")
-            )
-            self.require(live or have == given, f"{account_id} should have {given} left and has {have}")
-
-
-DEPOSIT_MICRO = 300_000_000
 
 
 def _most_ms(moments_s: list[float]) -> float:

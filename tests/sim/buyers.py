@@ -60,6 +60,9 @@ class Buyer:
             raise Unheard
         answer = self._coordinator.ask(self.account, method, request)
         if self._dice.chance(0.05):
+            self._story.fault("call doubled, late", method)
+            self._loop.world_later(self._dice.log_ms(1, 60_000), self._again, method, request)
+        if self._dice.chance(0.05):
             self._story.fault("answer lost", method)
             await asyncio.sleep(self._dice.log_ms(1, 1_000))
             raise Unheard
@@ -73,6 +76,10 @@ class Buyer:
         except Exception as error:
             self._story.seen[f"call failed: {type(error).__name__}"] += 1
             raise Unheard from error
+
+    def _again(self, method: str, request: Any) -> None:
+        """What was thought to be lost arrives after all; nobody hears the answer."""
+        self._coordinator.ask(self.account, method, request)
 
     async def insist(self, method: str, request: Any) -> Any:
         """Ask until there is an answer: the same request each time."""
@@ -98,9 +105,29 @@ class Buyer:
         await asyncio.gather(*tries)
         if len(wish.job_ids) > 1:
             self._story.violate(f"{wish.spec.name} was submitted under one id and is {sorted(wish.job_ids)}")
-        if wish.job_ids and self._dice.chance(0.5):
+        if wish.job_ids and self._dice.chance(0.3):
+            await asyncio.sleep(self._dice.log_ms(1, 60_000))
+            races = [self._extend(wish) for _ in range(self._dice.rng.choice([1, 1, 2]))]
+            if self._dice.chance(0.3):
+                self._story.fault("extended and cancelled at once", wish.spec.name)
+                races.append(self.cancel(wish))
+            await asyncio.gather(*races)
+        elif wish.job_ids and self._dice.chance(0.5):
             await asyncio.sleep(self._dice.log_ms(1, 90_000))
             await self.cancel(wish)
+
+    async def _extend(self, wish: Wish) -> None:
+        (job_id,) = wish.job_ids
+        request = market_pb2.ExtendJobRequest(
+            request_id=self._uuid(), job_id=job_id, budget_micro_more=int(10 ** self._dice.rng.uniform(4, 7))
+        )
+        try:
+            await self.insist("ExtendJob", request)
+        except Refusal as refusal:
+            if refusal.code not in {RefusalCode.JOB_ENDED, RefusalCode.INSUFFICIENT_FUNDS}:
+                self._story.violate(f"an extension was refused: {refusal}")
+        else:
+            self._story.seen["job extended"] += 1
 
     async def _submit(self, wish: Wish, request: market_pb2.SubmitJobRequest) -> None:
         try:

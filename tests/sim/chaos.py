@@ -22,6 +22,7 @@ class Chaos:
             self._partition,
             self._break,
             self._slow,
+            self._unruly,
             self._kill_agent,
             self._kill_agent,
             self._reboot,
@@ -50,7 +51,7 @@ class Chaos:
     def _heal(self) -> None:
         for host in self._hosts:
             host.disk.full, host.disk.fails = False, 0.0
-            host.path.slow = 1.0
+            host.path.slow, host.path.unruly = 1.0, 0.0
             host.path.partition(up=False, down=False)
             if host.process is not None:
                 host.process.steps_left = host.process.writes_left = None
@@ -79,6 +80,11 @@ class Chaos:
         self._story.fault("slow network", host.engine.name)
         host.path.slow = self._dice.rng.choice([10.0, 40.0])
         self._later(self._dice.log_ms(1_000, 30_000), lambda: setattr(host.path, "slow", 1.0))
+
+    def _unruly(self) -> None:
+        host = self._host()
+        host.path.unruly = self._dice.rng.choice([0.1, 0.5])
+        self._later(self._dice.log_ms(3_000, 60_000), lambda: setattr(host.path, "unruly", 0.0))
 
     def _kill_agent(self) -> None:
         host = self._host()

@@ -31,6 +31,8 @@ class Path:
         # Nothing passes up, down; what was sent waits, as TCP does.
         self.up_open = True
         self.down_open = True
+        # How likely a message is doubled, overtaken by the next, or lost; gRPC promises that none is.
+        self.unruly = 0.0
         self.streams: list[Stream] = []
 
     def delay_s(self) -> float:
@@ -84,15 +86,28 @@ class Pipe:
             return
         # What piled up while one message travelled arrives with it.
         while self._on_way:
-            message = self._on_way.popleft()
-            if self.on_arrival is not None:
-                self.on_arrival(message)
-            self._put(message)
+            for message in self._next():
+                if self.on_arrival is not None:
+                    self.on_arrival(message)
+                self._put(message)
             if self._path.dice.chance(0.5):
                 break
         if self._has_room is not None and not self._has_room.done():
             self._has_room.set_result(None)
         self._schedule()
+
+    def _next(self) -> list[bytes]:
+        """What comes out at the other end for the next of those on their way."""
+        message, dice = self._on_way.popleft(), self._path.dice
+        if not self._path.unruly or not dice.chance(self._path.unruly):
+            return [message]
+        kind = dice.rng.choice(["doubled", "lost", "overtaken"])
+        if kind == "overtaken" and not self._on_way:
+            return [message]
+        self._path.story.fault(f"message {kind}", self._path.name)
+        if kind == "overtaken":
+            return [self._on_way.popleft(), message]
+        return [message, message] if kind == "doubled" else []
 
     def _put(self, item: bytes | BaseException | None) -> None:
         self._arrived.append(item)
@@ -183,6 +198,10 @@ class Channel:
         return lambda: Call(
             self._path, self._connect, request_serializer, response_deserializer, self._tamper
         )
+
+    def unary_unary(self, *_: Any, **__: Any) -> Callable[[], None]:
+        """A stub makes all its calls. None of these is made here: hosts are known without certificates."""
+        return lambda: None
 
     async def close(self, grace: float | None = None) -> None:
         """Its calls were cancelled by whoever made them."""

@@ -15,3 +15,5 @@ def test_a_seed_is_one_run():
     first, second = play(7), play(7)
     assert first.story == second.story
     assert first.steps == second.steps
+    # A market in which nobody meets anybody keeps all its promises.
+    assert [kind for kind in first.seen if kind.startswith("attempt ended")]

@@ -165,7 +165,9 @@ class World:
         await chaos.run(CHAOS_S)
         self.story.tell("the faults stop")
         for buyer in self.buyers:
-            await asyncio.wait(buyer.work)
+            done, _ = await asyncio.wait(buyer.work)
+            for work in done:
+                work.result()
             for wish in buyer.wishes:
                 if wish.job_ids and wish.cancelled_s is None:
                     await buyer.cancel(wish)
@@ -197,7 +199,9 @@ class World:
         attempts = self.auditor.rows(
             "SELECT id, state, log_state FROM attempt WHERE state <> 'ended' OR log_state = 'open'"
         )
-        left = [str(row) for row in jobs + attempts]
+        # Not only is nothing left to do: those who are to do it are there.
+        hosts = self.auditor.rows("SELECT id, state FROM host WHERE state <> 'online'")
+        left = [str(row) for row in jobs + attempts + hosts]
         for host in (host for host in self.hosts.values() if not host.lie):
             folder = host.disk.folder / "attempts"
             held = host.runner.keys() if host.runner else ()
@@ -223,8 +227,11 @@ def play(seed: int) -> Outcome:
     disk_os = DiskOs()
     logging.disable(logging.CRITICAL)
     gc.disable()
+    # What was there before is not looked through when this run is cleared away.
+    gc.freeze()
     with ExitStack() as stack:
         stack.callback(gc.enable)
+        stack.callback(gc.unfreeze)
         stack.callback(logging.disable, logging.NOTSET)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(disk_os.close_all)
