@@ -59,12 +59,54 @@ def test_an_engine_that_comes_back_ends_no_job_by_a_lie(engine: Engine, tmp_path
         assert 0 < end.run_ms <= seen_ms, way.name
 
 
-async def _story(engine: Engine, way: Way, executor: DockerExecutor) -> tuple[RunEnd, int]:
-    engine.set_live_restore(on=way.live_restore)
-    go = "/workspace/go"
-    script = f"echo ready; until test -e {go}; do sleep 0.05; done; echo on; exit 7"
-    order = JobOrder(
-        key=AttemptKey(attempt_id=way.name, epoch=1),
+def test_what_an_engine_ends_while_it_still_answers_is_lost_by_the_host(engine: Engine, tmp_path):
+    """Of two jobs one is gone at once, the other takes its time; until then the engine answers, and says of
+    the first that it ended with 143, as if by itself (found by chaos, seed 2)."""
+    engine.set_live_restore(on=False)
+    end = asyncio.run(_one_of_two(engine, docker_executor(engine, tmp_path)))
+    assert (end.reason, end.exit_code) == (EndReason.HOST_LOST, None), end
+
+
+async def _one_of_two(engine: Engine, executor: DockerExecutor) -> RunEnd:
+    wait = "while :; do sleep 0.05; done"
+    orders = [_order("quick", f"trap 'exit 143' TERM; echo ready; {wait}"),
+              _order("slow", f"trap '' TERM; echo ready; {wait}")]  # fmt: skip
+    try:
+        for order in orders:
+            await executor.prepare(order, lambda _: None)
+            await executor.start(order, 600_000)
+            first = await anext(executor.output(order, 0))
+            assert first[0].data == b"ready\n"
+        engine.restart(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            return await executor.wait(orders[0])
+    finally:
+        for order in orders:
+            await executor.destroy(order.key)
+        await executor.close()
+
+
+def test_a_job_that_ends_itself_by_a_signal_has_ended_itself(engine: Engine, tmp_path):
+    executor = docker_executor(engine, tmp_path)
+
+    async def story() -> RunEnd:
+        order = _order("itself", "kill -TERM $$; exit 1")
+        try:
+            await executor.prepare(order, lambda _: None)
+            await executor.start(order, 600_000)
+            async with asyncio.timeout(60):
+                return await executor.wait(order)
+        finally:
+            await executor.destroy(order.key)
+            await executor.close()
+
+    end = asyncio.run(story())
+    assert (end.reason, end.exit_code) == (EndReason.EXITED, 143), end
+
+
+def _order(name: str, script: str) -> JobOrder:
+    return JobOrder(
+        key=AttemptKey(attempt_id=name, epoch=1),
         image=TINY,
         command=("sh", "-c", script),
         env={},
@@ -75,6 +117,13 @@ async def _story(engine: Engine, way: Way, executor: DockerExecutor) -> tuple[Ru
         memory_bytes=0,
         cpu_milli=0,
     )
+
+
+async def _story(engine: Engine, way: Way, executor: DockerExecutor) -> tuple[RunEnd, int]:
+    engine.set_live_restore(on=way.live_restore)
+    go = "/workspace/go"
+    script = f"echo ready; until test -e {go}; do sleep 0.05; done; echo on; exit 7"
+    order = _order(way.name, script)
     began_ms = CLOCK.boot_ms()
     await executor.prepare(order, lambda _: None)
     run = await executor.start(order, 600_000)

@@ -24,7 +24,7 @@ from tests.rig.images import tiny_image
 from tests.support.agent_terms import AgentTerms
 from tests.support.line import Line
 from tests.support.market import OPERATOR, WholeMarket
-from tests.support.witness import Witness
+from tests.support.witness import BEYOND_MS_MAX, Witness
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -32,8 +32,6 @@ JOBS, SEED = 200, 7
 MACHINES = ("cheap", "big", "docker")
 # An agent leaves a coordinator that says nothing for five seconds.
 CUT_S = 7.0
-# What may be billed beyond what ran.
-BEYOND_MS_MAX = 50
 END_WITHIN_S = 240
 DEPOSIT_MICRO = 5_000_000_000
 # What a busy machine may miss of the time that commands slept: a start is noted after it happened, and the

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.rig import leftovers
 from tests.rig.parts import Folder, User, find_program, spawn, stop, sweep, wait_until
 
 _KIND = "pg"
@@ -32,11 +33,14 @@ _SETTINGS = {
 
 
 class Postgres:
-    """A running server; `durable` says whether commits reach the disk (a benchmark wants that)."""
+    """A running server; `durable` says whether commits reach the disk (a benchmark wants that).
 
-    def __init__(self, *, durable: bool = False) -> None:
+    `disk_mib` gives it a disk of its own, which can be filled.
+    """
+
+    def __init__(self, *, durable: bool = False, disk_mib: int = 0) -> None:
         server, initdb = _programs()
-        sweep(_KIND, shutil.rmtree)
+        sweep(_KIND, _remove)
         self._folder = Folder(_KIND)
         self._names = itertools.count(1)
         self.socket_folder = self._folder.path / "run"
@@ -44,6 +48,9 @@ class Postgres:
         user = _owner()
         for folder in (data, self.socket_folder):
             folder.mkdir(mode=0o700)
+            if folder is data and disk_mib:
+                size = f"size={disk_mib}m,mode=0700"
+                subprocess.run(["mount", "-t", "tmpfs", "-o", size, "usance-rig", str(data)], check=True)
             if user is not None:
                 os.chown(folder, user.uid, user.gid)
         make_cluster = [str(initdb), "-D", str(data), "-U", _SUPERUSER, *_INITDB_OPTIONS]
@@ -57,16 +64,30 @@ class Postgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.
         run = [str(server), "-D", str(data), *options]
-        self._process = spawn(run, log=self._folder.path / "log", user=user, dies_with="INT")
+        self._launch = lambda: spawn(run, log=self._folder.path / "log", user=user, dies_with="INT")
+        self._process = self._launch()
         try:
             wait_until(self._answers, "PostgreSQL answers")
         except BaseException:
             self.stop()
             raise
 
+    def end(self, by: signal.Signals) -> None:
+        """SIGINT in good order, SIGQUIT as by a crash; `come_back` in any case."""
+        stop(self._process, by=by)
+
+    def come_back(self) -> None:
+        """Unless it runs. After a crash it needs a moment to mend what it finds."""
+        if self._process.poll() is not None:
+            self._process = self._launch()
+
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        return self._process
 
     def url(self, database: str) -> str:
         """What SQLAlchemy's create_engine takes."""
@@ -76,41 +97,64 @@ class Postgres:
     def database(self) -> Iterator[str]:
         """The URL of a fresh, empty database, dropped at the end whoever is still connected."""
         name = f"test_{next(self._names)}"
-        self._execute(f"CREATE DATABASE {name}")
+        self.create(name)
         try:
             yield self.url(name)
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def create(self, name: str) -> None:
+        """A database that lives as long as the server."""
+        self._execute(f"CREATE DATABASE {name}")
+
     def stop(self) -> None:
         stop(self._process, by=signal.SIGINT)
-        self._folder.remove()
+        _remove(self._folder.path)
+        self._folder.release()
 
-    def _conninfo(self) -> str:
-        return f"host={self.socket_folder} user={_SUPERUSER} dbname=postgres"
+    def cut_connections(self) -> None:
+        """As an administrator does it, of all databases."""
+        self._execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+    @property
+    def disk(self) -> Path:
+        return self._folder.path / "data"
+
+    def conninfo(self, database: str) -> str:
+        """What psycopg itself takes."""
+        return f"host={self.socket_folder} user={_SUPERUSER} dbname={database}"
 
     def _execute(self, statement: str) -> None:
-        with psycopg.connect(self._conninfo(), autocommit=True) as connection:
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def _answers(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"PostgreSQL ended at once:\n{(self._folder.path / 'log').read_text()}")
         try:
-            psycopg.connect(self._conninfo()).close()
+            psycopg.connect(self.conninfo("postgres")).close()
         except psycopg.OperationalError:
             return False
         return True
 
 
 @contextmanager
-def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+def running_postgres(*, durable: bool = False, disk_mib: int = 0) -> Iterator[Postgres]:
     """A server for the length of a block; raises parts.MissingError where its programs are not installed."""
-    server = Postgres(durable=durable)
+    server = Postgres(durable=durable, disk_mib=disk_mib)
     try:
         yield server
     finally:
         server.stop()
+
+
+def _remove(folder: Path) -> None:
+    for mount in leftovers.mounts(folder):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    shutil.rmtree(folder)
 
 
 def _programs() -> tuple[Path, Path]:

@@ -17,7 +17,8 @@ class Disk:
         self.folder = folder
         self._dice = dice
         self._story = story
-        self._synced: dict[str, int] = {}
+        # By file, not by name alone: a name may be another file's by now, which was synced before it got it.
+        self._synced: dict[tuple[str, int], int] = {}
         self.full = False
         self.fails = 0.0
         folder.mkdir(parents=True)
@@ -28,8 +29,9 @@ class Disk:
     def opened(self, path: str, flags: int) -> None:
         if flags & os.O_DIRECTORY:
             return
-        if flags & os.O_TRUNC or path not in self._synced:
-            self._synced[path] = 0 if flags & os.O_TRUNC else os.path.getsize(path)
+        known = _file_of(path)
+        if flags & os.O_TRUNC or known not in self._synced:
+            self._synced[known] = 0 if flags & os.O_TRUNC else os.path.getsize(path)
 
     def write(self, file: int, path: str, data: bytes) -> int:
         process = PROCESS.get()
@@ -56,22 +58,33 @@ class Disk:
         if self._dice.chance(self.fails):
             self._story.fault("disk sync fails", f"{self.name} {Path(path).name}")
             raise OSError(errno.EIO, "disk sync fails")
-        if path in self._synced:
-            self._synced[path] = os.fstat(file).st_size
+        known = _file_of(path)
+        if known in self._synced:
+            self._synced[known] = os.fstat(file).st_size
 
     def cut(self, path: str, size: int) -> None:
-        self._synced[path] = min(size, self._synced.get(path, size))
+        known = _file_of(path)
+        self._synced[known] = min(size, self._synced.get(known, size))
 
     def lose_power(self) -> None:
         """What was not synced is there, or in part, or in part as zeros."""
-        for path, synced in self._synced.items():
-            if not Path(path).exists() or (size := os.path.getsize(path)) <= synced:
+        for known, synced in self._synced.items():
+            path = known[0]
+            if _file_of(path) != known or (size := os.path.getsize(path)) <= synced:
                 continue
             self._story.fault("disk loses an unsynced tail", f"{self.name} {Path(path).name}")
             kept = self._dice.rng.randint(synced, size)
             os.truncate(path, kept)
             if self._dice.chance(0.3):
                 os.truncate(path, size)
+
+
+def _file_of(path: str) -> tuple[str, int]:
+    """The file of that name; of number 0, if there is none."""
+    try:
+        return (path, os.stat(path).st_ino)
+    except FileNotFoundError:
+        return (path, 0)
 
 
 class DiskOs:

@@ -31,7 +31,7 @@ class Path:
         # Nothing passes up, down; what was sent waits, as TCP does.
         self.up_open = True
         self.down_open = True
-        # How likely a message is doubled, overtaken by the next, or lost; gRPC promises that none is.
+        # How likely a message is doubled, or lost; a stream that has lost one ends, as gRPC promises.
         self.unruly = 0.0
         self.streams: list[Stream] = []
 
@@ -101,13 +101,12 @@ class Pipe:
         message, dice = self._on_way.popleft(), self._path.dice
         if not self._path.unruly or not dice.chance(self._path.unruly):
             return [message]
-        kind = dice.rng.choice(["doubled", "lost", "overtaken"])
-        if kind == "overtaken" and not self._on_way:
-            return [message]
+        kind = dice.rng.choice(["doubled", "lost"])
         self._path.story.fault(f"message {kind}", self._path.name)
-        if kind == "overtaken":
-            return [self._on_way.popleft(), message]
-        return [message, message] if kind == "doubled" else []
+        if kind == "doubled":
+            return [message, message]
+        self._path.break_streams()
+        return []
 
     def _put(self, item: bytes | BaseException | None) -> None:
         self._arrived.append(item)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -23,6 +23,9 @@ class AgentTerms:
     inside: tuple[str, ...] = ()
     # Lines of its own for the settings' first part.
     more: str = ""
+
+    def within(self, inside: tuple[str, ...]) -> "AgentTerms":
+        return replace(self, inside=inside)
 
     def settings(self, state_dir: Path) -> str:
         lines = [

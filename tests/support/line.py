@@ -1,6 +1,7 @@
 """A line between agents and their coordinator that a test can cut: nothing passes, and nobody is told."""
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 
@@ -8,20 +9,24 @@ _PIECE_BYTES = 65_536
 
 
 class Line:
-    """Connections to `address` reach `target`. What is sent while it is cut arrives late, as TCP has it."""
+    """Connections to `address` reach `target`. What is sent while it is cut arrives late, as TCP has it.
 
-    def __init__(self, target: str) -> None:
-        self._host, _, self._port = target.rpartition(":")
+    `target` is HOST:PORT or a socket's path. Who hands in a socket that listens has chosen the address.
+    """
+
+    def __init__(self, target: str, listening: socket.socket | None = None) -> None:
+        self._target = target
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._whole = asyncio.Event()
         self._whole.set()
         self.cuts = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="line")
         self._thread.start()
-        serving = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._join, "127.0.0.1", 0), self._loop
-        )
-        self._server = serving.result()
+        if listening is None:
+            listening = socket.create_server(("127.0.0.1", 0))
+        starting = asyncio.start_server(self._join, sock=listening)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def cut(self, duration_s: float) -> None:
@@ -34,6 +39,14 @@ class Line:
         """Until it is mended."""
         self.cuts += 1
         self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def drop(self) -> None:
+        """Every connection that there is breaks; the next ones are as good as new."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def _drop(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._whole.set)
@@ -54,11 +67,20 @@ class Line:
     async def _join(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         await self._whole.wait()
         try:
-            far_in, far_out = await asyncio.open_connection(self._host, int(self._port))
+            far_in, far_out = await self._reach()
         except OSError:
             near_out.close()
             return
+        ends = {near_out, far_out}
+        self._writers |= ends
         await asyncio.gather(self._pump(near_in, far_out), self._pump(far_in, near_out))
+        self._writers -= ends
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._target.startswith("/"):
+            return await asyncio.open_unix_connection(self._target)
+        host, _, port = self._target.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):

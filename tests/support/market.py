@@ -27,6 +27,7 @@ from agent.domain.plan import LABEL_HOST
 from tests.rig.parts import free_port, spawn, wait_until
 from tests.rig.parts import stop as stop_process
 from tests.support.agent_terms import AgentTerms
+from tests.support.marked import marked_by
 
 if TYPE_CHECKING:
     from cli.client.market import Market
@@ -42,7 +43,6 @@ _BEAT_MS = 500
 _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
 _LEAVE_S = 15.0
-_ASKED_MOST = 10_000  # times; some tenths of a second
 # Longer than any command of a test may take, also on a busy machine.
 _RUN_S = 150
 
@@ -79,6 +79,8 @@ class WholeMarket:
     window_ms: int = 30_000
     # Where agents are told to find the coordinator, if not where it is.
     hosts_public: str = ""
+    # What runs the coordinator in the network namespace where it is to live.
+    inside: tuple[str, ...] = ()
     market_address: str = field(init=False)
     hosts_address: str = field(init=False)
     metrics_address: str = field(init=False)
@@ -95,35 +97,43 @@ class WholeMarket:
     def start(self) -> None:
         """Make the market and start its coordinator."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        init = [program("usance-coordinator"), "init", "--data-dir", str(self._data), *self._database_flags]
+        init = [program("usance-coordinator"), "init", "--data-dir", str(self.data), *self._database_flags]
         made = subprocess.run(init, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise RuntimeError(f"usance-coordinator init failed:\n{made.stdout}{made.stderr}")
-        self._tokens[OPERATOR] = (self._data / "operator.token").read_text().strip()
+        self._tokens[OPERATOR] = (self.data / "operator.token").read_text().strip()
         self.start_coordinator()
 
     def start_coordinator(self) -> None:
-        log = self.folder / "coordinator.log"
-        told_before = len(_READY.findall(log.read_text())) if log.exists() else 0
-        where = ["--market", self.market_address, "--hosts", self.hosts_address]
-        where += ["--hosts-public", self.hosts_public] if self.hosts_public else []
-        where += ["--data-dir", str(self._data), "--metrics", self.metrics_address]
-        argv = [program("usance-coordinator"), "run", *where]
-        pace = ["--beat-interval-ms", str(_BEAT_MS), "--reconnect-window-ms", str(self.window_ms)]
-        process = spawn([*argv, *pace, *self._database_flags], log=log)
-        self._coordinator = process
+        told_before = len(_READY.findall(self.log("coordinator")))
+        process = self.spawn_coordinator()
 
         def ready() -> bool:
             if process.poll() is not None:
-                raise RuntimeError(f"the coordinator ended at once:\n{log.read_text()}")
-            return len(_READY.findall(log.read_text())) > told_before
+                raise RuntimeError(f"the coordinator ended at once:\n{self.log('coordinator')}")
+            return len(_READY.findall(self.log("coordinator"))) > told_before
 
         wait_until(ready, "the coordinator is ready")
 
+    def spawn_coordinator(self) -> "subprocess.Popen[bytes]":
+        """One that may not be ready yet."""
+        where = ["--market", self.market_address, "--hosts", self.hosts_address]
+        where += ["--hosts-public", self.hosts_public] if self.hosts_public else []
+        where += ["--data-dir", str(self.data), "--metrics", self.metrics_address]
+        argv = [*self.inside, program("usance-coordinator"), "run", *where]
+        pace = ["--beat-interval-ms", str(_BEAT_MS), "--reconnect-window-ms", str(self.window_ms)]
+        log = self.folder / "coordinator.log"
+        self._coordinator = spawn([*argv, *pace, *self._database_flags], log=log)
+        return self._coordinator
+
     def kill_coordinator(self) -> None:
         """SIGKILL, as a power cut would."""
+        _kill(self.coordinator)
+
+    @property
+    def coordinator(self) -> "subprocess.Popen[bytes]":
         assert self._coordinator is not None
-        _kill(self._coordinator)
+        return self._coordinator
 
     # People
 
@@ -138,7 +148,7 @@ class WholeMarket:
         return {
             **os.environ,
             "USANCE_SERVER": self.market_address,
-            "USANCE_CA": str(self._data / "ca.pem"),
+            "USANCE_CA": str(self.data / "ca.pem"),
             "USANCE_TOKEN": self._tokens[person],
             "USANCE_PROFILE_FILE": str(self.folder / "no-profile.toml"),
         }
@@ -179,7 +189,7 @@ class WholeMarket:
 
         return Connection(
             target=self.market_address,
-            authority_pem=(self._data / "ca.pem").read_bytes(),
+            authority_pem=(self.data / "ca.pem").read_bytes(),
             token=self._tokens[person],
         )
 
@@ -188,7 +198,7 @@ class WholeMarket:
     def add_agent(self, name: str, seller: str, terms: AgentTerms) -> None:
         """Enrol a machine for the seller, and start its agent."""
         agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}", terms=terms)
-        agent.folder.mkdir(mode=0o700)
+        agent.folder.mkdir(mode=0o700, exist_ok=True)
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
         token = self.usance(seller, "enroll-token").stdout.strip()
@@ -207,10 +217,7 @@ class WholeMarket:
 
     def start_agent(self, name: str) -> None:
         """Return when the coordinator has it online."""
-        agent = self._agents[name]
-        argv = [*agent.terms.inside, program("usance-agent"), "run", "--config", str(agent.config)]
-        process = spawn(argv, log=self.folder / f"agent-{name}.log")
-        agent.process = process
+        agent, process = self._agents[name], self.spawn_agent(name)
 
         def online() -> bool:
             if process.poll() is not None:
@@ -219,6 +226,21 @@ class WholeMarket:
             return any(host.state == "ONLINE" and host.host_id == self.host_id(name) for host in hosts)
 
         wait_until(online, f"agent {name} is online")
+
+    def spawn_agent(self, name: str) -> "subprocess.Popen[bytes]":
+        """One that may not be ready yet."""
+        agent = self._agents[name]
+        argv = [*agent.terms.inside, program("usance-agent"), "run", "--config", str(agent.config)]
+        agent.process = spawn(argv, log=self.folder / f"agent-{name}.log")
+        return agent.process
+
+    def state_of(self, name: str) -> Path:
+        return self._agents[name].state
+
+    def agent(self, name: str) -> "subprocess.Popen[bytes]":
+        process = self._agents[name].process
+        assert process is not None
+        return process
 
     def runs_of(self, name: str) -> Path:
         """Where an agent and its supervisors keep what they run."""
@@ -229,14 +251,10 @@ class WholeMarket:
         return str(identity["host_id"])
 
     def signal_agent(self, name: str, number: signal.Signals) -> None:
-        process = self._agents[name].process
-        assert process is not None
-        process.send_signal(number)
+        self.agent(name).send_signal(number)
 
     def kill_agent(self, name: str) -> None:
-        process = self._agents[name].process
-        assert process is not None
-        _kill(process)
+        _kill(self.agent(name))
 
     def log(self, name: str) -> str:
         """What a process wrote: `coordinator`, `agent-NAME`."""
@@ -287,35 +305,15 @@ class WholeMarket:
         What is ours is told by this alone, not by what we remember of it: an interruption may come when a
         process has begun and nobody has been told of it yet.
         """
-        mark = str(self.folder).encode()
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            with suppress(OSError):
-                if mark in _told(entry) or os.readlink(os.fsencode(entry / "cwd")).startswith(mark):
-                    yield int(entry.name)
+        return marked_by(self.folder)
 
     @property
-    def _data(self) -> Path:
+    def data(self) -> Path:
         return self.folder / "coordinator"
 
     @property
     def _database_flags(self) -> list[str]:
         return ["--database", self.database] if self.database else []
-
-
-def _told(process: Path) -> bytes:
-    """The arguments and the environment of a process.
-
-    For a moment in its exec a process has neither yet, and its parent may already go on: it is asked again. A
-    kernel thread and a zombie never have them, and no program either.
-    """
-    for _ in range(_ASKED_MOST):
-        if arguments := (process / "cmdline").read_bytes():
-            return arguments + (process / "environ").read_bytes()
-        os.readlink(process / "exe")  # raises where there is no program
-        os.sched_yield()
-    return b""
 
 
 def _remove_containers(agent: _Agent) -> None:

@@ -7,10 +7,12 @@ import ctypes
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
+_T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000
 _READ_BYTES = 65_536
 
@@ -18,7 +20,7 @@ _READ_BYTES = 65_536
 @contextmanager
 def answered_inside(namespace: Path, addresses: Sequence[str]) -> Iterator[None]:
     """What is said to one of them in there is said to the same address out here."""
-    listening = [_made_inside(namespace, address) for address in addresses]
+    listening = [(listening_inside(namespace, address), _parts(address)) for address in addresses]
     ends: list[socket.socket] = [server for server, _ in listening]
     threads = [threading.Thread(target=_serve, args=(*pair, ends), daemon=True) for pair in listening]
     for thread in threads:
@@ -36,23 +38,32 @@ def answered_inside(namespace: Path, addresses: Sequence[str]) -> Iterator[None]
             end.close()
 
 
-def _made_inside(namespace: Path, address: str) -> tuple[socket.socket, tuple[str, int]]:
-    host, _, port = address.rpartition(":")
-    made: list[socket.socket] = []
+def listening_inside(namespace: Path, address: str) -> socket.socket:
+    """A server's socket that belongs to that namespace."""
+    return made_inside(namespace, lambda: socket.create_server(_parts(address)))
 
-    def make() -> None:
-        """In a thread of its own, which is lost to that namespace."""
+
+def made_inside(namespace: Path, make: Callable[[], _T]) -> _T:
+    """What is made by a thread that has gone into that network namespace, and is lost to it."""
+    made: list[_T] = []
+
+    def work() -> None:
         descriptor = os.open(namespace, os.O_RDONLY)
         try:
             assert ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) == 0
         finally:
             os.close(descriptor)
-        made.append(socket.create_server((host, int(port))))
+        made.append(make())
 
-    thread = threading.Thread(target=make)
+    thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    return made[0], (host, int(port))
+    return made[0]
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
 
 
 def _serve(server: socket.socket, target: tuple[str, int], ends: list[socket.socket]) -> None:

@@ -14,6 +14,9 @@ import requests
 from agent.domain.plan import LABEL_ATTEMPT
 
 _LOOK_EVERY_S = 0.01
+# What may be billed beyond what ran.
+BEYOND_MS_MAX = 50
+_ENGINE_AWAY = (requests.RequestException, docker.errors.APIError, OSError, ValueError, AttributeError)
 
 
 class Witness:
@@ -25,7 +28,7 @@ class Witness:
         self._runs = runs
         self._over = threading.Event()
         self._client = docker.DockerClient(base_url=docker_host)
-        self._events = self._client.events(decode=True, filters={"event": "die", "label": LABEL_ATTEMPT})
+        self._events = self._listen()
         self._threads = [threading.Thread(target=work) for work in (self._watch_runs, self._watch_engine)]
         for thread in self._threads:
             thread.start()
@@ -46,14 +49,29 @@ class Witness:
                         self.by_supervisor[_attempt_of(path.parent.name)] = int(told["run_ms"])
 
     def _watch_engine(self) -> None:
-        with suppress(requests.RequestException, OSError, ValueError, AttributeError):
-            for event in self._events:
-                attributes: dict[str, Any] = event["Actor"]["Attributes"]
-                # Gone already: the supervisor's word must do.
-                with suppress(docker.errors.APIError):
-                    state = self._client.api.inspect_container(event["Actor"]["ID"])["State"]
-                    between = _moment(state["FinishedAt"]) - _moment(state["StartedAt"])
-                    self.by_engine[attributes[LABEL_ATTEMPT]] = round(between.total_seconds() * 1_000)
+        while not self._over.is_set():
+            # It may be restarted: then it knows how those ended that it finds.
+            with suppress(*_ENGINE_AWAY):
+                for event in self._events:
+                    self._note(event["Actor"]["ID"])
+            if not self._over.wait(_LOOK_EVERY_S):
+                with suppress(*_ENGINE_AWAY):
+                    self._events = self._listen()
+                    for container in self._client.api.containers(all=True, filters={"label": LABEL_ATTEMPT}):
+                        self._note(container["Id"])
+
+    def _listen(self) -> Any:
+        return self._client.events(decode=True, filters={"event": "die", "label": LABEL_ATTEMPT})
+
+    def _note(self, container_id: str) -> None:
+        # Gone already: the supervisor's word must do.
+        with suppress(docker.errors.APIError):
+            told = self._client.api.inspect_container(container_id)
+            state = told["State"]
+            if state["Status"] in ("exited", "dead"):
+                between = _moment(state["FinishedAt"]) - _moment(state["StartedAt"])
+                attempt_id = told["Config"]["Labels"][LABEL_ATTEMPT]
+                self.by_engine[attempt_id] = round(between.total_seconds() * 1_000)
 
 
 def _attempt_of(folder_name: str) -> str:

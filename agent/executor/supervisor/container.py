@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from agent.executor.supervisor.clock import boot_ms
 from agent.executor.supervisor.counters import Counters
@@ -33,6 +34,8 @@ _COMPLAINT_BYTES = 8_192
 _COMPLAINT_MS = 1_000
 # How containers end when the engine takes them with it.
 _ENGINES_OWN_CODES = (137, 143, 255)
+# The engine notes a kill when it has sent it, and what is killed may end before.
+_KILL_TOLD_S = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,6 +60,9 @@ class ContainerTarget:
         self._closed_ms: int | None = None
         self._ask_at_ms = 0
         self._engine_was_away = False
+        # Nobody of ours stood by: who ended it can't be told.
+        self._unwatched = False
+        self._killed = False
         # How its output begins, of both streams; None where a supervisor before us has read it.
         self._first_words: bytes | None = b""
         self._end: Ended | None = None
@@ -78,6 +84,7 @@ class ContainerTarget:
     def resume(self, started: Started) -> None:
         self._first_words = None
         self._start_ms = started.start_boot_ms
+        self._unwatched = True
         self._look()
 
     def descriptors(self, *, with_output: bool) -> list[int]:
@@ -178,6 +185,7 @@ class ContainerTarget:
             return
         if state["Running"] or state["Restarting"]:
             # It closed its output and goes on, or the engine came back and found it alive.
+            self._unwatched = False
             self._reattach()
             return
         if state["StartedAt"].startswith("0001"):
@@ -185,8 +193,12 @@ class ContainerTarget:
             return
         exit_code = int(state["ExitCode"])
         lost = ""
-        if self._engine_was_away and exit_code in _ENGINES_OWN_CODES:
-            lost = "the container engine was restarted and ended it"
+        if exit_code in _ENGINES_OWN_CODES and not self._killed and not state["OOMKilled"]:
+            try:
+                lost = self._who_else_ended_it(state)
+            except (OSError, EngineError):
+                self._engine_was_away = True  # it goes, and took this one along; it will be asked again
+                return
         run_ms = self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"]))
         unstartable = self._why_unstartable(exit_code, run_ms)
         counters = self._counters
@@ -206,6 +218,20 @@ class ContainerTarget:
             unstartable=unstartable,
             note="; ".join(notes),
         )
+
+    def _who_else_ended_it(self, state: dict[str, Any]) -> str:
+        """A command may end by a signal of its own making; then the engine has sent none."""
+        if self._engine_was_away:
+            return "the container engine was restarted and ended it"
+        if self._unwatched:
+            return "it was ended by a signal while nobody stood by"
+        # An engine that is being ended ends its containers first, and answers questions to the last.
+        chosen = quote(json.dumps({"container": [self._container], "event": ["kill"]}))
+        since, until = (int(_moment(state[name]).timestamp()) for name in ("StartedAt", "FinishedAt"))
+        span = f"since={since}&until={until + _KILL_TOLD_S}"
+        if self._call("GET", f"/events?{span}&filters={chosen}").strip():
+            return "the container engine, or somebody who asked it to, ended it"
+        return ""
 
     def _why_unstartable(self, exit_code: int, run_ms: int) -> str:
         """The engine starts its small init, which then finds that there is no such program and says so.
@@ -249,6 +275,7 @@ class ContainerTarget:
         return pieces
 
     def _kill(self, name: str) -> None:
+        self._killed = True
         try:
             self._call("POST", f"{self._path}/kill?signal={name}")
         except (OSError, EngineError):
