@@ -79,9 +79,15 @@ def dispatch_round(
         database = "" if server is None else stack.enter_context(server.database())
         ground = Ground(folder=folder, database=database)
         ground.prepare(hosts)
+        return round_on(ground, count, hosts, server)
+
+
+def round_on(ground: Ground, count: int, hosts: int, server: Postgres | None = None) -> tuple[Round, float]:
+    """The same on a market that is there already; its coordinator is started and stopped."""
+    with ExitStack() as stack:
         stack.callback(ground.stop)
         pid = ground.start()
-        fleet = Fleet("grpc", folder, ground.hosts)
+        fleet = Fleet("grpc", ground.folder, ground.hosts)
         stack.callback(fleet.stop)
         fleet.ask("open", count=hosts)
         fleet.tell("work", count=hosts, attempts=count)

@@ -221,6 +221,13 @@ class GrpcAgent:
             if fresh:
                 await self._call.write(self._speaker.ended_message(held))
 
+    async def say(self, logs: h.LogReport) -> None:
+        await self._call.write(h.SynchronizeRequest(logs=logs))
+
+    async def log_offset(self) -> int:
+        """How much of the output the next acknowledgement knows."""
+        return (await self._until("acknowledged")).acknowledged.log_offset
+
     async def wait_for_end(self) -> float | None:
         spread_s = None
         with suppress(grpc.RpcError, asyncio.InvalidStateError):

@@ -311,9 +311,16 @@ class DockerExecutor:
         }
 
     async def _start_step(self, step: Callable[[], _T]) -> _T:
-        """A call of the engine on the way to a start: whatever is wrong with it, the job can't start."""
+        """A call of the engine on the way to a start: whatever is wrong with it, the job can't start.
+
+        Who is cancelled waits for its end: its thread goes on, and what it makes must be there to be removed.
+        """
+        asked = asyncio.ensure_future(asyncio.to_thread(step))
         try:
-            return await asyncio.to_thread(step)
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            await asyncio.gather(asked, return_exceptions=True)
+            raise
         except _ENGINE_ERRORS as error:
             raise _refused(error) from error
 
