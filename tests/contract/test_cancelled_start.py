@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_a_container_that_the_engine_makes_late_is_removed(docker_engine: Engine
     the container came, and stayed for as long as the agent lived (chaos, seed 2)."""
     tiny_image(docker_client)
     executor = docker_executor(docker_engine, tmp_path)
-    api = executor._client.api
+    api: Any = executor._client.api
     asked, may_go_on, made = threading.Event(), threading.Event(), threading.Event()
     real = api.create_container
 
