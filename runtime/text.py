@@ -3,6 +3,8 @@
 
 def printable(text: str) -> str:
     """With everything escaped that could be more than text: no second line, no colours, no cursor."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

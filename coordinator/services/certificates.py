@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coordinator.domain.account import Account
 from coordinator.domain.event import EventKind, NewEvent
-from coordinator.domain.host import Hold, Host, HostRoom, HostState
+from coordinator.domain.host import Hold, HostRoom, HostState
 from coordinator.domain.metering import Stamp
 from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.domain.states import Cause
@@ -16,14 +16,14 @@ from coordinator.store.ports import Transaction
 
 def recognise(tx: Transaction, host_ids: Sequence[str]) -> list[Refusal | None]:
     """Their certificates are good; but are the hosts ours, still?"""
-    found = tx.hosts(sorted(set(host_ids)))
-    return [_refusal(host_id, found.get(host_id)) for host_id in host_ids]
+    refused = tx.hosts_refused(sorted(set(host_ids)))
+    return [_refusal(host_id, refused.get(host_id)) for host_id in host_ids]
 
 
-def _refusal(host_id: str, host: Host | None) -> Refusal | None:
-    if host is None:
+def _refusal(host_id: str, is_revoked: bool | None) -> Refusal | None:
+    if is_revoked is None:
         return unknown(host_id)
-    return revoked(host_id) if host.revoked_ms else None
+    return revoked(host_id) if is_revoked else None
 
 
 def unknown(host_id: str) -> Refusal:

@@ -287,10 +287,14 @@ class Dispatcher:
 
 def _room(host: Host, owners: Mapping[str, GpuOwner], holdings: dict[str, Holding]) -> HostRoom:
     """A GPU is sold by the host that it belongs to, whoever else names it."""
-    free = {uuid for uuid, owner in owners.items() if owner.host_id == host.id and not owner.in_use}
+
+    def is_free(uuid: str) -> bool:
+        owner = owners.get(uuid)
+        return owner is not None and owner.host_id == host.id and not owner.in_use
+
     return HostRoom(
         host=host,
-        free=tuple(gpu for gpu in host.facts.gpus_fit if gpu.uuid in free),
+        free=tuple(gpu for gpu in host.facts.gpus_fit if is_free(gpu.uuid)),
         memory_bytes_taken=sum(holding.share.memory_bytes for holding in holdings.values()),
         cpu_milli_taken=sum(holding.share.cpu_milli for holding in holdings.values()),
     )

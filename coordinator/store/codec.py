@@ -28,6 +28,9 @@ from runtime.evidence import GpuUse, UsageRecord
 Json = dict[str, Any]
 Row = RowMapping
 
+# To ask the enumeration itself costs more than the rest of a GPU.
+_HEALTHS = {str(health): health for health in GpuHealth}
+
 
 def spec_to_json(spec: JobSpec) -> Json:
     return {
@@ -101,7 +104,7 @@ def gpus_from_json(data: Sequence[Json]) -> tuple[Gpu, ...]:
 
 def _gpu(item: Json) -> Gpu:
     # What was written before there was a health says nothing of it.
-    return Gpu(**{**item, "health": GpuHealth(item.get("health", GpuHealth.HEALTHY))})
+    return Gpu(**{**item, "health": _HEALTHS[item.get("health", GpuHealth.HEALTHY)]})
 
 
 def facts_to_json(facts: HostFacts) -> Json:

@@ -44,6 +44,10 @@ class Hosts(Protocol):
 
     def hosts(self, host_ids: Sequence[str]) -> Mapping[str, Host]: ...
 
+    def hosts_refused(self, host_ids: Sequence[str]) -> Mapping[str, bool]:
+        """Of those that are known: are they revoked?"""
+        ...
+
     def host_ids_of(self, account_id: str, after_id: str, limit: int) -> Sequence[str]:
         """Oldest first."""
         ...

@@ -30,6 +30,7 @@ _CLAIM = text(
     "INSERT INTO gpu_claim (gpu_uuid, host_id, first_ms) VALUES (:gpu_uuid, :host_id, :first_ms)"
     " ON CONFLICT DO NOTHING"
 )
+_LINKS = {str(state): state for state in HostState}
 
 
 class SqlClaims(SqlPart):
@@ -158,7 +159,7 @@ def _owner(row: Any) -> GpuOwner:  # noqa: ANN401 - a row of the query above
     return GpuOwner(
         host_id=row.host_id,
         account_id=row.account_id,
-        link=HostState(row.state),
+        link=_LINKS[row.state],
         link_since_ms=row.since_ms,
         absent_since_ms=row.absent_ms,
         in_use=row.attempt_id is not None,

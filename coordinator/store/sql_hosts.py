@@ -49,6 +49,7 @@ _DRAINING, _DRAINING_IDS = HOST.where(_IS_DRAINING), select(host.c.id).where(_IS
 _NOTEWORTHY = select(host.c.id).where(
     or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
 )
+_REFUSED = select(host.c.id, host.c.revoked_ms)
 _NOT_LOST = select(
     host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms, host.c.revoked_ms
 ).where(host.c.state != str(HostState.LOST))
@@ -104,6 +105,10 @@ class SqlHosts(SqlClaims):
             return {}
         rows = rows_among(self.beside, HOST, host.c.id, host_ids).mappings()
         return {row["id"]: host_from_row(row) for row in rows}
+
+    def hosts_refused(self, host_ids: Sequence[str]) -> dict[str, bool]:
+        found = rows_among(self.beside, _REFUSED, host.c.id, host_ids)
+        return {row.id: row.revoked_ms is not None for row in found}
 
     def save_standings(self, seen: Mapping[str, Stamp], reliability_ppm: Mapping[str, int]) -> None:
         if seen:

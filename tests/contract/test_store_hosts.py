@@ -82,7 +82,9 @@ def test_only_hosts_that_are_not_lost_are_listened_for(market: SqlTransaction) -
     assert market.hosts_seen("", 9) == [seen]
     assert market.hosts_seen("host_1", 9) == market.hosts_seen("", 0) == []
     assert market.host_seen("host_1") == seen
+    assert market.hosts_refused(["host_1", "host_0"]) == {"host_1": False}
     market.revoke_host("host_1", 10)
+    assert market.hosts_refused(["host_1"]) == {"host_1": True}
     assert market.hosts_seen("", 9)[0].is_revoked
 
 

@@ -325,6 +325,9 @@ class MemoryHosts(MemoryAccounts):
         ]
         return Page(rows=rows, broken={}, last="")
 
+    def hosts_refused(self, host_ids: Sequence[str]) -> dict[str, bool]:
+        return {id_: bool(self._hosts[id_].revoked_ms) for id_ in host_ids if id_ in self._hosts}
+
     def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]:
         found = (self.host_seen(id_) for id_ in sorted(self._hosts) if id_ > after_id)
         return [seen for seen in found if seen is not None][:limit]
