@@ -36,7 +36,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.OK: "It went well; of a job: it ended with exit code 0.",
     Exit.WRONG_USE: "The command line was wrong; nothing was done.",
     Exit.REFUSED: "The market refused the request; the message says why.",
-    Exit.NOT_ALLOWED: "The token is missing, expired or revoked, or the account may not do this.",
+    Exit.NOT_ALLOWED: "The token or session is missing, expired or revoked, the password is not right, or "
+    "the account may not do this.",
     Exit.NOT_FOUND: "No such job or account, or not yours.",
     Exit.INSUFFICIENT_FUNDS: "The wallet holds less than the budget asked for, or your spending cap "
     "(`usance budget`) leaves less.",
@@ -65,7 +66,8 @@ ERRORS: dict[str, str] = {
     Unreachable.code: "No answer from the coordinator, however often it was asked.",
     Broken.code: "An answer that can't be right, a check that failed, or a mistake of the program's own.",
     RefusalCode.INVALID_FIELD: "The market takes no such value; `faults` names the fields.",
-    RefusalCode.UNAUTHENTICATED: "The token is missing, unknown, expired or revoked.",
+    RefusalCode.UNAUTHENTICATED: "The token or session is missing, unknown, expired or revoked, or the "
+    "password is not right.",
     RefusalCode.FORBIDDEN: "The account has not the role for this.",
     RefusalCode.NOT_FOUND: "No such job, host or account, or not yours.",
     RefusalCode.REQUEST_ID_REUSED: "Another request had this request id already.",

@@ -15,8 +15,10 @@ from cli.session import say
 # Name to module of `cli.commands` and what the help says of it, in the order of the help. Only what is called
 # is imported: a command must not wait for what the others need, nor the help for any of them.
 _COMMANDS = {
-    "login": ("account", "Check a token and keep it"),
-    "logout": ("account", "Forget what `usance login` kept"),
+    "login": ("account", "Sign in by a password, an invitation or a token, and keep it"),
+    "logout": ("account", "Sign out: end the session, forget what `usance login` kept"),
+    "password": ("account", "Change your password"),
+    "sessions": ("sessions", "Show where you are signed in, or end a session"),
     "profile": ("account", "Show your profiles, or choose one"),
     "whoami": ("account", "Show the account that the token belongs to"),
     "token": ("tokens", "Make, list and revoke access tokens of your account"),

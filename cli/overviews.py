@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cli.books import Act, GpuClaim, Health, ModelPrice, OwnedHost, SpendingCap, TokenFacts
 from cli.model import Offer
-from cli.people import Host
+from cli.people import Host, LoginSession, Subject
 from cli.render import Part, amount, duration, gpu_name, in_credits, percent, plural, safe, table, words
 from cli.screens import facts, moment
 
@@ -37,6 +37,42 @@ def _token_state(token: TokenFacts, now_ms: int) -> str:
     if token.expires_at_ms <= now_ms:
         return "expired"
     return "good, and the one you use" if token.current else "good"
+
+
+def sessions_screen(sessions: Sequence[LoginSession], now_ms: int) -> list[Part]:
+    if not sessions:
+        return ["no sessions"]
+    rows = [
+        (
+            session.session_id,
+            safe(session.label) or _NOTHING,
+            safe(session.address) or _NOTHING,
+            moment(session.created_at_ms),
+            moment(session.refreshed_at_ms),
+            moment(session.expires_at_ms),
+            _session_state(session, now_ms),
+        )
+        for session in sessions
+    ]
+    return table(("SESSION", "MACHINE", "FROM", "OPENED", "RENEWED", "GOOD UNTIL", "STATE"), rows)
+
+
+def _session_state(session: LoginSession, now_ms: int) -> str:
+    if session.revoked_at_ms:
+        return f"ended {moment(session.revoked_at_ms)}"
+    if session.expires_at_ms <= now_ms:
+        return "over"
+    return "good, and the one you use" if session.current else "good"
+
+
+def subjects_screen(subjects: Sequence[Subject]) -> list[Part]:
+    if not subjects:
+        return ["no subjects of an identity provider are bound"]
+    rows = [
+        (safe(one.subject), safe(one.account_name), moment(one.bound_at_ms), safe(one.issuer))
+        for one in subjects
+    ]
+    return table(("SUBJECT", "ACCOUNT", "SINCE", "ISSUER"), rows)
 
 
 def acts_screen(acts: Sequence[Act]) -> list[Part]:

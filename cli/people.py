@@ -31,6 +31,30 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoginSession:
+    """A session without its secrets."""
+
+    session_id: str
+    label: str
+    address: str
+    created_at_ms: int
+    refreshed_at_ms: int
+    expires_at_ms: int
+    revoked_at_ms: int
+    current: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Somebody of the operator's identity provider who is an account here."""
+
+    subject: str
+    account_name: str
+    issuer: str
+    bound_at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Host:
     host_id: str
     hostname: str

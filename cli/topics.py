@@ -57,9 +57,25 @@ Every option has a variable too: USANCE_, the command, and the option, in capita
 like USANCE_RUN_MAX_PRICE=0.60 or USANCE_RUN_YES=1; an option that may be repeated takes several,
 separated by blanks. An option on the command line counts first, then the environment, then the
 profile.""",
+    "signing-in": """Signing in, for people; and tokens, for scripts.
+
+The operator sends you an invitation: `usance login` asks for it and for the password that you wish
+to have. From then on it is your account and that password. Either opens a session: it renews itself
+while you use it, ends after some weeks or when you sign out, and can be shared by programs that run
+at once. Who has been sent a token pastes that instead. Scripts and other machines get tokens of
+their own, for no more than they need.
+
+    usance login --server HOST:PORT --ca ca.pem                    by an invitation, or a token
+    usance login --server HOST:PORT --ca ca.pem --account alice    by the password
+    usance password                  another one; ends your other sessions
+    usance sessions list             where you are signed in; usance sessions revoke SESSION
+    usance logout                    ends the session and forgets it
+    usance token create --label ci --scope jobs:write --lifetime 7d
+
+With a token of the operator's own identity provider, set USANCE_TOKEN to it.""",
     "profiles": """Several markets, or several accounts.
 
-`usance login` checks a token and keeps it, with the coordinator's address and authority, in one
+`usance login` keeps what you signed in with, and the coordinator's address and authority, in one
 file (~/.config/usance/profiles.toml) that only you can read. With --profile NAME it is kept beside
 others.
 

@@ -147,7 +147,11 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
     metrics, opened = Metrics(), asyncio.Event()
     strangers = Strangers(settings.address_strangers_max)
     uses, limits = Uses(), Limits(serving.allowance_of(settings), clock, strangers.shown)
-    gate = serving.gate_of(limits, Keys(database, clock, bell), database, uses, metrics, clock, opened)
+    gate = serving.gate_of(
+        limits,
+        Keys(database, clock, bell, serving.provider_of(settings, database, clock)),
+        *(database, uses, metrics, clock, opened),
+    )
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
         market.must_be_free()
@@ -172,7 +176,12 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
     host_servicer, healthy = HostServicer(edge, issuer), health.aio.HealthServicer()
     serving.figures_of(metrics, database, host_servicer, who, clock)
     page = Page(metrics.page)
-    register = partial(serving.register, edge, issuer, host_servicer, healthy)
+    register = partial(
+        serving.register,
+        edge,
+        serving.signing_of(settings, limits, edge.mint, clock),
+        *(issuer, host_servicer, healthy),
+    )
     try:
         await hosts.open(register)
         if not await shift.begin(partial(market.open, register)):

@@ -12,30 +12,50 @@ from coordinator import identity
 from coordinator.api.books import BooksServicer, TokenServicer
 from coordinator.api.edge import Edge
 from coordinator.api.gate import Gate
+from coordinator.api.hashing import Cost, Hashing
 from coordinator.api.host import EnrolmentServicer, HostServicer, Issuer
+from coordinator.api.jwks import Jwks, over_http
 from coordinator.api.keys import Keys
 from coordinator.api.limits import Allowance, Limits
+from coordinator.api.login import LoginServicer, PeopleServicer, SessionServicer, Signing
 from coordinator.api.market import MarketServicer
 from coordinator.api.metrics import Metrics
+from coordinator.api.oidc import Provider
 from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
+from coordinator.api.slowing import Slowing
 from coordinator.api.tally import Tally
 from coordinator.api.uses import Uses
-from coordinator.domain.account import Bearer
+from coordinator.domain import oidc
+from coordinator.domain.account import TOKEN_NAME_PREFIX, Bearer, Role
 from coordinator.domain.act import Act
 from coordinator.domain.bucket import Pace
 from coordinator.domain.host import Certificate
+from coordinator.domain.login import Slowness
 from coordinator.doors import Bounds
 from coordinator.services import acts, certificates
-from coordinator.services.mint import digest_of
+from coordinator.services.mint import Mint, digest_of
+from coordinator.services.sessions import Issuing
 from coordinator.settings import Settings
 from coordinator.store.database import Database
 from runtime.clock import Clock
-from usance.v1 import books_pb2, books_pb2_grpc, host_pb2, host_pb2_grpc, market_pb2, market_pb2_grpc
+from usance.v1 import (
+    books_pb2,
+    books_pb2_grpc,
+    host_pb2,
+    host_pb2_grpc,
+    login_pb2,
+    login_pb2_grpc,
+    market_pb2,
+    market_pb2_grpc,
+)
+
+DAY_MS = 86_400_000
 
 
 def register(
     edge: Edge,
+    signing: Signing,
     issuer: Issuer,
     host_servicer: HostServicer,
     healthy: health.aio.HealthServicer,
@@ -49,12 +69,15 @@ def register(
     books_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(edge), server)
     books_pb2_grpc.add_BooksServiceServicer_to_server(BooksServicer(edge), server)
     books_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(edge), server)
+    login_pb2_grpc.add_LoginServiceServicer_to_server(LoginServicer(edge, signing), server)
+    login_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(edge, signing), server)
+    login_pb2_grpc.add_PeopleServiceServicer_to_server(PeopleServicer(edge, signing), server)
     host_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(edge, issuer), server)
     host_pb2_grpc.add_HostServiceServicer_to_server(host_servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = [
         service.full_name
-        for file in (market_pb2.DESCRIPTOR, books_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
+        for file in (market_pb2.DESCRIPTOR, books_pb2.DESCRIPTOR, login_pb2.DESCRIPTOR, host_pb2.DESCRIPTOR)
         for service in file.services_by_name.values()
     ]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
@@ -96,7 +119,8 @@ def gate_of(
 ) -> Gate:
     async def authenticate(token: str) -> Bearer:
         found = await keys.owner(token)
-        uses.used(digest_of(token), clock.wall_ms())
+        if found.token_id.startswith(TOKEN_NAME_PREFIX):
+            uses.used(digest_of(token), clock.wall_ms())
         return found
 
     async def recognise(host_id: str) -> None:
@@ -108,6 +132,49 @@ def gate_of(
         return asyncio.wrap_future(database.gather(acts.keep_all, act))
 
     return Gate(authenticate, recognise, keep, limits, metrics, clock, opened)
+
+
+def signing_of(settings: Settings, limits: Limits, mint: Mint, clock: Clock) -> Signing:
+    longest_ms = settings.login_wait_seconds_max * 1_000
+    return Signing(
+        hashing=Hashing(
+            Cost(
+                memory_mib=settings.password_memory_mib,
+                passes=settings.password_passes,
+                lanes=settings.password_lanes,
+            ),
+            settings.password_checks_at_once,
+        ),
+        slowing=Slowing(
+            Slowness(free=settings.login_failures_free, wait_ms_max=longest_ms),
+            Slowness(free=settings.address_login_failures_free, wait_ms_max=longest_ms),
+            clock,
+        ),
+        limits=limits,
+        issuing=Issuing(
+            mint=mint,
+            access_ms=settings.access_token_minutes * 60_000,
+            session_ms=settings.session_days * DAY_MS,
+        ),
+        issuer=settings.oidc_issuer,
+    )
+
+
+def provider_of(settings: Settings, database: Database, clock: Clock) -> Provider | None:
+    """The operator's identity provider, where there is one."""
+    if not settings.oidc_issuer:
+        return None
+    terms = oidc.Terms(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        leeway_s=settings.oidc_leeway_seconds,
+        scope_claim=settings.oidc_scope_claim,
+        scope_map=oidc.scope_map_of(settings.oidc_scope_map),
+        name_claim=settings.oidc_name_claim,
+        roles=frozenset(map(Role, settings.oidc_new_accounts.split())),
+    )
+    keys = Jwks(over_http(settings.oidc_issuer, settings.oidc_jwks_url, settings.oidc_ca), clock)
+    return Provider(terms, settings.oidc_algorithms.split(), keys, database, clock)
 
 
 def bounds_of(settings: Settings) -> Bounds:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from coordinator.domain.account import Role
+from coordinator.domain.oidc import ALGORITHMS, is_safe, scope_map_of
 from runtime.channel import MESSAGE_BYTES_MAX
 from runtime.private import Source
 from runtime.table import Table, lines_of, placed
@@ -16,6 +18,7 @@ DEFAULT_DATA_DIR = Path("/var/lib/usance-coordinator")
 SYSTEM_CONFIG = Path("/etc/usance") / CONFIG_NAME
 ENVIRONMENT_PREFIX = "USANCE_COORDINATOR_"
 LIMIT_MAX = 1_000_000
+ISSUER_MAX, LEEWAY_S_MAX = 255, 300
 PORT_MAX = 32_767  # above lie the ports that outgoing connections use
 # The least and the most that each whole number may be.
 _RANGES = {
@@ -23,6 +26,14 @@ _RANGES = {
     "reconnect_window_ms": (1_500, 2_592_000_000),
     "fee_ppm": (0, 1_000_000),
     "host_certificate_days": (1, 90),
+    "password_memory_mib": (1, 4_096),
+    "password_passes": (1, 100),
+    "password_lanes": (1, 64),
+    "password_checks_at_once": (1, 64),
+    "login_wait_seconds_max": (1, 86_400),
+    "access_token_minutes": (1, 1_440),
+    "session_days": (1, 365),
+    "oidc_leeway_seconds": (0, LEEWAY_S_MAX),
     "handshake_ms_max": (1_000, 600_000),
     "idle_connection_ms": (1_000, 86_400_000),
     # An order with its secrets and a report of output fit into the least.
@@ -69,6 +80,29 @@ class Settings:
     enrolments_burst: int = 1_000
     bad_tokens_per_second: int = 1
     bad_tokens_burst: int = 60
+    # What it costs to hash a password (argon2id), and how many are hashed at once.
+    password_memory_mib: int = 64
+    password_passes: int = 3
+    password_lanes: int = 4
+    password_checks_at_once: int = 2
+    # How many failed logins to an account, and from an address, need not wait; the longest wait of others.
+    login_failures_free: int = 5
+    address_login_failures_free: int = 30
+    login_wait_seconds_max: int = 300
+    # How long an access token is good, and the session that renews it.
+    access_token_minutes: int = 15
+    session_days: int = 30
+    # The operator's own identity provider, "" for none; and whom and what it vouches for.
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_jwks_url: str = ""
+    oidc_ca: str = ""
+    oidc_algorithms: str = "RS256 ES256 EdDSA"
+    oidc_leeway_seconds: int = 30
+    oidc_scope_claim: str = "scope"
+    oidc_scope_map: str = ""
+    oidc_name_claim: str = "preferred_username"
+    oidc_new_accounts: str = ""
     # Connections: to each of our two ports; from one address that have shown no token or certificate so
     # far; how long one may take to be made, and be without a call.
     connections_max: int = 20_000
@@ -160,6 +194,44 @@ TEMPLATE = """\
 
 # The longest message that is taken in, in bytes.
 #message_bytes_max = 1048576
+
+# Passwords are hashed by argon2id: memory in MiB and passes over it (more is dearer to guess), lanes, and how
+# many at once, each with that memory. A password that was hashed for less is hashed anew at its next login.
+#password_memory_mib = 64
+#password_passes = 3
+#password_lanes = 4
+#password_checks_at_once = 2
+
+# So many failed logins to an account, and from an address, may follow each other at once; from then on each
+# has to wait a second, two, four, up to the longest. An address where the account was signed in before is
+# counted apart.
+#login_failures_free = 5
+#address_login_failures_free = 30
+#login_wait_seconds_max = 300
+
+# How long an access token is good, and the session that renews it by itself.
+#access_token_minutes = 15
+#session_days = 30
+
+# Tokens of your own identity provider (OpenID Connect): its issuer, as its tokens and its discovery document
+# have it, and the audience that they must be for. Keys are looked up by discovery, unless their address is
+# named; oidc_ca is a file of the authority to check it by, where that is none of the system's.
+#oidc_issuer = ""
+#oidc_audience = ""
+#oidc_jwks_url = ""
+#oidc_ca = ""
+#oidc_algorithms = "RS256 ES256 EdDSA"
+#oidc_leeway_seconds = 30
+
+# What a token opens: the claim that has its scopes, and which of its words mean which of ours, like
+# "staff=admin:*,jobs:* gpu-users=jobs:*,wallet:read *=jobs:read"; without a map, our own words.
+#oidc_scope_claim = "scope"
+#oidc_scope_map = ""
+
+# Whose account a subject is: you bind each by `usance admin subject-bind`; or, if roles are named here (like
+# "buyer" or "buyer seller"), one is made at the first visit, with a name of this claim.
+#oidc_new_accounts = ""
+#oidc_name_claim = "preferred_username"
 
 # Where a Prometheus may read the figures (docs/metrics.md); "" for nowhere. Whoever reaches the address may.
 #metrics = "127.0.0.1:7412"
@@ -268,6 +340,31 @@ def _faults_of(settings: Settings) -> list[str]:
             faults.append(f"{name}: this or {name}_command, not both")
         if len(command) > COMMAND_WORDS_MAX:
             faults.append(f"{name}_command: a program and at most {COMMAND_WORDS_MAX - 1} arguments")
+    return faults + (_provider_faults(settings) if settings.oidc_issuer else [])
+
+
+def _provider_faults(settings: Settings) -> list[str]:
+    """Of an identity provider that is set: what would let in whom nobody meant."""
+    faults = []
+    if not settings.oidc_audience:
+        faults.append("oidc_audience: whom the tokens of oidc_issuer are for; else any of its would do")
+    for name in ("oidc_issuer", "oidc_jwks_url"):
+        url = getattr(settings, name)
+        if url and not is_safe(url):
+            faults.append(f"{name}: an https address, or one of this machine, not {url!r}")
+    if len(settings.oidc_issuer) > ISSUER_MAX:
+        faults.append(f"oidc_issuer: at most {ISSUER_MAX} characters")
+    if settings.oidc_ca and not Path(settings.oidc_ca).is_file():
+        faults.append(f"oidc_ca: there is no file {settings.oidc_ca}")
+    algorithms = settings.oidc_algorithms.split()
+    if not algorithms or set(algorithms) - ALGORITHMS:
+        faults.append(f"oidc_algorithms: of {', '.join(sorted(ALGORITHMS))}")
+    try:
+        scope_map_of(settings.oidc_scope_map)
+    except ValueError as error:
+        faults.append(f"oidc_scope_map: {error}")
+    if not set(settings.oidc_new_accounts.split()) <= {Role.BUYER, Role.SELLER}:
+        faults.append("oidc_new_accounts: buyer, seller or both; operators are bound by hand")
     return faults
 
 

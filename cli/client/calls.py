@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from cli.client.credential import Credential
 from cli.client.errors import explain
-from cli.errors import UsanceError
+from cli.errors import Refused, UsanceError
+from cli.model import RefusalCode
 from runtime.clock import Clock
 from runtime.ids import new_uuid
 
@@ -35,19 +37,19 @@ class Patience:
 
 
 class Caller:
-    """Makes calls with the caller's token; `on_trouble` is told why a call is tried again."""
+    """Makes calls with the caller's credential, if any; `on_trouble` is told why a call is tried again."""
 
     def __init__(
         self,
         *,
         target: str,
-        token: str,
+        credential: Credential | None,
         clock: Clock,
         patience: Patience,
         on_trouble: Callable[[UsanceError], None],
     ) -> None:
         self._target = target
-        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._credential = credential
         self._clock = clock
         self._patience = patience
         self._on_trouble = on_trouble
@@ -57,10 +59,12 @@ class Caller:
     ) -> _Answer:
         tries = _Tries(self._clock, self._patience.call_ms)
         while True:
+            token = ""
             try:
-                return await method(request, timeout=TRY_S, metadata=self._metadata)
+                token = await self._token()
+                return await method(request, timeout=TRY_S, metadata=_metadata(token))
             except grpc.aio.AioRpcError as error:
-                await self._again(error, tries)
+                await self._again(error, tries, token)
 
     async def stream(
         self,
@@ -76,8 +80,10 @@ class Caller:
         """
         tries = _Tries(self._clock, self._patience.stream_ms)
         while True:
-            call = method(request(), metadata=self._metadata)
+            token, call = "", None
             try:
+                token = await self._token()
+                call = method(request(), metadata=_metadata(token))
                 async for item in call:
                     tries = _Tries(self._clock, self._patience.stream_ms)
                     yield item
@@ -87,17 +93,33 @@ class Caller:
                     return
                 await self._clock.sleep_ms(tries.next_wait_ms())
             except grpc.aio.AioRpcError as error:
-                await self._again(error, tries)
+                await self._again(error, tries, token)
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
 
-    async def _again(self, error: grpc.aio.AioRpcError, tries: "_Tries") -> None:
-        """Return when it is time for another try; raise when there is to be none."""
+    async def _token(self) -> str:
+        return "" if self._credential is None else await self._credential.token()
+
+    async def _again(self, error: grpc.aio.AioRpcError, tries: "_Tries", token: str) -> None:
+        """Return when it is time for another try; raise when there is to be none.
+
+        `token` is what the call was sent with, "" if it was not sent: then it is the renewal that has failed.
+        """
         meaning, may_repeat = explain(error, self._target)
+        if token and isinstance(meaning, Refused) and meaning.refusal is RefusalCode.UNAUTHENTICATED:
+            hopes = self._credential is not None and self._credential.distrust(token)
+            if hopes and not tries.has_renewed:
+                tries.has_renewed = True
+                return
         if not may_repeat or tries.over():
             raise meaning from error
         self._on_trouble(meaning)
         await self._clock.sleep_ms(tries.next_wait_ms())
+
+
+def _metadata(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 class _Tries:
@@ -107,6 +129,8 @@ class _Tries:
         self._clock = clock
         self._end_ms = clock.boot_ms() + limit_ms
         self._ceiling_ms = BACK_OFF_MS_FIRST
+        # A token that was refused was replaced: once, for what is refused again is not refused for its age.
+        self.has_renewed = False
 
     def over(self) -> bool:
         return self._clock.boot_ms() >= self._end_ms

@@ -11,11 +11,13 @@ from cli.client import convert, convert_people
 from cli.client.books import Books, Operations, Tokens
 from cli.client.calls import Caller, Patience
 from cli.client.convert_confidential import confidential_to
+from cli.client.credential import Credential
+from cli.client.login import Login, People, Sessions, renewal
 from cli.connection import Connection
 from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
 from runtime.channel import open_channel
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from usance.v1 import market_pb2 as pb
 from usance.v1 import market_pb2_grpc
 
@@ -27,7 +29,7 @@ BILL_TRIES = 5
 class Market:
     """Made by `open_market`. Every `request_id` is a UUID that the caller makes once per intention."""
 
-    def __init__(self, channel: grpc.aio.Channel, caller: Caller) -> None:
+    def __init__(self, channel: grpc.aio.Channel, caller: Caller, clock: Clock) -> None:
         self._buyer = market_pb2_grpc.MarketServiceStub(channel)
         self._account = market_pb2_grpc.AccountServiceStub(channel)
         self._seller = market_pb2_grpc.SellerServiceStub(channel)
@@ -36,6 +38,9 @@ class Market:
         self.tokens = Tokens(channel, caller)
         self.books = Books(channel, caller)
         self.operations = Operations(channel, caller)
+        self.login = Login(channel, caller, clock)
+        self.sessions = Sessions(channel, caller)
+        self.people = People(channel, caller)
 
     async def get_self(self) -> people.Account:
         answer = await self._caller.call(self._account.GetSelf, pb.GetSelfRequest())
@@ -297,12 +302,15 @@ async def open_market(
     on_trouble: Callable[[UsanceError], None] = lambda _: None,
 ) -> AsyncIterator[Market]:
     """A market for the length of a block. Nothing is sent before the first call."""
-    caller = Caller(
-        target=connection.target,
-        token=connection.token,
-        clock=SystemClock(),
-        patience=patience or Patience(),
-        on_trouble=on_trouble,
-    )
+    clock = SystemClock()
     async with open_channel(connection.target, connection.authority_pem) as channel:
-        yield Market(channel, caller)
+        known = connection.token or connection.session
+        credential = Credential(connection.token, connection.session, renewal(channel, clock), clock)
+        caller = Caller(
+            target=connection.target,
+            credential=credential if known else None,
+            clock=clock,
+            patience=patience or Patience(),
+            on_trouble=on_trouble,
+        )
+        yield Market(channel, caller, clock)

@@ -7,6 +7,14 @@ import click
 
 from cli.commands.asked import TEXT
 from cli.commands.complete import ACCOUNTS, ALL_HOSTS
+from cli.commands.invite import (
+    invite,
+    session_revoke,
+    sessions,
+    subject_bind,
+    subject_release,
+    subjects,
+)
 from cli.commands.tokens import SCOPES, revoke_token, show_tokens
 from cli.commands.wanted import CREDITS, DURATION
 from cli.exits import Exit
@@ -22,6 +30,10 @@ if TYPE_CHECKING:
 @click.group()
 def admin() -> None:
     """Operate the market: accounts, tokens, deposits, the books."""
+
+
+for _command in (invite, sessions, session_revoke, subjects, subject_bind, subject_release):
+    admin.add_command(_command)
 
 
 @admin.command("account-create")

@@ -114,6 +114,12 @@ async def _tokens(market: "Market") -> list[tuple[str, str]]:
     return [(token.token_id, safe(token.label)) for token in await market.tokens.list_all()]
 
 
+async def _sessions(market: "Market") -> list[tuple[str, str]]:
+    from cli.render import safe
+
+    return [(one.session_id, safe(one.label)) for one in await market.sessions.list_all()]
+
+
 async def _accounts(market: "Market") -> list[tuple[str, str]]:
     from cli.render import words
 
@@ -124,4 +130,4 @@ async def _accounts(market: "Market") -> list[tuple[str, str]]:
 
 
 JOBS, HOSTS, ALL_HOSTS = complete(_jobs), complete(_hosts), complete(_all_hosts)
-TOKENS, ACCOUNTS = complete(_tokens), complete(_accounts)
+TOKENS, SESSIONS, ACCOUNTS = complete(_tokens), complete(_sessions), complete(_accounts)

@@ -12,7 +12,18 @@ from coordinator.domain.act import Act
 OK = "OK"
 REQUEST_BYTES_MAX, ADDRESS_BYTES_MAX = 512, 128
 # Secrets, and what says nothing to people.
-_UNTOLD = frozenset({"token_secret", "csr_pem", "request_id"})
+_UNTOLD = frozenset(
+    {
+        "token_secret",
+        "csr_pem",
+        "request_id",
+        "password",
+        "old_password",
+        "new_password",
+        "invitation",
+        "refresh_token",
+    }
+)
 # Of an order: what it is and what it may cost.
 _PARTS = {"spec": ("name", "image", "budget_micro")}
 _NOW: ContextVar["Acting | None"] = ContextVar("acting", default=None)
@@ -27,6 +38,9 @@ class Acting:
 
     def refused(self, code: str) -> Act:
         return replace(self._act, result=code)
+
+    def by(self, who: str) -> None:
+        self._act = replace(self._act, who=who)
 
     def keep(self) -> Act | None:
         if self._is_kept:
@@ -45,6 +59,13 @@ def keep() -> Act | None:
     """The act that this RPC is, for whoever is about to do it; None: it is none, or is kept already."""
     acting = _NOW.get()
     return None if acting is None else acting.keep()
+
+
+def by(who: str) -> None:
+    """Who it is that does it, where that was not known when it began."""
+    acting = _NOW.get()
+    if acting is not None:
+        acting.by(who)
 
 
 def address_of(peer: str) -> str:

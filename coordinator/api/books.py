@@ -38,9 +38,9 @@ class TokenServicer(books_pb2_grpc.TokenServiceServicer):
             "lifetime_ms", request.lifetime_ms, LIFETIME_MS_MIN, LIFETIME_MS_MAX
         )
         wish = tokens.Wish(label=label, lifetime_ms=lifetime_ms, scopes=scopes)
-        used, now_ms = token_of(context), self._edge.clock.wall_ms()
+        now_ms = self._edge.clock.wall_ms()
         made = await self._edge.write(
-            lambda tx: tokens.create_own(tx, self._edge.mint, owner, used, request_id, wish, now_ms)
+            lambda tx: tokens.create_own(tx, self._edge.mint, owner, request_id, wish, now_ms)
         )
         return b.CreateOwnTokenResponse(token=made.token, expires_at_ms=made.expires_ms)
 

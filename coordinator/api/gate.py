@@ -152,6 +152,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 except Refusal as refusal:
                     if act is not None and ACCESS[method].access is Access.OPERATOR:
                         await self._keep(act.refused(str(refusal.code)))
+                    elif refusal.is_act:
+                        await self._keep(acting.Acting(self._act(note, request)).refused(str(refusal.code)))
                     return await _tell(note, context, refusal)
                 except Exception as error:  # noqa: BLE001 - the one place where an RPC's failure is told
                     return await _tell(note, context, error)

@@ -66,6 +66,8 @@ class Bearer:
 
     account: Account
     token_id: str
+    # Or a session's, of which it is the access token. What is made with it lasts no longer.
+    expires_ms: int
     scopes: frozenset[Scope] = ALL_SCOPES
 
 

@@ -33,9 +33,18 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error
     """Said to a caller; nothing was changed."""
 
     def __init__(
-        self, code: RefusalCode, sentence: str, *, field: str = "", remedy: str = "", retry_ms: int = 0
+        self,
+        code: RefusalCode,
+        sentence: str,
+        *,
+        field: str = "",
+        remedy: str = "",
+        retry_ms: int = 0,
+        is_act: bool = False,
     ) -> None:
         super().__init__(sentence)
+        # That it was tried is kept in the log of acts.
+        self.is_act = is_act
         # After so long it may be otherwise; 0 where nobody knows.
         self.retry_ms = retry_ms
         self.code = code

@@ -18,6 +18,7 @@ from runtime.ids import derived_uuid, new_id
 # The account that makes all others.
 OPERATOR_NAME = "operator"
 TOKEN_PREFIX = "usance_tok"  # noqa: S105 - a prefix by which secret scanners know our tokens
+ACCESS_PREFIX = "usance_acc"  # of a session, likewise
 TOKEN_MS_DEFAULT = 30 * 86_400_000
 
 
@@ -93,8 +94,15 @@ def authenticate(tx: Transaction, given: Sequence[tuple[str, int]]) -> list[Bear
     """Whose tokens these are, at those times. One that many calls come with is looked up once, at the last
     of them."""
     times = dict(sorted(given))
-    owners = {token: tx.bearer(digest_of(token), now_ms) for token, now_ms in times.items()}
-    return [owners[token] or _unknown() for token, _ in given]
+    owners = {token: _bearer(tx, token, now_ms) for token, now_ms in times.items()}
+    return [owners[token] or unknown() for token, _ in given]
+
+
+def _bearer(tx: Transaction, token: str, now_ms: int) -> Bearer | None:
+    digest = digest_of(token)
+    if token.startswith(ACCESS_PREFIX):
+        return tx.session_bearer(digest, now_ms)
+    return tx.bearer(digest, now_ms)
 
 
 def known(found: Bearer | Refusal) -> Bearer:
@@ -103,7 +111,7 @@ def known(found: Bearer | Refusal) -> Bearer:
     return found
 
 
-def _unknown() -> Refusal:
+def unknown() -> Refusal:
     return Refusal(RefusalCode.UNAUTHENTICATED, "the token is unknown, expired or revoked")
 
 

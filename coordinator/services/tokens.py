@@ -31,7 +31,6 @@ def create_own(
     tx: Transaction,
     mint: Mint,
     bearer: Bearer,
-    used: str,
     request_id: str,
     wish: Wish,
     now_ms: int,
@@ -47,9 +46,9 @@ def create_own(
                 f"the token that you ask with has no {', '.join(sorted(scopes - bearer.scopes))}",
                 field="scopes",
             )
-        left_ms = tx.token_expires_ms(digest_of(used)) - now_ms
+        left_ms = bearer.expires_ms - now_ms
         if lifetime_ms > left_ms:
-            raise invalid("lifetime_ms", f"at most {left_ms}: no longer than the token that you ask with")
+            raise invalid("lifetime_ms", f"at most {left_ms}: no longer than what you ask with")
         if len(tx.tokens_before(owner.id, now_ms, None, TOKENS_MAX)) == TOKENS_MAX:
             raise Refusal(
                 RefusalCode.FORBIDDEN,

@@ -18,6 +18,7 @@ from coordinator.domain.states import JobState
 from coordinator.store.ports_books import Books, Tokens
 from coordinator.store.ports_hosts import Claims, Hosts, Page
 from coordinator.store.ports_keeping import Keeping
+from coordinator.store.ports_people import People
 from coordinator.store.ports_sealed import SealedParts
 from ledger.entries import Outcome, Transfer
 
@@ -250,7 +251,7 @@ class Checks(Protocol):
 
 
 class Transaction(
-    Accounts, Tokens, Hosts, Claims, Jobs, SealedParts, Money, Books, Checks, Keeping, Protocol
+    Accounts, Tokens, People, Hosts, Claims, Jobs, SealedParts, Money, Books, Checks, Keeping, Protocol
 ):
     """Jobs, hosts, usage and the ledger, together."""
 

@@ -23,8 +23,6 @@ def hold_id(job_id: str) -> UUID:
 class Tokens(Protocol):
     """An account's tokens, each known by its name."""
 
-    def token_expires_ms(self, digest: bytes) -> int: ...
-
     def tokens_before(
         self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
     ) -> Sequence[Token]:

@@ -52,7 +52,9 @@ class SqlAccounts(SqlPart):
 
     def bearer(self, digest: bytes, now_ms: int) -> Bearer | None:
         good = (
-            select(account.c.id, account.c.name, account_role.c.role, api_token.c.scopes)
+            select(
+                account.c.id, account.c.name, account_role.c.role, api_token.c.scopes, api_token.c.expires_ms
+            )
             .join(account_role, account_role.c.account_id == account.c.id)
             .join(api_token, api_token.c.account_id == account.c.id)
             .where(
@@ -66,7 +68,12 @@ class SqlAccounts(SqlPart):
             return None
         roles = frozenset(Role(row.role) for row in rows)
         owner = Account(id=rows[0].id, name=rows[0].name, roles=roles)
-        return Bearer(account=owner, token_id=token_name(digest), scopes=scopes_from_column(rows[0].scopes))
+        return Bearer(
+            account=owner,
+            token_id=token_name(digest),
+            expires_ms=rows[0].expires_ms,
+            scopes=scopes_from_column(rows[0].scopes),
+        )
 
     def recall(self, account_id: str, request_id: str) -> tuple[bytes, str] | None:
         key = account_id, request_id

@@ -22,10 +22,6 @@ _NAME = re.compile(r"tok_[0-9a-f]{16}", re.ASCII)
 
 
 class SqlTokens(SqlPart):
-    def token_expires_ms(self, digest: bytes) -> int:
-        query = select(api_token.c.expires_ms).where(api_token.c.digest == digest)
-        return int(self.connection.execute(query).scalar_one())
-
     def tokens_before(
         self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int
     ) -> Sequence[Token]:

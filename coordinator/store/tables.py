@@ -31,6 +31,7 @@ from coordinator.domain.host import Hold, HostState
 from coordinator.domain.states import ATTEMPT_LIVE, JOB_TERMINAL, AttemptState, Cause, EndReason, JobState
 from coordinator.store.tables_base import id_column, metadata, one_of
 from coordinator.store.tables_keeping import archived, restoration
+from coordinator.store.tables_people import account_password
 from coordinator.store.tables_trust import account, account_role, api_token, enrolment_token, host_certificate
 from coordinator.store.triggers import COUNTERS, OLDEST_PROGRAM, POSTGRES, SQLITE
 
@@ -38,6 +39,7 @@ from coordinator.store.triggers import COUNTERS, OLDEST_PROGRAM, POSTGRES, SQLIT
 __all__ = [
     "OLDEST_PROGRAM",
     "account",
+    "account_password",
     "account_role",
     "api_token",
     "archived",

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from coordinator.domain.host import HostState
-from coordinator.store.sql_accounts import SqlAccounts
 from coordinator.store.sql_books import SqlBooks
 from coordinator.store.sql_checks import SqlChecks
 from coordinator.store.sql_hosts import SqlHosts
 from coordinator.store.sql_jobs import SqlJobs
 from coordinator.store.sql_keeping import SqlKeeping
 from coordinator.store.sql_money import SqlMoney
+from coordinator.store.sql_people import SqlPeople
 from coordinator.store.sql_sealed import SqlSealed
 from coordinator.store.sql_tokens import SqlTokens
 from coordinator.store.sql_usage import SqlUsage
@@ -23,7 +23,7 @@ class SqlTransaction(
     SqlJobs,
     SqlUsage,
     SqlHosts,
-    SqlAccounts,
+    SqlPeople,
     SqlTokens,
     SqlMoney,
     SqlBooks,

@@ -65,7 +65,9 @@ def test_an_account_s_tokens_are_listed_newest_first_and_revoked_for_good(market
     ]
     assert market.tokens_before(BUYER, None, (10, names[0]), 1) == tokens[1:2]
     assert market.tokens_before(SELLER, None, None, 9) == []
-    assert market.token_expires_ms(bytes([2] * 32)) == tokens[1].expires_ms == 1_002
+    bearer = market.bearer(bytes([2] * 32), 50)
+    assert bearer is not None
+    assert bearer.expires_ms == tokens[1].expires_ms == 1_002
     assert market.revoke_token(SELLER, names[1], 50) is None, "it is not theirs"
     assert market.revoke_token(BUYER, "tok_nonsense", 50) is None
     assert market.revoke_token(BUYER, names[1], 50) == replace(tokens[1], revoked_ms=50)

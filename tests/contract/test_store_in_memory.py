@@ -8,10 +8,19 @@ from tests.contract import (
     test_store_claims,
     test_store_hosts,
     test_store_many,
+    test_store_people,
 )
 from tests.support.memory_store import MemoryStore
 from tests.support.store_fixtures import seed
 
+_MODULES = (
+    test_store,
+    test_store_books,
+    test_store_claims,
+    test_store_hosts,
+    test_store_many,
+    test_store_people,
+)
 # What only a database has: its constraints, its migrations, and the audits that look for rows which no code
 # would write.
 _OF_DATABASES = {
@@ -41,7 +50,7 @@ def market(tx: MemoryStore) -> MemoryStore:
 globals().update(
     {
         name: test
-        for module in (test_store, test_store_books, test_store_claims, test_store_hosts, test_store_many)
+        for module in _MODULES
         for name, test in vars(module).items()
         if name.startswith("test_") and callable(test) and name not in _OF_DATABASES
     }

@@ -30,7 +30,7 @@ from tests.docs.states import states_page
 ROOT = Path(__file__).parents[2]
 Code = TypeVar("Code", bound=IntEnum)
 DOCS = ROOT / "docs"
-_PROTOS = ["usance/v1/types.proto", "usance/v1/market.proto", "usance/v1/books.proto", "usance/v1/host.proto"]
+_PROTOS = [f"usance/v1/{name}.proto" for name in ("types", "market", "books", "login", "host")]
 _BEGIN, _END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 
 _SubParsers = argparse._SubParsersAction

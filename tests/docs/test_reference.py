@@ -41,7 +41,7 @@ def test_every_command_and_option_has_help_and_is_in_the_docs(name):
 def test_every_command_that_a_page_shows_exists(page):
     """`usance …` in a shell line or in back-quotes."""
     text = page.read_text(encoding="utf-8")
-    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin |token |profile )?[a-z-]+)", text)
+    shown = re.findall(r"(?:\$\s+|&& |`)usance ((?:admin |token |profile |sessions )?[a-z-]+)", text)
     assert {f"usance {name}" for name in shown} <= set(COMMANDS)
 
 

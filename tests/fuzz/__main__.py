@@ -4,12 +4,12 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from runtime.clock import SystemClock
 from tests.fuzz.attack import Found, attack
 from tests.support.running_coordinator import prepare, running
+from tests.support.signing_in import cheap
 
 SHOWN_MAX = 10
 
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 async def _run(folder: Path, seed: int, count: int) -> Found:
-    settings = replace(
+    settings = cheap(
         prepare(folder),
         account_requests_burst=1_000_000,
         account_requests_per_second=1_000_000,

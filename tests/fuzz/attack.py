@@ -17,7 +17,8 @@ from tests.fuzz.mutate import Pool
 from tests.support.running_coordinator import Running, job_spec
 from tests.support.scripted_agent import MODEL
 from tests.support.scripts import refusal
-from usance.v1 import books_pb2, host_pb2, market_pb2
+from tests.support.signing_in import PASSWORD, accept, invitation
+from usance.v1 import books_pb2, host_pb2, login_pb2, market_pb2
 from usance.v1 import host_pb2 as h
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
@@ -27,7 +28,7 @@ AT_ONCE = 24
 BROKEN = {"INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNIMPLEMENTED", "DATA_LOSS"}
 # For a stream that has nothing to say, and a call that hangs.
 LISTEN_S, HANGS_S = 0.02, 60.0
-MODULES = {file.DESCRIPTOR.name: file for file in (market_pb2, books_pb2, host_pb2)}
+MODULES = {file.DESCRIPTOR.name: file for file in (market_pb2, books_pb2, login_pb2, host_pb2)}
 METHODS = [
     (f"/{service.full_name}/{method.name}", method)
     for file in MODULES.values()
@@ -61,6 +62,12 @@ class Attack:
         await agent.beat()
         job = await market.buyer.submit()
         self._pool.words |= _words(job.job_id, agent.host_id, [gpu.uuid for gpu in agent.facts.gpus])
+        session = await accept(market, await invitation(market, "buyer"))
+        self._pool.words |= {
+            "invitation": [await invitation(market, "seller"), "usance_inv_" + "x" * 32],
+            "refresh_token": [session.refresh_token, session.access_token],
+            "session_id": [session.session_id, "sess_never"],
+        }
         who = agent.identity
         self._hosts = open_channel(market.settings.hosts, who.authority_pem, who.key_pem, who.certificate_pem)
         found.tasks_before = len(asyncio.all_tasks())
@@ -190,6 +197,10 @@ def _words(job_id: str, host_id: str, gpus: list[str]) -> dict[str, list[Any]]:
         "role": list(t.Role.values()),
         "labels": ["a", "rack"],
         "network_destinations": ["example.org:443", "10.0.0.0/8"],
+        "password": [PASSWORD, "x"],
+        "old_password": [PASSWORD],
+        "new_password": [PASSWORD, "another password"],
+        "subject": ["somebody", "auth0|1"],
         "token_secret": ["usance_sec_" + "x" * 32],
     }
 

@@ -1,7 +1,6 @@
 """A few hundred requests that nobody would send; `make fuzz` sends a hundred thousand."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,13 @@ import pytest
 from coordinator.api.access import ACCESS
 from tests.fuzz.attack import METHODS, Found, attack
 from tests.support.running_coordinator import prepare, running
+from tests.support.signing_in import cheap
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder: Path = tmp_path_factory.mktemp("fuzz")
-    settings = replace(prepare(folder / "data"), account_streams_max=1_000)
+    settings = cheap(prepare(folder / "data"), account_streams_max=1_000)
 
     async def whole() -> Found:
         async with running(settings) as market:

@@ -1,7 +1,7 @@
 """Every RPC of the contract by every kind of caller: allowed, or refused in exactly these words."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -12,10 +12,13 @@ from coordinator.api.access import ACCESS, Access
 from coordinator.domain.account import Role, Scope
 from runtime.channel import open_channel
 from runtime.ids import new_uuid
+from tests.support.identity_provider import AUDIENCE, IdentityProvider
 from tests.support.running_coordinator import Person, Running, job_spec
 from tests.support.scripts import Play, refusal
-from usance.v1 import books_pb2, host_pb2, market_pb2
+from tests.support.signing_in import accept, cheap, invitation, login, refresh
+from usance.v1 import books_pb2, host_pb2, login_pb2, market_pb2
 from usance.v1 import books_pb2 as b
+from usance.v1 import login_pb2 as g
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
@@ -23,11 +26,11 @@ from usance.v1 import types_pb2 as t
 ADMITTED = {"OK", "INVALID_FIELD", "NOT_FOUND", "ENROLMENT_REFUSED"}
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for file in (market_pb2, books_pb2, host_pb2)
+    for file in (market_pb2, books_pb2, login_pb2, host_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-MODULES = {file.DESCRIPTOR.name: file for file in (market_pb2, books_pb2, host_pb2)}
+MODULES = {file.DESCRIPTOR.name: file for file in (market_pb2, books_pb2, login_pb2, host_pb2)}
 _ASKED_MOST = 3
 
 
@@ -116,7 +119,7 @@ def _bare(token_metadata: Any) -> str:
     return str(token_metadata[0][1]).removeprefix("Bearer ")
 
 
-async def _callers(market: Running) -> AsyncIterator[Caller]:
+async def _callers(market: Running, provider: IdentityProvider) -> AsyncIterator[Caller]:
     channel = market.channel
     buyer, seller, operator = (frozenset({role}) for role in (Role.BUYER, Role.SELLER, Role.OPERATOR))
     yield Caller(name="none", channel=channel, is_good=False)
@@ -135,6 +138,8 @@ async def _callers(market: Running) -> AsyncIterator[Caller]:
     yield Caller(name="buyer", channel=channel, token=_bare(market.buyer.metadata), roles=buyer)
     yield Caller(name="seller", channel=channel, token=_bare(market.seller.metadata), roles=seller)
     yield Caller(name="operator", channel=channel, token=_bare(market.operator.metadata), roles=operator)
+    async for caller in _people(market, provider, buyer):
+        yield caller
     await market.account("all", t.ROLE_BUYER, t.ROLE_SELLER, t.ROLE_OPERATOR)
     everything = frozenset(Role)
     for narrow in ("jobs:read", "wallet:*", "hosts:write", "admin:read", "tokens:read"):
@@ -147,16 +152,60 @@ async def _callers(market: Running) -> AsyncIterator[Caller]:
         yield Caller(name=narrow, channel=channel, token=token, roles=everything, scopes=scopes)
 
 
+async def _people(
+    market: Running, provider: IdentityProvider, buyer: frozenset[Role]
+) -> AsyncIterator[Caller]:
+    """Who signed in, and who comes from the operator's identity provider."""
+    channel = market.channel
+    secrets = await accept(market, await invitation(market, "buyer"))
+    market.clock.advance(market.settings.access_token_minutes * 60_000)
+    yield Caller(name="expired access", channel=channel, token=secrets.access_token, is_good=False)
+    secrets = await refresh(market, secrets.refresh_token)
+    yield Caller(name="access", channel=channel, token=secrets.access_token, roles=buyer)
+    yield Caller(name="refresh", channel=channel, token=secrets.refresh_token, is_good=False)
+    ended = await login(market, "buyer")
+    revoke = g.RevokeSessionRequest(
+        request_id=str(new_uuid()), account_name="buyer", session_id=ended.session_id
+    )
+    await market.operator.ask(market.operator.sessions.RevokeSession, revoke)
+    yield Caller(name="revoked session", channel=channel, token=ended.access_token, is_good=False)
+    now_s = market.clock.wall_ms() // 1_000
+    claims: dict[str, Any] = {"iss": provider.issuer, "aud": AUDIENCE, "sub": "ann", "exp": now_s + 3_600}
+    stranger = provider.token(**claims, scope="jobs:*")
+    yield Caller(name="jwt, unbound", channel=channel, token=stranger, is_good=False)
+    bind = g.BindSubjectRequest(request_id=str(new_uuid()), account_name="buyer", subject="ann")
+    await market.operator.ask(market.operator.people.BindSubject, bind)
+    jobs = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
+    yield Caller(name="jwt", channel=channel, token=stranger, roles=buyer, scopes=jobs)
+    over = provider.token(**{**claims, "exp": now_s - 3_600})
+    yield Caller(name="jwt, expired", channel=channel, token=over, is_good=False)
+    other = provider.token(**{**claims, "aud": "another"})
+    yield Caller(name="jwt, another's", channel=channel, token=other, is_good=False)
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityProvider]:
+    made = IdentityProvider(tmp_path_factory.mktemp("provider"))
+    yield made
+    made.stop()
+
+
 @pytest.fixture
-def template(template: Any) -> Any:
+def template(template: Any, provider: IdentityProvider) -> Any:
     """Who tries every door with bad tokens would be slowed down."""
-    return replace(template, bad_tokens_burst=10_000)
+    return cheap(
+        template,
+        bad_tokens_burst=10_000,
+        oidc_issuer=provider.issuer,
+        oidc_audience=AUDIENCE,
+        oidc_ca=str(provider.ca),
+    )
 
 
-def test_every_rpc_lets_in_whom_it_should_and_nobody_else(play: Play) -> None:
+def test_every_rpc_lets_in_whom_it_should_and_nobody_else(play: Play, provider: IdentityProvider) -> None:
     async def script(market: Running) -> None:
         wrong = []
-        async for caller in _callers(market):
+        async for caller in _callers(market, provider):
             for method in sorted(METHODS):
                 said = await caller.says(method)
                 if said not in caller.expected(method):

@@ -299,7 +299,7 @@ class SimCoordinator:
         answered.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         async def handle() -> None:
-            gate._CALLER.set(Bearer(account=account, token_id=""))
+            gate._CALLER.set(Bearer(account=account, token_id="", expires_ms=0))
             try:
                 found = getattr(self.market, method)(request, None)
                 answer = [item async for item in found] if hasattr(found, "__aiter__") else await found

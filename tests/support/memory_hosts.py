@@ -114,15 +114,14 @@ class MemoryAccounts:
         if token is None or not token.is_good(now_ms):
             return None
         account = self._accounts[token.account_id]
-        return Bearer(account=account, token_id=token_name(digest), scopes=token.scopes)
+        return Bearer(
+            account=account, token_id=token_name(digest), expires_ms=token.expires_ms, scopes=token.scopes
+        )
 
     def save_token_uses(self, used: Mapping[bytes, int]) -> None:
         for digest, used_ms in used.items():
             if digest in self._tokens:
                 self._tokens[digest].last_used_ms = max(used_ms, self._tokens[digest].last_used_ms)
-
-    def token_expires_ms(self, digest: bytes) -> int:
-        return self._tokens[digest].expires_ms
 
     def tokens_before(
         self, account_id: str, good_at_ms: int | None, before: tuple[int, str] | None, limit: int

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from coordinator.domain.archive import Archived
 from coordinator.domain.restoration import Restoration
 from tests.support.memory_books import MemoryBooks
+from tests.support.memory_people import MemoryPeople
 
 
-class MemoryStore(MemoryBooks):
+class MemoryStore(MemoryBooks, MemoryPeople):
     def __init__(self) -> None:
         super().__init__()
         self.topics: set[str] = set()

@@ -26,7 +26,7 @@ from runtime.clock import SystemClock
 from runtime.ids import new_uuid
 from tests.rig.parts import free_port
 from tests.support.scripted_agent import Identity, ScriptedAgent, enrol
-from usance.v1 import books_pb2_grpc, market_pb2_grpc
+from usance.v1 import books_pb2_grpc, login_pb2_grpc, market_pb2_grpc
 from usance.v1 import market_pb2 as m
 from usance.v1 import types_pb2 as t
 
@@ -88,6 +88,9 @@ class Person:
         self.tokens: Any = books_pb2_grpc.TokenServiceStub(channel)
         self.books: Any = books_pb2_grpc.BooksServiceStub(channel)
         self.operations: Any = books_pb2_grpc.OperationsServiceStub(channel)
+        self.login: Any = login_pb2_grpc.LoginServiceStub(channel)
+        self.sessions: Any = login_pb2_grpc.SessionServiceStub(channel)
+        self.people: Any = login_pb2_grpc.PeopleServiceStub(channel)
 
     async def ask(self, rpc: Any, request: Any) -> Any:
         return await rpc(request, metadata=self.metadata, timeout=WAIT_S, wait_for_ready=self.waits)

@@ -9,13 +9,13 @@ from coordinator.api.access import ACCESS, Access, allows
 from coordinator.api.status import STATUS, to_status
 from coordinator.domain.account import Role
 from coordinator.domain.refusal import Refusal, RefusalCode, invalid, not_found
-from usance.v1 import books_pb2, host_pb2, market_pb2
+from usance.v1 import books_pb2, host_pb2, login_pb2, market_pb2
 
 
 def methods() -> set[str]:
     return {
         f"/{service.full_name}/{method.name}"
-        for file in (market_pb2, books_pb2, host_pb2)
+        for file in (market_pb2, books_pb2, login_pb2, host_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
@@ -40,6 +40,9 @@ def test_every_rpc_of_the_contract_says_who_may_call_it_and_no_other_is_named():
         ("SellerService", Access.SELLER),
         ("AdminService", Access.OPERATOR),
         ("EnrolmentService", Access.ANYBODY),
+        ("LoginService", Access.ANYBODY),
+        ("SessionService", Access.ACCOUNT),
+        ("PeopleService", Access.OPERATOR),
         ("HostService", Access.HOST),
     ],
 )

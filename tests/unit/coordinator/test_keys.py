@@ -15,7 +15,11 @@ from coordinator.domain.refusal import Refusal, RefusalCode
 from coordinator.services.tokens import TOKENS_TOPIC
 from runtime.clock import Clock
 
-BUYER = Bearer(account=Account(id="acc_1", name="buyer", roles=frozenset({Role.BUYER})), token_id="tok_1")
+BUYER = Bearer(
+    account=Account(id="acc_1", name="buyer", roles=frozenset({Role.BUYER})),
+    token_id="tok_1",
+    expires_ms=2_000_000,
+)
 REFUSED = Refusal(RefusalCode.UNAUTHENTICATED, "revoked")
 
 
