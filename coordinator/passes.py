@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from coordinator.api.edge import Edge
-from coordinator.api.limits import COUNT_MS, Limits
+from coordinator.api.limits import COUNT_MS, WEIGH_MS, Limits
 from coordinator.api.metrics import Metrics
 from coordinator.api.survey import SURVEY_EVERY_MS, Ground, survey
 from coordinator.api.uses import Uses
@@ -106,6 +106,15 @@ async def count_jobs(edge: Edge, limits: Limits) -> None:
         limits.counted(await edge.read(lambda tx: tx.open_jobs()))
 
     await repeat("counting jobs", one_pass, partial(edge.clock.sleep_ms, COUNT_MS))
+
+
+async def count_output(edge: Edge, limits: Limits) -> None:
+    """For what is kept of one account's jobs."""
+
+    async def one_pass() -> None:
+        limits.weighed(await edge.read(lambda tx: tx.output_bytes()))
+
+    await repeat("weighing output", one_pass, partial(edge.clock.sleep_ms, WEIGH_MS))
 
 
 async def sample(edge: Edge, metrics: Metrics) -> None:

@@ -193,4 +193,5 @@ def allowance_of(settings: Settings) -> Allowance:
         failures=Pace(per_second=settings.bad_tokens_per_second, burst=settings.bad_tokens_burst),
         streams_max=settings.account_streams_max,
         open_jobs_max=settings.account_open_jobs_max,
+        output_bytes_max=settings.account_output_mib_max << 20,
     )

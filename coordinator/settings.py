@@ -75,6 +75,9 @@ class Settings:
     account_requests_burst: int = 4_000
     account_streams_max: int = 200
     account_open_jobs_max: int = 20_000
+    # How much output is kept: of one attempt; and of one account's jobs, before it may send in more of them.
+    job_output_mib_max: int = 4_096
+    account_output_mib_max: int = 65_536
     # What one address may ask for without an account: to enrol machines, and to come with a bad token.
     enrolments_per_second: int = 20
     enrolments_burst: int = 1_000
@@ -177,6 +180,11 @@ TEMPLATE = """\
 #account_requests_burst = 4000
 #account_streams_max = 200
 #account_open_jobs_max = 20000
+
+# How much output is kept, in MiB: of each try of a job; and of all jobs of one account, of which no more jobs
+# are taken in meanwhile.
+#job_output_mib_max = 4096
+#account_output_mib_max = 65536
 
 # What one address may ask for without an account: to enrol machines, and to come with a token that is not
 # good.

@@ -46,6 +46,8 @@ class Rules:
     # As buyers and agents can reach them, host:port.
     market_address: str
     hosts_address: str
+    # Of the output of one attempt so much is kept.
+    job_output_bytes_max: int = 1 << 40
 
 
 @dataclass(kw_only=True)

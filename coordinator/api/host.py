@@ -368,8 +368,10 @@ class _Session:
     async def _logs(self, message: h.LogReport) -> None:
         chunks, epoch = convert.chunks(message), message.epoch
         name = validate.name("logs.attempt_id", message.attempt_id)
-        now = self._edge.now()
-        ack = await self._edge.write(lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks, now))
+        now, most = self._edge.now(), self._edge.rules.job_output_bytes_max
+        ack = await self._edge.write(
+            lambda tx: synchronize.logs(tx, self.host_id, name, epoch, chunks, most, now)
+        )
         if ack is not None:
             self._acks[ack.attempt_id] = ack
 

@@ -15,6 +15,8 @@ REMEMBERED_MAX = 20_000
 STREAM_RETRY_MS = 1_000
 # How often open jobs are counted.
 COUNT_MS = 10_000
+# How often stored output is: that looks at all of it.
+WEIGH_MS = 600_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Allowance:
     streams_max: int
     # Jobs of one account that have not ended.
     open_jobs_max: int
+    # Of the output of one account's jobs, as it is kept.
+    output_bytes_max: int = 1 << 50
 
 
 class Limits:
@@ -48,6 +52,7 @@ class Limits:
         self._streams = Counter[str]()
         # As they were counted last, with those that were sent in since.
         self._open_jobs: dict[str, int] = {}
+        self._output_bytes: Mapping[str, int] = {}
 
     def request(self, account_id: str) -> None:
         waits_ms = self._requests.take(account_id, self._clock.boot_ms())
@@ -78,8 +83,15 @@ class Limits:
         """How many there are, by account."""
         self._open_jobs = dict(open_jobs)
 
+    def weighed(self, output_bytes: Mapping[str, int]) -> None:
+        """How much of the output of its jobs is kept, by account."""
+        self._output_bytes = output_bytes
+
     def submit(self, account_id: str) -> None:
         """Roughly: what ended, or was refused, since the last count is counted still."""
+        most = self._allowance.output_bytes_max
+        if self._output_bytes.get(account_id, 0) >= most:
+            _must_not_wait(WEIGH_MS, f"this account's jobs have {most >> 20} MiB of output kept")
         count = self._open_jobs.get(account_id, 0)
         if count >= self._allowance.open_jobs_max:
             most = self._allowance.open_jobs_max

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.domain.event import EventKind, NewEvent
 from coordinator.domain.host import Host, HostFacts, HostState, Terms
@@ -116,27 +116,42 @@ def usage(
 
 
 def logs(
-    tx: Transaction, host_id: str, attempt_id: str, epoch: int, chunks: Sequence[LogChunk], now: Stamp
+    tx: Transaction,
+    host_id: str,
+    attempt_id: str,
+    epoch: int,
+    chunks: Sequence[LogChunk],
+    bytes_max: int,
+    now: Stamp,
 ) -> Ack | None:
-    """Output is kept in order and without holes: what is known is passed over, what leaves a hole waits."""
+    """Output is kept in order and without holes: what is known is passed over, what leaves a hole waits.
+
+    What is more than `bytes_max` is acknowledged, so that nobody waits for us to keep it, and kept by nobody.
+    """
     attempt = _own(tx, host_id, attempt_id, epoch, now)
     if attempt is None:
         return None
+    through = max([attempt.log_offset, *(chunk.offset + len(chunk.data) for chunk in chunks)])
     if attempt.log_state is not LogState.OPEN:
-        return ack_of(attempt)
+        return replace(ack_of(attempt), log_offset=through)
     fresh, offset = list[LogChunk](), attempt.log_offset
     for chunk in chunks:
-        if chunk.offset == offset:
+        if chunk.offset == offset and offset + len(chunk.data) <= bytes_max:
             fresh.append(chunk)
             offset += len(chunk.data)
+    is_too_much = any(chunk.offset == offset for chunk in chunks)
+    if not fresh and not is_too_much:
+        return ack_of(attempt)
+    after = changed(attempt, log_offset=offset)
+    if is_too_much:
+        detail = f"its output is more than the {bytes_max >> 20} MiB that are kept; the rest is not"
+        after = changed(after, log_state=LogState.INCOMPLETE, detail=detail)
     if fresh:
-        after = changed(attempt, log_offset=offset)
         tx.append_log(attempt.id, fresh, now.wall_ms)
-        if not tx.save_attempt(attempt, after):
-            raise LostRaceError
-        attempt = _check_log(tx, after)
-        tx.wake(attempt.job_id)
-    return ack_of(attempt)
+    if not tx.save_attempt(attempt, after):
+        raise LostRaceError
+    tx.wake(attempt.job_id)
+    return replace(ack_of(after), log_offset=through) if is_too_much else ack_of(_check_log(tx, after))
 
 
 def _own(tx: Transaction, host_id: str, attempt_id: str, epoch: int, now: Stamp) -> Attempt | None:

@@ -92,6 +92,10 @@ class Books(Protocol):
         """How many jobs that have not ended each account has; without those that have none."""
         ...
 
+    def output_bytes(self) -> Mapping[str, int]:
+        """How much of the output of its jobs is stored, by account; without those that have none."""
+        ...
+
     def attempts_sold(
         self,
         seller_account_id: str,

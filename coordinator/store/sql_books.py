@@ -13,7 +13,7 @@ from coordinator.store.live import ONLY_LIVE_JOBS
 from coordinator.store.ports_books import hold_id
 from coordinator.store.sql_jobs import LIVE_JOBS
 from coordinator.store.sql_part import SqlPart
-from coordinator.store.tables import account, attempt, credit, job, spending_cap
+from coordinator.store.tables import account, attempt, credit, job, log_chunk, spending_cap
 from ledger import book
 from ledger.entries import Statement
 from runtime.ids import first_id
@@ -138,6 +138,18 @@ class SqlBooks(SqlPart):
         query = select(job.c.account_id, func.count().label("jobs")).where(ONLY_LIVE_JOBS)
         rows = self.connection.execute(query.group_by(job.c.account_id))
         return {row.account_id: row.jobs for row in rows}
+
+    def output_bytes(self) -> dict[str, int]:
+        # By attempt first: there are many times as many chunks.
+        of = select(log_chunk.c.attempt_id, func.sum(func.length(log_chunk.c.data)).label("stored"))
+        stored = of.group_by(log_chunk.c.attempt_id).subquery()
+        query = (
+            select(job.c.account_id, func.sum(stored.c.stored).label("stored"))
+            .join_from(stored, attempt, attempt.c.id == stored.c.attempt_id)
+            .join(job, job.c.id == attempt.c.job_id)
+            .group_by(job.c.account_id)
+        )
+        return {row.account_id: int(row.stored) for row in self.connection.execute(query)}
 
 
 def _made(

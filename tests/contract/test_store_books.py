@@ -317,6 +317,14 @@ def test_wakes_are_kept_for_after_the_commit(tx: SqlTransaction) -> None:
     assert tx.topics == {"queue", "job_1"}
 
 
+def test_output_is_weighed_by_account(market: SqlTransaction) -> None:
+    assert market.output_bytes() == {}
+    market.insert_attempt(attempt())
+    market.append_log("att_1", [LogChunk(offset=0, stream=1, data=b"\0one\xff")], 1)
+    market.append_log("att_1", [LogChunk(offset=5, stream=2, data=b"two")], 2)
+    assert market.output_bytes() == {BUYER: 8}
+
+
 def test_open_jobs_are_counted_by_account(market: SqlTransaction) -> None:
     assert market.open_jobs() == {BUYER: 1}
     (one,) = market.jobs(["job_1"]).values()

@@ -8,11 +8,13 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from coordinator.api.limits import WEIGH_MS
 from runtime.ids import new_uuid
-from tests.support.running_coordinator import Person, Running
-from tests.support.scripts import Play, refusal
+from tests.support.running_coordinator import Person, Running, eventually
+from tests.support.scripts import Play, read_logs, refusal, started
 from usance.v1 import books_pb2 as b
 from usance.v1 import market_pb2 as m
+from usance.v1 import types_pb2 as t
 
 
 @pytest.fixture
@@ -23,6 +25,8 @@ def template(template: Any) -> Any:
         account_requests_burst=20,
         account_streams_max=2,
         bad_tokens_burst=5,
+        job_output_mib_max=1,
+        account_output_mib_max=1,
     )
 
 
@@ -58,6 +62,55 @@ def test_one_account_is_slowed_down_and_nobody_else(play: Play) -> None:
         for stream in streams:
             stream.cancel()
         market.clock.advance(60_000)
+
+    play(script)
+
+
+def test_of_a_jobs_output_so_much_is_kept_and_nobody_waits_for_the_rest(play: Play) -> None:
+    """The seller's agent may not fill the database, nor may the buyer's command."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        job, run = await started(market, agent)
+        chunk = b"x" * 65_536
+        assert (await agent.logs(run, *(run.writes(chunk) for _ in range(10)))).log_offset == 10 * 65_536
+        # Sixteen fit.
+        assert (await agent.logs(run, *(run.writes(chunk) for _ in range(10)))).log_offset == 20 * 65_536
+        assert (await agent.logs(run, run.writes(b"more"))).log_offset == 20 * 65_536 + 4
+        (shown,) = (await market.buyer.job(job.job_id)).attempts
+        assert shown.detail == "its output is more than the 1 MiB that are kept; the rest is not"
+        run.record(1)
+        await agent.usage(run, *run.records)
+        await agent.beat(run.ended())
+        assert (await market.buyer.ended(job.job_id)).state == t.JOB_STATE_SUCCEEDED
+        read = [answer async for answer in read_logs(market, job.job_id)]
+        assert b"".join(answer.chunk.chunk.data for answer in read) == chunk * 16
+        assert (read[-1].end.complete, read[-1].end.offset) == (False, 1 << 20)
+        await agent.until(lambda: agent.wanted(run) is None, "the attempt is let go")
+
+    play(script)
+
+
+def test_an_account_whose_jobs_have_too_much_output_kept_sends_in_no_more(play: Play) -> None:
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        _, run = await started(market, agent)
+        await agent.logs(run, *(run.writes(b"x" * 65_536) for _ in range(10)))
+        await agent.logs(run, *(run.writes(b"x" * 65_536) for _ in range(6)))
+        market.clock.advance(WEIGH_MS)
+
+        async def refuses() -> bool:
+            market.clock.advance(WEIGH_MS)
+            try:
+                await market.buyer.submit(budget_micro=1_000)
+            except grpc.aio.AioRpcError as error:
+                return refusal(error) == "RATE_LIMITED"
+            return False
+
+        await eventually(refuses, "it was weighed")
+        market.clock.advance(60_000)
+        assert await refused(market.buyer.submit(budget_micro=1_000)) == ("RATE_LIMITED", WEIGH_MS)
+        await agent.leave()
 
     play(script)
 

@@ -51,6 +51,13 @@ class MemoryBooks(MemoryUsage):
     def open_jobs(self) -> dict[str, int]:
         return Counter(job.account_id for job in self._jobs.values() if job.state in JOB_LIVE)
 
+    def output_bytes(self) -> dict[str, int]:
+        stored = Counter[str]()
+        for attempt_id, chunks in self._output.items():
+            job = self._jobs[self._attempts[attempt_id].job_id]
+            stored[job.account_id] += sum(len(chunk.data) for chunk, _ in chunks)
+        return dict(stored)
+
     def wallets(self, account_ids: Sequence[str]) -> dict[str, int]:
         return {id_: self._model.wallets[id_] for id_ in account_ids}
 

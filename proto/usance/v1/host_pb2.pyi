@@ -932,7 +932,9 @@ class Acknowledged(_message.Message):
     usage_number: _builtins.int
     """Usage records up to this number are stored; 0 for none."""
     log_offset: _builtins.int
-    """Output up to this offset, bytes of both streams together, is stored; 0 for none."""
+    """Output up to this offset, bytes of both streams together, is stored, or is more than the operator keeps of a
+    job and is dropped; 0 for none.
+    """
     def __init__(
         self,
         *,
