@@ -15,7 +15,7 @@ from coordinator.domain.shelf import Machine, Moment
 from tests.support.values import GIB, gpu, job, request, room, spec
 from tests.unit.coordinator.markets import pass_over, random_market, random_request, random_room
 
-SEEDS = range(40)
+SEEDS = range(16)
 
 
 def scanned(asked: Request, rooms: list[HostRoom]) -> tuple[str, tuple[str, ...]] | None:
