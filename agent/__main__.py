@@ -126,6 +126,7 @@ def _run(settings: Settings, chosen: argparse.Namespace) -> int:
     from agent.executor.ports import ExecutorError
     from agent.gpu.ports import GpuError
     from agent.link import identity as identities
+    from runtime.tracing import TracesError
 
     try:
         lock = app.hold_state_dir(settings.state_dir)
@@ -136,7 +137,7 @@ def _run(settings: Settings, chosen: argparse.Namespace) -> int:
         if identity is None:
             return _fail(Exit.NOT_ENROLLED, f"no identity in {settings.state_dir}; usance-agent enroll TOKEN")
         asyncio.run(app.run(settings, identity, lambda: _settings(chosen)))
-    except (GpuError, ExecutorError) as error:
+    except (GpuError, ExecutorError, TracesError) as error:
         return _fail(Exit.FAILED, str(error))
     finally:
         os.close(lock)

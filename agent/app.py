@@ -41,6 +41,7 @@ from runtime import notify
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 from runtime.ids import new_id
 from runtime.page import Page
+from runtime.tracing import open_tracer
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ async def run(settings: Settings, identity: Identity, load: Callable[[], Setting
     # What a job must not lose is in our memory: in no file of ours, and in no core either.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     clock = SystemClock()
-    current = Current(settings, load)
+    current, traces = Current(settings, load), open_tracer("usance-agent", settings.traces)
     gpus = GpuWatch(gpus_of(settings, identity.host_id, clock), clock, settings.state_dir / "gpus.json")
     inventory = await gpus.open()
     if not inventory.gpus:
@@ -89,6 +90,7 @@ async def run(settings: Settings, identity: Identity, load: Callable[[], Setting
         gpus=gpus,
         record_ms=settings.record_seconds * 1_000,
         output_waiting_bytes_max=settings.output_waiting_mib << 20,
+        traces=traces,
     )
     papers = Papers(settings.state_dir, identity, clock)
     link = Link(
@@ -96,6 +98,7 @@ async def run(settings: Settings, identity: Identity, load: Callable[[], Setting
         hello=lambda: _hello(current.settings, clock, executor, name, gpus),
         holder=runner,
         clock=clock,
+        traces=traces,
     )
     runner.tell(link)
     gpus.tell(link.facts_changed)
@@ -132,6 +135,7 @@ async def run(settings: Settings, identity: Identity, load: Callable[[], Setting
         await window.close()
         await runner.close()
         await gpus.close()
+        await asyncio.to_thread(traces.close)
 
 
 async def _until_told(*loops: Coroutine[None, None, None]) -> None:

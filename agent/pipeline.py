@@ -365,7 +365,8 @@ class Attempt:
         )
         await self._remember_end(ending)
         log.info(
-            "attempt %s ended: %s, exit code %s, %d ms",
+            "%s attempt %s ended: %s, exit code %s, %d ms",
+            self.order.request_id or "-",
             self.key,
             ending.reason,
             ending.exit_code,

@@ -30,6 +30,7 @@ from agent.memory import Memory, MemoryFile
 from agent.pipeline import Attempt, Surroundings
 from runtime.clock import Clock
 from runtime.evidence import UsageRecord
+from runtime.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,10 @@ class Runner:
         gpus: GpuWatch,
         record_ms: int,
         output_waiting_bytes_max: int,
+        traces: Tracer = OFF,
     ) -> None:
         self._folder = folder
+        self._traces = traces
         self._executor = executor
         self._clock = clock
         self._gpus = gpus
@@ -260,7 +263,7 @@ class Runner:
             if isinstance(file, BaseException):
                 failed = file
             else:
-                log.info("attempt %s begins", action.order.key)
+                log.info("%s attempt %s begins", action.order.request_id or "-", action.order.key)
                 self._hold(file, _first_memory(action))
                 self._changed()
         if failed is not None:
@@ -273,6 +276,11 @@ class Runner:
 
     async def _live(self, attempt: Attempt) -> None:
         """The attempt's steps can be entered again, so a fault of ours or of the disk is not its end."""
+        told = {"attempt_id": attempt.key.attempt_id, "request_id": attempt.order.request_id}
+        with self._traces.span("attempt", told, place=attempt.order.traceparent):
+            await self._live_on(attempt)
+
+    async def _live_on(self, attempt: Attempt) -> None:
         while True:
             try:
                 await attempt.run()

@@ -77,6 +77,9 @@ power_cap_watts = 0
 # reaches the address may read them.
 metrics_listen = ""
 
+# Where traces are sent, such as "http://127.0.0.1:4317"; it takes usance[otel]. "" for nowhere.
+traces = ""
+
 # How often usage is recorded, in seconds; 1 to 60.
 record_seconds = 10
 
@@ -175,6 +178,7 @@ class Settings:
     power_cap_watts: int = 0
     # Where figures are served; None for nowhere.
     metrics_listen: tuple[str, int] | None = None
+    traces: str = ""
     output_waiting_mib: int = 64
     output_mib_max: int = 0
     workspace_mib: int = 1024
@@ -222,6 +226,7 @@ def parse(text: str) -> Settings:
         gpus=top.names("gpus"),
         power_cap_watts=top.number("power_cap_watts", 0, 0, 10_000),
         metrics_listen=top.address("metrics_listen"),
+        traces=top.text("traces", "", r"(https?://\S+)?", 'such as "http://127.0.0.1:4317"'),
         output_waiting_mib=top.number("output_waiting_mib", default.output_waiting_mib, 1, 65_536),
         output_mib_max=top.number("output_mib_max", 0, 0, 1 << 24),
         workspace_mib=top.number("workspace_mib", default.workspace_mib, 1, 1 << 24),

@@ -25,6 +25,8 @@ class UsanceError(Exception):
     """The sentence is for people; `code` is for programs and never changes its meaning."""
 
     code = "ERROR"
+    # By which the operator finds it in the logs; empty where nobody was asked.
+    request_id = ""
 
     def __init__(self, sentence: str, faults: tuple[FieldFault, ...] = ()) -> None:
         super().__init__(sentence)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from cli.errors import Broken, UsanceError, WrongUse
+from cli.errors import Broken, Unreachable, UsanceError, WrongUse
 from cli.exits import Exit, exit_of_error
 from cli.session import say
 
@@ -160,9 +160,13 @@ def _tell(error: UsanceError, *, as_json: bool) -> None:
 
     if as_json:
         content = {"code": error.code, "message": str(error), "faults": error.faults}
+        if error.request_id:
+            content["request_id"] = error.request_id
         sys.stderr.write(document(error=content) + "\n")
         return
     say(safe(str(error)))
     for fault in error.faults:
         if fault.description not in str(error):
             say(f"  {safe(fault.field)}: {safe(fault.description)}")
+    if error.request_id and isinstance(error, (Broken, Unreachable)):
+        say(f"  quote {error.request_id} to the operator")

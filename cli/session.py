@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -17,7 +17,9 @@ import click
 
 from cli.errors import UsanceError, WrongUse
 from cli.profile import Options, load
+from runtime.ids import new_id
 from runtime.text import printable
+from runtime.tracing import ENVIRONMENT, Tracer, TracesError, open_tracer
 
 if TYPE_CHECKING:
     from cli.client.market import Market
@@ -40,6 +42,8 @@ def say(line: str) -> None:
 class Session:
     options: Options
     as_json: bool
+    # All that the command asks for is one request in everybody's logs.
+    request_id: str = field(default_factory=lambda: new_id("req"))
 
     def ask(
         self,
@@ -62,11 +66,23 @@ class Session:
                 told.append(str(trouble))
                 self.note(f"{trouble}; trying again")
 
-        async def put() -> _Result:
-            async with open_market(place, on_trouble=tell_trouble) as market:
-                return await question(market)
+        traces = _tracer()
 
-        return asyncio.run(put())
+        async def put() -> _Result:
+            with traces.span("usance", {"request_id": self.request_id}) as part_of:
+                async with open_market(
+                    place,
+                    on_trouble=tell_trouble,
+                    request_id=self.request_id,
+                    traces=traces,
+                    part_of=part_of,
+                ) as market:
+                    return await question(market)
+
+        try:
+            return asyncio.run(put())
+        finally:
+            traces.close()
 
     def note(self, line: str) -> None:
         """Progress for a person; a program that asked for JSON gets it as JSON too."""
@@ -95,6 +111,13 @@ class Session:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
             sys.stdout.write("".join(f"{line}\n" for line in lay_out(parts(), width)))
         sys.stdout.flush()
+
+
+def _tracer() -> Tracer:
+    try:
+        return open_tracer("usance", os.environ.get(ENVIRONMENT, ""))
+    except TracesError as error:
+        raise WrongUse(f"{ENVIRONMENT}: {error}") from error
 
 
 def market_command(

@@ -42,6 +42,7 @@ from runtime import notify, private
 from runtime.clock import Clock, SystemClock
 from runtime.ids import new_key, new_uuid
 from runtime.page import Page
+from runtime.tracing import OFF, Tracer
 
 _LOG = logging.getLogger(__name__)
 OPERATOR_TOKEN_MS = 365 * 86_400_000
@@ -123,21 +124,24 @@ async def serve(settings: Settings, *, take_over: bool = False) -> int:
     bell, engine = Bell(loop), make_engine(settings.database_url)
     seat = Seat(settings.data_dir, settings.database_url)
     shift = Shift(settings.data_dir, seat, partial(upgrade, engine), stop)
-    database = Database(engine, bell.ring)
+    database, traces = Database(engine, bell.ring), serving.tracer_of(settings)
     try:
         if not (await shift.take_seat(0 if take_over else SEAT_WAIT_MS) or take_over or stop.is_set()):
             raise SettingsError(
                 f"another coordinator keeps this market ({seat.holder()}):"
                 " stop it, or relieve it with --take-over"
             )
-        await _serve(settings, clock, bell, database, shift)
+        await _serve(settings, clock, bell, database, shift, traces)
     finally:
         await asyncio.to_thread(database.close)
+        await asyncio.to_thread(traces.close)
         shift.leave()
     return EXIT_SEAT_LOST if shift.is_lost else 0
 
 
-async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift) -> None:
+async def _serve(
+    settings: Settings, clock: Clock, bell: Bell, database: Database, shift: Shift, traces: Tracer = OFF
+) -> None:
     # Where they are printed by a command, it may take its time.
     load = partial(identity.load, settings.data_dir, clock.wall_ms(), settings.ca_key_source)
     who, keys = (
@@ -150,7 +154,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
     gate = serving.gate_of(
         limits,
         Keys(database, clock, bell, serving.provider_of(settings, database, clock)),
-        *(database, uses, metrics, clock, opened),
+        *(database, uses, metrics, clock, opened, traces),
     )
     market, hosts = _doors(settings, who, gate)
     if shift.has_seat:
@@ -175,7 +179,7 @@ async def _serve(settings: Settings, clock: Clock, bell: Bell, database: Databas
     )
     issuer = serving.issuer_of(edge, who, settings.host_certificate_days)
     host_servicer, healthy = HostServicer(edge, issuer), health.aio.HealthServicer()
-    serving.figures_of(metrics, database, host_servicer, who, clock)
+    serving.figures_of(metrics, database, host_servicer, who, clock, traces)
     page = Page(metrics.page)
     register = partial(
         serving.register,

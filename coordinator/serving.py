@@ -25,6 +25,7 @@ from coordinator.api.operations import OperationsServicer
 from coordinator.api.people import AccountServicer, AdminServicer, SellerServicer
 from coordinator.api.slowing import Slowing
 from coordinator.api.tally import Tally
+from coordinator.api.trail import Trail
 from coordinator.api.uses import Uses
 from coordinator.domain import oidc
 from coordinator.domain.account import TOKEN_NAME_PREFIX, Bearer, Role
@@ -36,9 +37,10 @@ from coordinator.doors import Bounds
 from coordinator.services import acts, certificates
 from coordinator.services.mint import Mint, digest_of
 from coordinator.services.sessions import Issuing
-from coordinator.settings import Settings
+from coordinator.settings import Settings, SettingsError
 from coordinator.store.database import Database
 from runtime.clock import Clock
+from runtime.tracing import Tracer, TracesError, open_tracer
 from usance.v1 import (
     books_pb2,
     books_pb2_grpc,
@@ -83,8 +85,20 @@ def register(
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
 
+def tracer_of(settings: Settings) -> Tracer:
+    try:
+        return open_tracer("usance-coordinator", settings.traces)
+    except TracesError as error:
+        raise SettingsError(f"traces: {error}") from error
+
+
 def figures_of(
-    metrics: Metrics, database: Database, host_servicer: HostServicer, who: identity.Identity, clock: Clock
+    metrics: Metrics,
+    database: Database,
+    host_servicer: HostServicer,
+    who: identity.Identity,
+    clock: Clock,
+    traces: Tracer,
 ) -> None:
     """What is known where it is, and read when somebody asks."""
     metrics.info.labels(version("usance"), database.kind).set(1)
@@ -93,7 +107,7 @@ def figures_of(
     metrics.agents.set_function(lambda: host_servicer.connected)
     metrics.writes_waiting.set_function(lambda: database.writes_waiting)
     metrics.connections.set_function(lambda: database.connections)
-    database.watcher = Tally(metrics, clock)
+    database.watcher = Tally(metrics, clock, Trail(traces))
 
 
 def issuer_of(edge: Edge, who: identity.Identity, days: int) -> Issuer:
@@ -116,6 +130,7 @@ def gate_of(
     metrics: Metrics,
     clock: Clock,
     opened: asyncio.Event,
+    traces: Tracer,
 ) -> Gate:
     async def authenticate(token: str) -> Bearer:
         found = await keys.owner(token)
@@ -131,7 +146,7 @@ def gate_of(
     def keep(act: Act) -> asyncio.Future[None]:
         return asyncio.wrap_future(database.gather(acts.keep_all, act))
 
-    return Gate(authenticate, recognise, keep, limits, metrics, clock, opened)
+    return Gate(authenticate, recognise, keep, limits, metrics, clock, opened, traces)
 
 
 def signing_of(settings: Settings, limits: Limits, mint: Mint, clock: Clock) -> Signing:

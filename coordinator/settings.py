@@ -116,6 +116,8 @@ class Settings:
     message_bytes_max: int = MESSAGE_BYTES_MAX
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
     metrics: str = "127.0.0.1:7412"
+    # Where spans are sent, as OTLP over gRPC; "" for nowhere.
+    traces: str = ""
     log_json: bool = False
 
     @property
@@ -243,6 +245,9 @@ TEMPLATE = """\
 
 # Where a Prometheus may read the figures (docs/metrics.md); "" for nowhere. Whoever reaches the address may.
 #metrics = "127.0.0.1:7412"
+
+# Where traces are sent, such as "http://127.0.0.1:4317"; it takes usance[otel] (docs/traces.md).
+#traces = ""
 
 # Logs as JSON, one object a line.
 #log_json = false

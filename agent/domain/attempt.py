@@ -95,6 +95,9 @@ class JobOrder:
     network_destinations: tuple[str, ...] = ()
     # There is more of it that nobody may see, and that is never kept with it.
     is_confidential: bool = False
+    # Which request it came from, and its place in that one's trace: for logs and traces.
+    request_id: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from agent.link import convert
 from runtime import ids
 from runtime.clock import Clock
 from runtime.evidence import UsageRecord
+from runtime.tracing import KEY, OFF, Tracer
 from usance.v1 import host_pb2, host_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,15 @@ class Stream:
     """One stream, from hello to its end. It remembers only what it has sent itself."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, hello: Callable[[], Hello], holder: Holder, clock: Clock
+        self,
+        channel: grpc.aio.Channel,
+        hello: Callable[[], Hello],
+        holder: Holder,
+        clock: Clock,
+        traces: Tracer = OFF,
     ) -> None:
         self._channel = channel
+        self._traces = traces
         self._hello = hello
         self._holder = holder
         self._clock = clock
@@ -102,7 +109,10 @@ class Stream:
     async def run(self) -> None:
         """Talk until the stream ends. Raises whatever ended it."""
         stub = host_pb2_grpc.HostServiceStub(self._channel)
-        call: _Call = stub.Synchronize()
+        with self._traces.span("usance.v1.HostService/Synchronize", {}) as place:
+            await self._run(stub.Synchronize(metadata=[(KEY, place)] if place else None))
+
+    async def _run(self, call: _Call) -> None:
         try:
             # A peer that takes the connection and says nothing is no better than one that is not there.
             async with asyncio.timeout(WELCOME_WAIT_MS / 1_000):
@@ -226,7 +236,9 @@ class Link:
         hello: Callable[[], Hello],
         holder: Holder,
         clock: Clock,
+        traces: Tracer = OFF,
     ) -> None:
+        self._traces = traces
         self._open_channel = open_channel
         self._hello = hello
         self._holder = holder
@@ -289,7 +301,7 @@ class Link:
 
     def _begin(self) -> tuple[Stream, asyncio.Task[None]]:
         channel = self._open_channel()
-        stream = Stream(channel, self._hello, self._holder, self._clock)
+        stream = Stream(channel, self._hello, self._holder, self._clock, self._traces)
         return stream, asyncio.create_task(self._talk(stream, channel))
 
     async def _talk(self, stream: Stream, channel: grpc.aio.Channel) -> None:

@@ -24,6 +24,7 @@ from agent.domain.health import HEALTHY, Condition, GpuHealth
 from agent.domain.host import Hello
 from agent.domain.use import JobFigures
 from runtime.evidence import GpuUse, UsageRecord
+from runtime.tracing import KEY, place_in
 from usance.v1 import host_pb2, types_pb2
 
 _HEALTH_REASON_BYTES_MAX = 256
@@ -34,6 +35,7 @@ _STATES = {
     AttemptState.ENDED: types_pb2.ATTEMPT_STATE_ENDED,
 }
 _ID = re.compile(r"[a-z0-9_-]{1,64}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _REASONS = {reason: types_pb2.EndReason.Value(f"END_REASON_{reason.name}") for reason in EndReason}
 _REASONS_BACK: dict[int, EndReason] = {number: reason for reason, number in _REASONS.items()}
@@ -168,6 +170,8 @@ def _desired(message: host_pb2.DesiredAttempt) -> DesiredAttempt:
             network=_NETWORKS_BACK.get(spec.network, Network.NONE),
             network_destinations=tuple(spec.network_destinations),
             is_confidential=message.is_confidential,
+            request_id=message.request_id if _REQUEST_ID.fullmatch(message.request_id) else "",
+            traceparent=place_in([(KEY, message.traceparent)]),
         ),
         paid_through_ms=message.paid_through_ms,
         stop_reason=_stop_reason(message.stop_reason),

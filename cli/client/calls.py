@@ -17,11 +17,13 @@ from cli.client.errors import explain
 from cli.errors import Refused, UsanceError
 from cli.model import RefusalCode
 from runtime.clock import Clock
-from runtime.ids import new_uuid
+from runtime.ids import new_id, new_uuid
+from runtime.tracing import KEY, OFF, Tracer
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
 
+REQUEST_ID_KEY = "x-request-id"
 TRY_S = 10
 BACK_OFF_MS_FIRST = 200
 BACK_OFF_MS_MAX = 5_000
@@ -47,24 +49,34 @@ class Caller:
         clock: Clock,
         patience: Patience,
         on_trouble: Callable[[UsanceError], None],
+        request_id: str = "",
+        traces: Tracer = OFF,
+        place: str = "",
     ) -> None:
+        """All requests have the one id, or each its own; and are parts of what is at `place`."""
         self._target = target
         self._credential = credential
         self._clock = clock
         self._patience = patience
         self._on_trouble = on_trouble
+        self._request_id = request_id
+        self._traces = traces
+        self._place = place
 
     async def call(
         self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request
     ) -> _Answer:
-        tries = _Tries(self._clock, self._patience.call_ms)
-        while True:
-            token = ""
-            try:
-                token = await self._token()
-                return await method(request, timeout=TRY_S, metadata=_metadata(token))
-            except grpc.aio.AioRpcError as error:
-                await self._again(error, tries, token)
+        tries, request_id = _Tries(self._clock, self._patience.call_ms), self._new_id()
+        told = {"request_id": request_id}
+        with self._traces.span(_name(method), told, place=self._place) as place:
+            while True:
+                token = ""
+                try:
+                    token = await self._token()
+                    metadata = _metadata(token, request_id, place)
+                    return await method(request, timeout=TRY_S, metadata=metadata)
+                except grpc.aio.AioRpcError as error:
+                    await self._again(error, tries, token, request_id)
 
     async def stream(
         self,
@@ -78,12 +90,12 @@ class Caller:
 
         A stream that ends before its last item has been cut, even if in good order; unless it may end.
         """
-        tries = _Tries(self._clock, self._patience.stream_ms)
+        tries, request_id = _Tries(self._clock, self._patience.stream_ms), self._new_id()
         while True:
             token, call = "", None
             try:
                 token = await self._token()
-                call = method(request(), metadata=_metadata(token))
+                call = method(request(), metadata=_metadata(token, request_id, self._place))
                 async for item in call:
                     tries = _Tries(self._clock, self._patience.stream_ms)
                     yield item
@@ -93,20 +105,26 @@ class Caller:
                     return
                 await self._clock.sleep_ms(tries.next_wait_ms())
             except grpc.aio.AioRpcError as error:
-                await self._again(error, tries, token)
+                await self._again(error, tries, token, request_id)
             finally:
                 if call is not None:
                     call.cancel()
 
+    def _new_id(self) -> str:
+        return self._request_id or new_id("req")
+
     async def _token(self) -> str:
         return "" if self._credential is None else await self._credential.token()
 
-    async def _again(self, error: grpc.aio.AioRpcError, tries: "_Tries", token: str) -> None:
+    async def _again(
+        self, error: grpc.aio.AioRpcError, tries: "_Tries", token: str, request_id: str
+    ) -> None:
         """Return when it is time for another try; raise when there is to be none.
 
         `token` is what the call was sent with, "" if it was not sent: then it is the renewal that has failed.
         """
         meaning, may_repeat = explain(error, self._target)
+        meaning.request_id = request_id
         if token and isinstance(meaning, Refused) and meaning.refusal is RefusalCode.UNAUTHENTICATED:
             hopes = self._credential is not None and self._credential.distrust(token)
             if hopes and not tries.has_renewed:
@@ -118,8 +136,18 @@ class Caller:
         await self._clock.sleep_ms(tries.next_wait_ms())
 
 
-def _metadata(token: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {token}"),) if token else ()
+def _metadata(token: str, request_id: str, place: str) -> tuple[tuple[str, str], ...]:
+    told = [(REQUEST_ID_KEY, request_id)]
+    if token:
+        told.append(("authorization", f"Bearer {token}"))
+    if place:
+        told.append((KEY, place))
+    return tuple(told)
+
+
+def _name(method: object) -> str:
+    """Of the RPC, as gRPC itself keeps it."""
+    return bytes(getattr(method, "_method", b"")).decode().removeprefix("/")
 
 
 class _Tries:

@@ -256,6 +256,7 @@ def job_of(message: market_pb2.Job) -> Job:
         queue_place=message.queue_place,
         cheapest_change=message.cheapest_change,
         secret_names=tuple(message.secret_names),
+        request_id=message.request_id,
     )
 
 

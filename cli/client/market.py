@@ -18,6 +18,7 @@ from cli.errors import Broken, UsanceError
 from cli.model import LogEnd, LogPiece
 from runtime.channel import open_channel
 from runtime.clock import Clock, SystemClock
+from runtime.tracing import OFF, Tracer
 from usance.v1 import market_pb2 as pb
 from usance.v1 import market_pb2_grpc
 
@@ -300,8 +301,14 @@ async def open_market(
     *,
     patience: Patience | None = None,
     on_trouble: Callable[[UsanceError], None] = lambda _: None,
+    request_id: str = "",
+    traces: Tracer = OFF,
+    part_of: str = "",
 ) -> AsyncIterator[Market]:
-    """A market for the length of a block. Nothing is sent before the first call."""
+    """A market for the length of a block. Nothing is sent before the first call.
+
+    Requests are told by `request_id` in everybody's logs; without one each has its own.
+    """
     clock = SystemClock()
     async with open_channel(connection.target, connection.authority_pem) as channel:
         known = connection.token or connection.session
@@ -312,5 +319,8 @@ async def open_market(
             clock=clock,
             patience=patience or Patience(),
             on_trouble=on_trouble,
+            request_id=request_id,
+            traces=traces,
+            place=part_of,
         )
         yield Market(channel, caller, clock)

@@ -262,6 +262,8 @@ def wanted_to(wanted: Wanted) -> h.DesiredAttempt:
         usage_number_acknowledged=attempt.meter.usage_number,
         log_offset_acknowledged=attempt.log_offset,
         is_confidential=wanted.spec.is_confidential,
+        request_id=wanted.origin.request_id,
+        traceparent=wanted.origin.traceparent,
     )
 
 

@@ -162,6 +162,7 @@ def job_to(view: JobView) -> m.Job:
         secret_names=view.job.spec.secret_names,
         queue_place=view.queue_place,
         cheapest_change=view.cheapest_change,
+        request_id=job.origin.request_id,
     )
 
 

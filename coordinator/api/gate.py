@@ -26,11 +26,13 @@ from coordinator.store.database import ClosedError
 from runtime.clock import Clock
 from runtime.ids import new_id
 from runtime.logs import FIELDS
+from runtime.tracing import OFF, Tracer, place_in
 
 _LOG = logging.getLogger(__name__)
 _CALLER: ContextVar[Bearer] = ContextVar("caller")
 _HOST_ID: ContextVar[str] = ContextVar("host_id")
 _CERTIFIED_MS: ContextVar[int] = ContextVar("certified_ms")
+_PLACE: ContextVar[str] = ContextVar("place", default="")
 _BEARER = "Bearer "
 _SUBMIT = "/usance.v1.MarketService/SubmitJob"
 NOBODY = "nobody"
@@ -59,6 +61,11 @@ def caller() -> Account:
 def bearer() -> Bearer:
     """The same, with what the token opens."""
     return _CALLER.get()
+
+
+def place() -> str:
+    """Of this RPC in its trace; empty where nobody traces."""
+    return _PLACE.get()
 
 
 def host_id() -> str:
@@ -93,6 +100,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         metrics: Metrics,
         clock: Clock,
         opened: asyncio.Event,
+        traces: Tracer = OFF,
     ) -> None:
         """Whoever comes before it is opened waits."""
         self._opened = opened
@@ -102,6 +110,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._traces = traces
         self._closing = False
         # People's RPCs: how many are open now, and how many there have been.
         self._inside, self._came = 0, 0
@@ -141,7 +150,11 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
 
     def _one(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: object, context: Context) -> object:
-            with self._noted(method, context) as note, self._metrics.rpc_seconds.labels(method).time():
+            with (
+                self._noted(method, context) as note,
+                self._metrics.rpc_seconds.labels(method).time(),
+                self._traced(note, context),
+            ):
                 act = None
                 try:
                     await self._admit(note, context)
@@ -167,6 +180,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
             with (
                 self._noted(method, context) as note,
                 self._metrics.streams.labels(method).track_inprogress(),
+                self._traced(note, context),
             ):
                 task = asyncio.current_task()
                 assert task is not None, "gRPC serves each RPC in a task"
@@ -213,6 +227,17 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 *(note.request_id, method, note.status, note.who, took_ms),
                 extra={FIELDS: fields},
             )
+
+    @contextmanager
+    def _traced(self, note: _Note, context: Context) -> Iterator[None]:
+        if not self._traces.is_on:
+            yield
+            return
+        came = place_in(context.invocation_metadata())
+        method, told = note.method.removeprefix("/"), {"request_id": note.request_id}
+        with self._traces.span(method, told, place=came, is_server=True) as place:
+            _PLACE.set(place)
+            yield
 
     async def _admit(self, note: _Note, context: Context) -> None:
         rule = ACCESS[note.method]

@@ -8,7 +8,7 @@ from coordinator.api import convert_market as render
 from coordinator.api.bell import wait
 from coordinator.api.convert_bill import bill_to
 from coordinator.api.edge import Edge
-from coordinator.api.gate import Context, caller
+from coordinator.api.gate import Context, caller, place
 from coordinator.api.pages import fill
 from coordinator.domain.account import Account
 from coordinator.domain.event import Event, EventKind
@@ -89,6 +89,7 @@ class MarketServicer(market_pb2_grpc.MarketServiceServicer):
             now_ms=self._edge.clock.wall_ms(),
             sealed=sealed,
             act=acting.keep(),
+            traceparent=place(),
         )
         view = await self._edge.gather(submits, order)
         if isinstance(view, Refusal):

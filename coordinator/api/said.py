@@ -38,7 +38,9 @@ class Said:
 
     def _add(self, message: h.SynchronizeResponse, held: Held) -> None:
         message.desired.attempts.extend(
-            convert.wanted_to(Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id))
+            convert.wanted_to(
+                Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id, origin=job.origin)
+            )
             for attempt, job in held.attempts
         )
         self.is_due = True

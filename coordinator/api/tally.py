@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from coordinator.api.metrics import Metrics
+from coordinator.api.trail import Trail
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import AttemptState, JobState
 from coordinator.store.ports import News
@@ -15,9 +16,10 @@ MICRO = 1_000_000
 class Tally:
     """A `Watcher` of the store."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, trail: Trail | None = None) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._trail = trail
 
     def timed(self, kind: str) -> AbstractContextManager[object]:
         return self._metrics.transaction_seconds.labels(kind).time()
@@ -32,13 +34,15 @@ class Tally:
             self._metrics.moved.labels(transfer.kind).inc(transfer.gross_micro / MICRO)
         for state in news.links:
             self._metrics.link_changes.labels(state).inc()
+        if self._trail is not None:
+            self._trail.follow(news, now_ms)
 
     def _jobs(self, jobs: Sequence[tuple[Job | None, Job]], now_ms: int) -> None:
         metrics = self._metrics
         for before, after in jobs:
-            if before is None:
-                metrics.submitted.inc()
-            elif before.state is after.state:
+            metrics.submitted.inc(before is None)
+            # One that is new may have got its host in the commit that took it in.
+            if after.state is (JobState.QUEUED if before is None else before.state):
                 continue
             waited_s = max(0, now_ms - after.queued_ms) / 1_000
             if after.state is JobState.STARTING:

@@ -91,6 +91,19 @@ class JobSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Which request a job came from: for logs and traces, and nothing is decided by it."""
+
+    request_id: str = ""
+    # Its place in that request's trace, as W3C's traceparent; empty where nobody traces.
+    traceparent: str = ""
+
+
+# Of a job of before it was noted.
+NO_ORIGIN = Origin()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     id: str
     account_id: str
@@ -106,6 +119,7 @@ class Job:
     charged_micro: int
     retries_used: int
     exit_code: int | None
+    origin: Origin = NO_ORIGIN
 
     @property
     def is_over(self) -> bool:

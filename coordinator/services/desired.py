@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coordinator.domain.job import Attempt, Job, JobSpec
+from coordinator.domain.job import NO_ORIGIN, Attempt, Job, JobSpec, Origin
 from coordinator.domain.states import AttemptState
 from coordinator.store.ports import Transaction
 
@@ -19,6 +19,7 @@ class Wanted:
     account_id: str
     # What of the order nobody else may see, as long as the host needs it for the start.
     sealed: bytes | None = None
+    origin: Origin = NO_ORIGIN
 
 
 def desired(tx: Transaction, host_ids: Sequence[str]) -> list[list[Wanted]]:
@@ -36,4 +37,4 @@ def desired(tx: Transaction, host_ids: Sequence[str]) -> list[list[Wanted]]:
 
 def _wanted(attempt: Attempt, job: Job, boxes: Mapping[str, bytes]) -> Wanted:
     sealed = boxes.get(job.id) if attempt.state in _STARTING else None
-    return Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id, sealed=sealed)
+    return Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id, sealed=sealed, origin=job.origin)

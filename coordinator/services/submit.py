@@ -7,7 +7,7 @@ from coordinator.domain.account import Account
 from coordinator.domain.act import Act
 from coordinator.domain.cap import Month, month_of
 from coordinator.domain.event import EventKind, NewEvent
-from coordinator.domain.job import Job, JobSpec
+from coordinator.domain.job import Job, JobSpec, Origin
 from coordinator.domain.refusal import Refusal
 from coordinator.domain.states import Cause, JobState
 from coordinator.services.caps import notice, over, used_micro
@@ -30,6 +30,8 @@ class Order:
     sealed: Sealed | None = None
     # For the log of acts.
     act: Act | None = None
+    # In the trace of its request.
+    traceparent: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -135,6 +137,7 @@ def _job(order: Order) -> Job:
         charged_micro=0,
         retries_used=0,
         exit_code=None,
+        origin=Origin(request_id=order.act.request_id if order.act else "", traceparent=order.traceparent),
     )
 
 

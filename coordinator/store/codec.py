@@ -17,6 +17,7 @@ from coordinator.domain.job import (
     LogState,
     LogTotals,
     OnHostLoss,
+    Origin,
     Policy,
     ReportedEnd,
 )
@@ -165,6 +166,7 @@ def job_from_row(row: Row) -> Job:
         charged_micro=row["charged_micro"],
         retries_used=row["retries_used"],
         exit_code=row["exit_code"],
+        origin=Origin(request_id=row["request_id"] or "", traceparent=row["traceparent"] or ""),
     )
 
 

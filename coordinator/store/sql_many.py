@@ -36,6 +36,7 @@ class SqlMany(SqlPart):
                 "id": item.id,
                 "account_id": item.account_id,
                 "submitted_ms": item.submitted_ms,
+                **vars(item.origin),
                 **order_changes(item),
                 **job_changes(item),
             }

@@ -135,6 +135,9 @@ job = Table(
     Column("budget_micro", BigInteger, nullable=False),
     Column("retries_used", Integer, nullable=False),
     Column("exit_code", Integer),
+    # Which request it came from; absent of those of before.
+    Column("request_id", String(64)),
+    Column("traceparent", String(64)),
     CheckConstraint(f"({one_of('state', JOB_TERMINAL)}) = (ended_ms IS NOT NULL)", name="ended"),
     CheckConstraint("charged_micro BETWEEN 0 AND budget_micro", name="budget"),
     postgresql_with=_CHANGES_OFTEN,

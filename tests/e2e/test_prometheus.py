@@ -16,7 +16,7 @@ from tests.docs.dashboards import files
 from tests.docs.metrics import agent_figures, coordinator_figures
 from tests.rig.fixtures import parts_needed
 from tests.rig.prometheus import Prometheus, promtool
-from tests.support.market import WholeMarket
+from tests.support.market import OPERATOR, WholeMarket
 from tests.support.watched import SHIPPED, rules, watched_market
 
 pytestmark = pytest.mark.slow
@@ -105,6 +105,27 @@ def test_both_pages_are_as_prometheus_likes_them(watched):
     for target in targets:
         done = promtool("check", "metrics", given=page(target["discoveredLabels"]["__address__"]))
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_one_request_id_from_the_command_line_to_the_machine_and_back(watched):
+    market, _ = watched
+    market.usance("buyer", "run", "-y", "--budget", "50", "--isolation", "process", "--", "true")
+    request_id = market.usance_json("buyer", "show", "@last")["job"]["request_id"]
+    assert request_id.startswith("req_")
+    lines = [line for line in market.log("coordinator").splitlines() if request_id in line]
+    assert any("/SubmitJob OK" in line for line in lines)
+    assert any("/WatchJob" in line or "/ReadLogs" in line for line in lines)
+    assert any("is succeeded" in line for line in lines)
+    machine = [line for line in market.log("agent-one").splitlines() if request_id in line]
+    assert [line for line in machine if " begins" in line]
+    assert [line for line in machine if " ended: exited" in line]
+    acts = market.usance(OPERATOR, "admin", "audit-log", "--json").stdout
+    assert request_id in acts
+    # What is refused is found in the log by what the command line says.
+    with pytest.raises(RuntimeError, match=r'"request_id":\s*"req_') as refused:
+        market.usance("buyer", "cancel", "job_01m00000000000000000000000", "--json")
+    (said,) = re.findall(r'"request_id":\s*"(req_\w+)"', str(refused.value))
+    assert f"{said} /usance.v1.MarketService/" in market.log("coordinator")
 
 
 def test_every_query_of_the_dashboards_is_answered(watched):

@@ -24,6 +24,7 @@ from coordinator.store.seat import Seat
 from runtime.channel import open_channel
 from runtime.clock import SystemClock
 from runtime.ids import new_uuid
+from runtime.tracing import OFF, Tracer
 from tests.rig.parts import free_port
 from tests.support.scripted_agent import Identity, ScriptedAgent, enrol
 from usance.v1 import books_pb2_grpc, login_pb2_grpc, market_pb2_grpc
@@ -178,6 +179,7 @@ class Running:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     database: Database | None = None
     shift: Shift = field(init=False)
+    traces: Tracer = OFF
 
     async def account(self, name: str, *roles: t.Role.ValueType, deposit_micro: int = 0) -> Person:
         admin = self.operator.admin
@@ -231,7 +233,7 @@ class Running:
         self.shift = Shift(self.settings.data_dir, seat, lambda: None, self.stop)
         assert await self.shift.take_seat(0)
         self.serving = asyncio.create_task(
-            app._serve(self.settings, self.clock, bell, self.database, self.shift)
+            app._serve(self.settings, self.clock, bell, self.database, self.shift, self.traces)
         )
         await asyncio.wait_for(self.channel.channel_ready(), WAIT_S)
 
@@ -297,7 +299,7 @@ def prepare(folder: Path, database: str = "") -> Settings:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, traces: Tracer = OFF) -> AsyncIterator[Running]:
     """Serve, do what the test does, audit, and stop."""
     market, hosts, metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
     settings = replace(settings, market=market, hosts=hosts, metrics=metrics)
@@ -305,6 +307,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     token = (settings.data_dir / "operator.token").read_text().strip()
     channel = open_channel(settings.market, authority_pem)
     made = Running(settings, MovedClock(), channel, Person(channel, token, "operator"), authority_pem)
+    made.traces = traces
     try:
         await made.serve()
         made.seller = await made.account("seller", t.ROLE_SELLER)

@@ -857,6 +857,8 @@ class DesiredAttempt(_message.Message):
     LOG_OFFSET_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     CONFIDENTIAL_FIELD_NUMBER: _builtins.int
     IS_CONFIDENTIAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Names the attempt in the whole market; also what folders and containers on the host are named by."""
     epoch: _builtins.int
@@ -877,6 +879,12 @@ class DesiredAttempt(_message.Message):
     """Output up to this offset is stored for good and may be dropped by the agent; 0 for none."""
     is_confidential: _builtins.bool
     """There is such a part: the agent does not start the command without it."""
+    request_id: _builtins.str
+    """Of the request that the job came from, at most 64 bytes of [A-Za-z0-9_-]; for logs. Empty from a coordinator of
+    before this field.
+    """
+    traceparent: _builtins.str
+    """What the job is a part of in that request's trace, in W3C's form; empty where nobody traces."""
     @_builtins.property
     def spec(self) -> _types_pb2.JobSpec:
         """The whole order, with the buyer's bounds checked; the same in every message of an attempt, but for what
@@ -906,10 +914,12 @@ class DesiredAttempt(_message.Message):
         log_offset_acknowledged: _builtins.int = ...,
         confidential: _types_pb2.Confidential | None = ...,
         is_confidential: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confidential", b"confidential", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "confidential", b"confidential", "epoch", b"epoch", "gpu_uuids", b"gpu_uuids", "is_confidential", b"is_confidential", "log_offset_acknowledged", b"log_offset_acknowledged", "paid_through_ms", b"paid_through_ms", "spec", b"spec", "stop_reason", b"stop_reason", "usage_number_acknowledged", b"usage_number_acknowledged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "confidential", b"confidential", "epoch", b"epoch", "gpu_uuids", b"gpu_uuids", "is_confidential", b"is_confidential", "log_offset_acknowledged", b"log_offset_acknowledged", "paid_through_ms", b"paid_through_ms", "request_id", b"request_id", "spec", b"spec", "stop_reason", b"stop_reason", "traceparent", b"traceparent", "usage_number_acknowledged", b"usage_number_acknowledged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -660,6 +660,7 @@ class Job(_message.Message):
     QUEUE_PLACE_FIELD_NUMBER: _builtins.int
     CHEAPEST_CHANGE_FIELD_NUMBER: _builtins.int
     SECRET_NAMES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Names it in the whole market."""
     state: _types_pb2.JobState.ValueType
@@ -683,6 +684,10 @@ class Job(_message.Message):
     cheapest_change: _builtins.str
     """In QUEUED, and only in GetJob, for people: the single change that would place it now at the least cost;
     empty when none would.
+    """
+    request_id: _builtins.str
+    """Of the RPC that it was taken in by: what its caller named it (metadata x-request-id), else the coordinator. In
+    the logs of coordinator and host, too. Empty of a job of before this field.
     """
     @_builtins.property
     def spec(self) -> _types_pb2.JobSpec:
@@ -717,10 +722,11 @@ class Job(_message.Message):
         queue_place: _builtins.int = ...,
         cheapest_change: _builtins.str = ...,
         secret_names: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "cause", b"cause", "charged_micro", b"charged_micro", "cheapest_change", b"cheapest_change", "detail", b"detail", "ended_at_ms", b"ended_at_ms", "exit_code", b"exit_code", "job_id", b"job_id", "limits", b"limits", "queue_place", b"queue_place", "secret_names", b"secret_names", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "cause", b"cause", "charged_micro", b"charged_micro", "cheapest_change", b"cheapest_change", "detail", b"detail", "ended_at_ms", b"ended_at_ms", "exit_code", b"exit_code", "job_id", b"job_id", "limits", b"limits", "queue_place", b"queue_place", "request_id", b"request_id", "secret_names", b"secret_names", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -11,7 +11,7 @@ from coordinator.domain.event import Event, EventKind, NewEvent
 from coordinator.domain.host import HostFacts, Isolation, Network, Terms
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
-from coordinator.domain.job import GpuRequest, HostRequest, JobSpec, LogTotals, OnHostLoss, Policy
+from coordinator.domain.job import GpuRequest, HostRequest, JobSpec, LogTotals, OnHostLoss, Origin, Policy
 from coordinator.domain.metering import Line
 from coordinator.domain.pricing import Charge
 from coordinator.domain.refusal import Refusal
@@ -298,7 +298,8 @@ def test_what_is_wanted_names_all_that_an_agent_must_know() -> None:
         meter=meter(usage_number=4), paid_through_ms=9, stop_reason=EndReason.CANCELLED, log_offset=5
     )
     whole = replace(FULL_SPEC, secret_names=("A",))
-    message = convert_host.wanted_to(Wanted(attempt=wanted, spec=whole, account_id="a"))
+    origin = Origin(request_id="req_1", traceparent="00-1-2-01")
+    message = convert_host.wanted_to(Wanted(attempt=wanted, spec=whole, account_id="a", origin=origin))
     # What is confidential the edge adds itself, where it may: test_confidential.py.
     assert {field.name for field, _ in message.ListFields()} == {
         field.name for field in h.DesiredAttempt.DESCRIPTOR.fields

@@ -62,6 +62,15 @@ def test_a_jobs_life_is_counted_as_it_goes():
     assert ended == {(("cause", "buyer"), ("state", "succeeded")): 1}
 
 
+def test_a_job_that_gets_its_host_at_once_has_not_waited():
+    metrics, clock = Metrics(), MovedClock()
+    at_once = job(queued_ms=clock.wall_ms(), state=JobState.STARTING)
+    Tally(metrics, clock).committed(replace(NOTHING, jobs=[(None, at_once)]))
+    figures = told(metrics)
+    assert figures["jobs_submitted_total", ()] == 1
+    assert figures["job_queue_seconds_count", ()] == 1
+
+
 def test_time_is_billed_and_unbilled_by_gpu():
     metrics = Metrics()
     tally = Tally(metrics, MovedClock())
