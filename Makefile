@@ -73,6 +73,9 @@ docs: setup  ## write the parts of docs/ that are made from the code
 sessions: setup  ## record docs/sessions/ anew, on a market of this machine
 	$(BIN)/python -m tests.docs.sessions
 
+pictures: setup  ## draw docs/pictures/ anew, from a market of this machine (needs prometheus)
+	$(BIN)/python -m tests.docs.pictures
+
 lock:  ## pin dependencies again (developers; needs uv)
 	requirements/lock.sh
 

@@ -40,6 +40,9 @@ _RANGES = {
     "message_bytes_max": (1 << 19, 1 << 24),
 }
 _COUNTS = (1, LIMIT_MAX)
+# What texts have to be, and how that is said.
+_TEXTS = {"traces": (r"(https?://\S+)?", "such as 'http://127.0.0.1:4317'")}
+_ANY_TEXT = (r"[^\x00-\x1f]*", "text in quotes")
 _ADDRESSES = ("market", "hosts", "market_public", "hosts_public", "metrics")
 COMMAND_WORDS_MAX = 64
 
@@ -323,7 +326,7 @@ def _read(data_dir: Path, values: Mapping[str, object], faults: list[str]) -> Se
         elif isinstance(default, tuple):
             found[item.name] = table.names(item.name, default)
         elif isinstance(default, str):
-            found[item.name] = table.text(item.name, default, r"[^\x00-\x1f]*", "text in quotes")
+            found[item.name] = table.text(item.name, default, *_TEXTS.get(item.name, _ANY_TEXT))
     table.leftovers()
     settings = replace(Settings(data_dir=data_dir), **found)
     faults += _faults_of(settings)

@@ -12,6 +12,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from runtime.tracing import KEY
 
 _NS = 1_000_000
+# A command waits for no longer at its end, where nobody takes its spans.
+SEND_S = 2
 
 
 class Otel:
@@ -56,7 +58,6 @@ class Otel:
 def sending(service: str, endpoint: str) -> Otel:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return Otel(
-        service,
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http:"))),
-    )
+    is_plain = endpoint.startswith("http:")
+    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=is_plain, timeout=SEND_S)
+    return Otel(service, BatchSpanProcessor(exporter))

@@ -51,6 +51,8 @@ class FakeWorld:
     """What runs. It outlives the executors that look at it, as processes and containers do."""
 
     scripts: dict[str, Script] = field(default_factory=dict)
+    # Of an attempt that has none.
+    otherwise: Script = field(default_factory=Script)
     runs: dict[AttemptKey, _FakeRun] = field(default_factory=dict)
     prepared: set[AttemptKey] = field(default_factory=set)
     starts: list[AttemptKey] = field(default_factory=list)
@@ -143,7 +145,7 @@ class FakeExecutor:
         await asyncio.sleep(0)
 
     def _script(self, order: JobOrder) -> Script:
-        return self._world.scripts.get(order.key.attempt_id, Script())
+        return self._world.scripts.get(order.key.attempt_id, self._world.otherwise)
 
     def _look(self, found: _FakeRun) -> RunEnd | None:
         """What has become of it by now."""

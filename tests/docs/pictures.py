@@ -17,6 +17,7 @@ from cli.model import Isolation, JobSpec
 from cli.wishes import GpuRequest
 from runtime.ids import new_uuid
 from tests.docs.dashboards import DASHBOARDS, ROOT, WIDTH_MAX, Dashboard, Panel
+from tests.rig.parts import wait_until
 from tests.rig.prometheus import Prometheus
 from tests.support.market import WholeMarket
 from tests.support.watched import watched_market
@@ -26,7 +27,7 @@ FOLDER = ROOT / "docs" / "pictures"
 COLUMN, ROW, GAP, HEAD = 46, 26, 8, 44
 COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6", "#dd4477", "#66aa00")
 STEP_S = 1
-WORK_S = 90
+WORK_S, EVERY_S = 90, 3
 
 Point = tuple[float, float]
 Line = tuple[str, Sequence[Point]]
@@ -66,7 +67,11 @@ def _work(market: WholeMarket) -> None:
         )
         market.ask("buyer", partial(_submit, spec))
         number += 1
-        time.sleep(3)
+        wait_until(partial(_is_past, time.monotonic() + EVERY_S), "it is time for the next")
+
+
+def _is_past(moment_s: float) -> bool:
+    return time.monotonic() >= moment_s
 
 
 async def _submit(spec: JobSpec, client: Market) -> None:

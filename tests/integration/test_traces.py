@@ -4,9 +4,19 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -14,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from agent.domain.attempt import Isolation as AgentIsolation
 from agent.domain.health import HEALTHY
 from agent.domain.host import Hello, HostFacts, Terms
-from agent.executor.fake import FakeExecutor, FakeWorld
+from agent.executor.fake import FakeExecutor, FakeWorld, Script
 from agent.gpu.fake import FakeGpus
 from agent.gpu.watch import GpuWatch
 from agent.link.client import Link
@@ -69,9 +79,11 @@ async def with_agent(market: Running, traces: Otel, folder: Path) -> Agent:
     who, clock = await market.identity(), SystemClock()
     gpus = GpuWatch(FakeGpus("g"), clock)
     await gpus.open()
+    # Long enough to be seen running.
+    world = FakeWorld(otherwise=Script(run_ms=300))
     runner = Runner(
         folder=folder,
-        executor=FakeExecutor(FakeWorld(), clock),
+        executor=FakeExecutor(world, clock),
         clock=clock,
         gpus=gpus,
         record_ms=1_000,
@@ -111,7 +123,19 @@ async def with_agent(market: Running, traces: Otel, folder: Path) -> Agent:
     )
     runner.tell(link)
     await runner.restore()
-    return runner, [asyncio.create_task(link.run()), asyncio.create_task(runner.keep_reconciling())]
+    loops = (link.run(), runner.keep_reconciling(), _in_step(market))
+    return runner, [asyncio.create_task(loop) for loop in loops]
+
+
+async def _in_step(market: Running) -> None:
+    """The coordinator's clock goes as that of the agent, which is the real one."""
+    clock = SystemClock()
+    before_ms = clock.boot_ms()
+    while True:
+        await clock.sleep_ms(10)
+        now_ms = clock.boot_ms()
+        market.clock.advance(now_ms - before_ms)
+        before_ms = now_ms
 
 
 def wish() -> JobSpec:
@@ -207,6 +231,31 @@ def test_without_the_extra_a_person_is_told_what_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(TracesError, match=r"pip install 'usance\[otel\]'"):
         open_tracer("usance", "http://127.0.0.1:4317")
+
+
+def test_spans_come_to_who_takes_otlp():
+    came: list[ExportTraceServiceRequest] = []
+
+    class Taker(TraceServiceServicer):
+        def Export(self, request, context):  # noqa: N802
+            came.append(request)
+            return ExportTraceServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_TraceServiceServicer_to_server(Taker(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        tracer = open_tracer("usance-test", f"http://127.0.0.1:{port}")
+        with tracer.span("a", {"request_id": "req_1"}) as place:
+            tracer.past("b", {}, 5, 9, place=place)
+        tracer.close()
+    finally:
+        server.stop(None)
+    found = [spans for request in came for spans in request.resource_spans]
+    (spans,) = [scope.spans for each in found for scope in each.scope_spans]
+    assert [(span.name, span.trace_id.hex() in place) for span in spans] == [("b", True), ("a", True)]
+    assert (spans[0].start_time_unix_nano, spans[0].end_time_unix_nano) == (5_000_000, 9_000_000)
 
 
 def test_a_place_is_believed_only_in_its_own_form():
