@@ -84,4 +84,4 @@ clean:  ## remove what the targets made
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint check test sim chaos fuzz demo packages packages-try proto freeze docs sessions
-.PHONY: lock clean
+.PHONY: pictures lock clean

@@ -290,7 +290,6 @@ class Job:
     queue_place: int = 0
     cheapest_change: str = ""
     secret_names: tuple[str, ...] = ()
-    # In the logs of coordinator and host.
     request_id: str = ""
     # Only of a job that was just taken in: what its buyer should see now.
     notices: tuple[str, ...] = ()
