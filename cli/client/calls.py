@@ -116,9 +116,7 @@ class Caller:
     async def _token(self) -> str:
         return "" if self._credential is None else await self._credential.token()
 
-    async def _again(
-        self, error: grpc.aio.AioRpcError, tries: "_Tries", token: str, request_id: str
-    ) -> None:
+    async def _again(self, error: grpc.aio.AioRpcError, tries: "_Tries", token: str, request_id: str) -> None:
         """Return when it is time for another try; raise when there is to be none.
 
         `token` is what the call was sent with, "" if it was not sent: then it is the renewal that has failed.
