@@ -160,6 +160,9 @@ def _price(chosen: argparse.Namespace, settings: Settings) -> Exit:
         for line in desk.price_lines(settings) or ["nothing is for sale"]:
             _say(line)
         return Exit.OK
+    if chosen.credits is None:
+        _say(desk.price_line(settings, chosen.model))
+        return Exit.OK
     micro = 0 if chosen.credits == "0" else credits_micro(chosen.credits)
     if micro is None:
         raise CounterError(Exit.USAGE, 'a price is above 0 and has at most six decimals, such as "0.45"')

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent import prices, status
+from agent.domain.host import ANY_MODEL
 from agent.link import standing as asking
 from agent.link.identity import Identity
 from agent.link.standing import Standing, Wish
@@ -66,8 +67,18 @@ def reload(state_dir: Path) -> bool:
 
 def price_lines(settings: Settings) -> list[str]:
     named = prices.load(settings.state_dir)
-    lines = [
+    return [
         f"{amount(micro)} an hour  {model}{'' if model in named else '  (settings)'}"
-        for model, micro in sorted(settings.prices_micro.items())
+        if micro
+        else f"not for sale  {model}"
+        for model, micro in sorted(settings.prices_micro.items(), key=lambda each: (not each[1], each[0]))
     ]
-    return [*lines, *(f"not for sale  {model}" for model, micro in sorted(named.items()) if not micro)]
+
+
+def price_line(settings: Settings, model: str) -> str:
+    """What holds for one model, named or not."""
+    configured = settings.prices_micro
+    micro = configured.get(model, configured.get(ANY_MODEL, 0))
+    if not micro:
+        return f'not for sale  {model}; for 0.45 an hour it would be by: usance-agent price "{model}" 0.45'
+    return f"{amount(micro)} an hour  {model}{'' if model in configured else ', as every model not named'}"

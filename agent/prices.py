@@ -23,4 +23,5 @@ def save(state_dir: Path, prices: Mapping[str, int]) -> None:
 
 
 def over(configured: Mapping[str, int], named: Mapping[str, int]) -> dict[str, int]:
-    return {model: micro for model, micro in {**configured, **named}.items() if micro > 0}
+    """A model that is not for sale stays there with its 0: without it, it would have that of all others."""
+    return {**configured, **named}

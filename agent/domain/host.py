@@ -76,10 +76,10 @@ def kept_back(health: GpuHealth, *, offered: bool) -> GpuHealth:
 
 
 def prices_of(gpus: Iterable[GpuInfo], configured_micro: Mapping[str, int]) -> dict[str, int]:
-    """The price of each model that is here and for sale; "*" in the configuration prices all others."""
+    """The price of each model that is here and for sale; "*" prices all others, and 0 is no price."""
     prices = {}
     for gpu in gpus:
         price = configured_micro.get(gpu.model, configured_micro.get(ANY_MODEL))
-        if price is not None:
+        if price:
             prices[gpu.model] = price
     return prices

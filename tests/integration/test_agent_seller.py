@@ -73,11 +73,15 @@ def test_a_seller_at_the_machine_from_price_to_uninstall(tmp_path, capsys):
         await coordinator.until(lambda: len(coordinator.hellos) == 2, "the new price is told")
         assert [p.gpu_hour_price_micro for p in coordinator.hellos[1].terms.prices] == [750_000]
         assert "0.75 an hour  SIMULATED GPU" in await desk("price")
+        await desk("price", "SIMULATED GPU", "0")
+        await coordinator.until(lambda: len(coordinator.hellos) == 3, "it is not for sale any more")
+        assert list(coordinator.hellos[2].terms.prices) == []
+        assert "not for sale  SIMULATED GPU" in await desk("price", "SIMULATED GPU")
 
         config.write_text(SETTINGS.format(state=state, gpus=json.dumps(uuids[:1])))
         await desk("reload")
-        await coordinator.until(lambda: len(coordinator.hellos) == 3, "the choice of GPUs is told")
-        told = coordinator.hellos[2].facts.gpus
+        await coordinator.until(lambda: len(coordinator.hellos) == 4, "the choice of GPUs is told")
+        told = coordinator.hellos[3].facts.gpus
         assert [gpu.health for gpu in told] == [types_pb2.GPU_HEALTH_HEALTHY, types_pb2.GPU_HEALTH_DEGRADED]
         assert told[1].health_reason == "its owner does not offer it"
 

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from agent import prices, window
+from agent import desk, prices, window
 from agent.domain.gpu import GpuInfo
 from agent.domain.health import HEALTHY, Condition, GpuHealth
 from agent.domain.host import is_offered, kept_back
@@ -55,7 +55,21 @@ def test_everything_that_may_change_is_a_setting():
 def test_prices_of_the_machine_win_and_nought_is_not_for_sale(tmp_path):
     assert prices.load(tmp_path) == {}
     prices.save(tmp_path, {"A": 7, "B": 0})
-    assert prices.over({"*": 1, "B": 2}, prices.load(tmp_path)) == {"*": 1, "A": 7}
+    assert prices.over({"*": 1, "B": 2}, prices.load(tmp_path)) == {"*": 1, "A": 7, "B": 0}
+
+
+def test_a_price_is_shown_as_it_holds(tmp_path):
+    prices.save(tmp_path, {"A": 700_000, "B": 0})
+    settings = Settings(state_dir=tmp_path, prices_micro={"*": 500_000, "A": 700_000, "B": 0})
+    told = {model: desk.price_line(settings, model) for model in ("A", "B", "C")}
+    assert told["A"] == "0.70 an hour  A"
+    assert told["B"].startswith('not for sale  B; for 0.45 an hour it would be by: usance-agent price "B"')
+    assert told["C"] == "0.50 an hour  C, as every model not named"
+    assert desk.price_lines(settings) == [
+        "0.50 an hour  *  (settings)",
+        "0.70 an hour  A",
+        "not for sale  B",
+    ]
 
 
 def test_a_gpu_that_was_not_chosen_gets_no_new_job():

@@ -258,6 +258,8 @@ def test_what_has_no_price_is_not_for_sale():
     ]
     assert prices_of(gpus, {"x": 1}) == {"x": 1}
     assert prices_of(gpus, {"x": 1, "*": 2, "z": 3}) == {"x": 1, "y": 2}
+    # One that its seller took out of the market does not come back by the price of all the others.
+    assert prices_of(gpus, {"x": 0, "*": 2}) == {"y": 2}
 
 
 def test_all_that_the_seller_says_reaches_the_coordinator():
