@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 
 from runtime import logs
 
@@ -33,3 +35,29 @@ def test_what_an_exception_says_forges_no_line_either(capsys):
     first, *rest = capsys.readouterr().err.splitlines()
     assert first.endswith("gate: it failed")
     assert all(line.startswith("    ") and line.isprintable() for line in rest)
+
+
+def test_the_journal_is_told_how_grave_a_line_is_and_no_time(capfd, monkeypatch):
+    stream = os.fstat(sys.stderr.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+    logs.set_up(level="DEBUG")
+    gate = logging.getLogger("gate")
+    gate.debug("a")
+    gate.info("b")
+    gate.warning("c")
+    try:
+        raise ValueError("told")
+    except ValueError:
+        gate.exception("d")
+    debug, info, warning, *error = capfd.readouterr().err.splitlines()
+    assert (debug, info, warning) == ("<7>gate: a", "<6>gate: b", "<4>gate: c")
+    # Each line is an entry of its own there.
+    assert all(line.startswith("<3>") for line in error)
+    assert error[0] == "<3>gate: d"
+
+
+def test_a_stream_that_is_not_the_journals_gets_lines_for_people(capfd, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    logs.set_up()
+    logging.getLogger("gate").warning("c")
+    assert capfd.readouterr().err.endswith(" warning gate: c\n")
