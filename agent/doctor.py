@@ -9,7 +9,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -17,17 +17,10 @@ from cryptography import x509
 
 from agent import app, status
 from agent.domain.attempt import Network
-from agent.domain.checkup import (
-    DriverFacts,
-    Facts,
-    GpuFacts,
-    MachineFacts,
-    MarketFacts,
-    NetworkFacts,
-    ToolkitFacts,
-)
+from agent.domain.facts import DriverFacts, Facts, GpuFacts, MachineFacts, MarketFacts, NetworkFacts, ToolkitFacts
 from agent.domain.gpu import Inventory
 from agent.executor import survey
+from agent.executor.ports import ExecutorError
 from agent.gpu.ports import GpuError
 from agent.gpu.watch import GpuWatch
 from agent.link import identity as identities
@@ -55,7 +48,8 @@ async def look(settings: Settings, settings_error: str = "", *, tries: bool = Tr
     if settings.executor is ExecutorKind.DOCKER:
         engine = await asyncio.to_thread(survey.engine_facts, settings.docker_host)
         toolkit = await asyncio.to_thread(survey.toolkit_facts)
-        if tries and not engine.error:
+        # A try leaves its marks in the state folder for as long as it takes.
+        if tries and not engine.error and os.access(_existing(settings.state_dir), os.W_OK):
             driver, network = await _tried(settings, clock, inventory, driver, in_use)
     return Facts(
         machine=await asyncio.to_thread(_machine, settings, settings_error),
@@ -108,6 +102,7 @@ async def _driver(
             GpuFacts(uuid=gpu.uuid, model=gpu.model, trouble="" if gpu.uuid in in_use else troubles[gpu.uuid])
             for gpu in inventory.gpus
         ),
+        silent=inventory.silent,
     )
     return facts, inventory
 
@@ -125,7 +120,11 @@ async def _tried(
     identity = identities.load(settings.state_dir)
     nothing = Inventory(driver_version="", cuda_version="", gpus=())
     host_id = identity.host_id if identity else _NOBODY
-    executor = app.executor_of(settings, host_id, clock, inventory or nothing)
+    try:
+        executor = app.executor_of(settings, host_id, clock, inventory or nothing)
+    except ExecutorError as error:
+        failed = tuple(replace(gpu, start_error=str(error)) for gpu in driver.gpus)
+        return replace(driver, gpus=failed), NetworkFacts(promised=settings.network)
     assert isinstance(executor, DockerExecutor)
     missing = tuple(name for name in _NETWORK_PROGRAMS if shutil.which(name, path=_PATH) is None)
     network = NetworkFacts(promised=settings.network, missing_programs=missing)
@@ -133,12 +132,12 @@ async def _tried(
         gpus = []
         for gpu in driver.gpus:
             tried = None if gpu.uuid in in_use else await executor.try_start((gpu.uuid,))
-            gpus.append(GpuFacts(uuid=gpu.uuid, model=gpu.model, trouble=gpu.trouble, start_error=tried))
+            gpus.append(replace(gpu, start_error=tried))
         if settings.network is not Network.NONE and not missing and os.geteuid() == 0:
             network = NetworkFacts(promised=settings.network, error=await executor.try_network())
     finally:
         await executor.close()
-    return DriverFacts(**{**vars(driver), "gpus": tuple(gpus)}), network
+    return replace(driver, gpus=tuple(gpus)), network
 
 
 def _machine(settings: Settings, settings_error: str) -> MachineFacts:
@@ -149,13 +148,15 @@ def _machine(settings: Settings, settings_error: str) -> MachineFacts:
         mode = settings.state_dir.stat().st_mode & 0o777
     return MachineFacts(
         settings_error=settings_error,
-        priced=bool(settings.prices_micro),
+        priced=any(settings.prices_micro.values()),
         is_root=os.geteuid() == 0,
         clock_synchronized=clock_synchronized(),
         state_dir=str(settings.state_dir),
         state_free_bytes=free,
         state_filesystem=_filesystem(folder),
         state_mode=mode,
+        # Of a file system that is mounted read-only it is false, also for root.
+        state_writable=os.access(folder, os.W_OK),
     )
 
 
@@ -184,6 +185,7 @@ async def _market(state_dir: Path, clock: Clock) -> MarketFacts:
         reason=told.reason if told else "",
         certificate_hours=hours,
         certificate_is_late=is_late,
+        certificate_is_early=clock.wall_ms() // 1_000 < begins_s,
     )
 
 

@@ -1,11 +1,19 @@
 """What is wrong with a machine that is to sell its GPUs, and what to do about it.
 
-Facts come in as values, findings go out; nothing here looks at the machine. `None` is what nobody could tell.
+Facts come in as values, findings go out; nothing here looks at the machine.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from agent.domain.facts import (
+    DriverFacts,
+    EngineFacts,
+    Facts,
+    MachineFacts,
+    MarketFacts,
+    NetworkFacts,
+    ToolkitFacts,
+)
 from agent.domain.versions import ENGINE, RUNC, TOOLKIT, Floor, numbers, rank
 from runtime.findings import Finding, bad, doubt, good
 
@@ -13,110 +21,6 @@ GIB = 1 << 30
 STATE_FREE_BYTES_LEAST = 2 * GIB
 CLOCK_MS_MOST = 5_000
 _IN_MEMORY = ("tmpfs", "ramfs")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineFacts:
-    """What the container engine says of itself; of one that does not answer only the error."""
-
-    address: str
-    error: str = ""
-    version: str = ""
-    runc_version: str = ""
-    default_runtime: str = "runc"
-    # As it names them: "name=seccomp,profile=builtin", "name=userns".
-    security: tuple[str, ...] = ()
-    live_restore: bool = True
-    cgroup_driver: str = ""
-    # Names of devices that it can hand over, "nvidia.com/gpu=GPU-…".
-    devices: tuple[str, ...] = ()
-    disk_free_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolkitFacts:
-    """What hands GPUs to containers. Versions are empty where a program is not there."""
-
-    version: str = ""
-    cli_version: str = ""
-    # Of its config.toml; the values that it has where the file says nothing.
-    config_path: str = ""
-    swarm_resource: str = ""
-    takes_environment: bool = True
-    # Does the driver's place in /dev/char have its links, without which a daemon-reload takes GPUs away?
-    has_char_links: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuFacts:
-    """One GPU as the driver tells it, and what became of a container that was given it."""
-
-    uuid: str
-    model: str
-    trouble: str = ""
-    # Empty where it started; None where nobody tried.
-    start_error: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DriverFacts:
-    """The driver's two halves, and its GPUs; simulated ones have no driver."""
-
-    error: str = ""
-    simulated: bool = False
-    library_version: str = ""
-    kernel_version: str = ""
-    gpus: tuple[GpuFacts, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkFacts:
-    """What jobs may reach, and whether the machine can hold them to it."""
-
-    # None where nobody tried.
-    error: str | None = None
-    promised: str = "none"
-    missing_programs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class MarketFacts:
-    """What is known of this machine's place in the market."""
-
-    enrolled: bool = True
-    address: str = ""
-    error: str = ""
-    state: str = ""
-    reason: str = ""
-    certificate_hours: int | None = None
-    # So near its end that the agent should have renewed it long ago.
-    certificate_is_late: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineFacts:
-    """The rest of it."""
-
-    settings_error: str = ""
-    priced: bool = True
-    is_root: bool = True
-    clock_synchronized: bool | None = None
-    state_dir: str = ""
-    state_free_bytes: int | None = None
-    state_filesystem: str = ""
-    state_mode: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """Everything that was looked at. Without an engine, jobs run as processes."""
-
-    machine: MachineFacts
-    market: MarketFacts
-    driver: DriverFacts
-    engine: EngineFacts | None = None
-    toolkit: ToolkitFacts = field(default_factory=ToolkitFacts)
-    network: NetworkFacts = field(default_factory=NetworkFacts)
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -135,7 +39,7 @@ def examine(facts: Facts) -> list[Finding]:
                 # A bare machine is told of everything at once.
                 found += _absent_toolkit(facts.toolkit, facts.engine)
         found += _network(facts.network, facts.machine)
-    return [*found, *_clock(facts.machine), *_disk(facts), *_market(facts.market)]
+    return [*found, *_clock(facts.machine, facts.market), *_disk(facts), *_market(facts.market)]
 
 
 def _settings(machine: MachineFacts) -> Iterator[Finding]:
@@ -168,6 +72,9 @@ def _driver(driver: DriverFacts) -> Iterator[Finding]:
         )
     else:
         yield good("driver", driver.library_version or "it answers")
+    for told in driver.silent:
+        remedy = "nvidia-smi --gpu-reset, or a reboot; see the kernel's log (NVRM) and how the card is powered"
+        yield doubt("GPUs", f"{told}: it is not offered", remedy)
     for gpu in driver.gpus:
         if gpu.trouble:
             remedy = (
@@ -197,6 +104,9 @@ def _engine(engine: EngineFacts) -> Iterator[Finding]:
             'remove "seccomp-profile": "unconfined" from /etc/docker/daemon.json; use a kernel with seccomp'
         )
         yield bad("seccomp", "jobs may call anything of the kernel", remedy)
+    elif not set(profiles) <= {"builtin", "default"}:
+        remedy = 'remove "seccomp-profile" from /etc/docker/daemon.json, or see that it refuses what theirs does'
+        yield doubt("seccomp", f"a profile that is not the engine's own: {profiles[0]}", remedy)
     else:
         yield good("seccomp", "on")
     if "userns" in names or "rootless" in names:
@@ -204,6 +114,11 @@ def _engine(engine: EngineFacts) -> Iterator[Finding]:
     else:
         remedy = 'add "userns-remap": "default" to /etc/docker/daemon.json and restart the engine'
         yield doubt("user namespaces", "root in a job is root here, held by its container alone", remedy)
+    if engine.limits_missing:
+        remedy = "mount the kernel's cgroups for them (cgroup_enable=memory swapaccount=1 at boot)"
+        yield bad("limits", f"jobs can't be held to their {', '.join(engine.limits_missing)}", remedy)
+    else:
+        yield good("limits", "memory, processes and processor time")
     if engine.live_restore:
         yield good("live-restore", "on")
     else:
@@ -226,6 +141,9 @@ def _toolkit(toolkit: ToolkitFacts, engine: EngineFacts) -> Iterator[Finding]:
     else:
         remedy = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, and restart the engine"
         yield doubt("CDI", "the engine knows no GPU by its name; the toolkit's hook is used instead", remedy)
+    if toolkit.config_error:
+        remedy = f"mend {toolkit.config_path}, or move it away: nvidia-ctk config --in-place writes a new one"
+        yield bad("toolkit's config", toolkit.config_error, remedy)
     if toolkit.swarm_resource:
         remedy = f"remove swarm-resource from {toolkit.config_path}"
         found = f"an image can take every GPU by the variable {toolkit.swarm_resource}"
@@ -282,8 +200,11 @@ def _network(network: NetworkFacts, machine: MachineFacts) -> Iterator[Finding]:
         yield good("network", f"{network.promised}, and proved to hold")
 
 
-def _clock(machine: MachineFacts) -> Iterator[Finding]:
-    if machine.clock_synchronized is False:
+def _clock(machine: MachineFacts, market: MarketFacts) -> Iterator[Finding]:
+    if market.certificate_is_early:
+        remedy = "timedatectl set-ntp true, or date --set; nobody can be reached while it is wrong"
+        yield bad("clock", "by it, this host's own certificate has not begun: it is behind", remedy)
+    elif machine.clock_synchronized is False:
         remedy = "timedatectl set-ntp true; certificates and what people read go by this clock"
         yield doubt("clock", "nothing keeps it right", remedy)
     elif machine.clock_synchronized:
@@ -299,6 +220,9 @@ def _disk(facts: Facts) -> Iterator[Finding]:
     elif machine.state_mode is not None and machine.state_mode & 0o077:
         remedy = f"chmod 700 {machine.state_dir}"
         yield bad("state folder", "others on this machine can read the host's key", remedy)
+    elif not machine.state_writable:
+        remedy = "mount -o remount,rw its disk, see what made it read-only (dmesg), or run this as root"
+        yield bad("state folder", f"{machine.state_dir} can't be written", remedy)
     elif free is not None and free < STATE_FREE_BYTES_LEAST:
         remedy = f"free at least {STATE_FREE_BYTES_LEAST // GIB} GiB below {machine.state_dir}"
         yield bad("state folder", f"{free >> 20} MiB are free", remedy)
@@ -314,7 +238,11 @@ def _disk(facts: Facts) -> Iterator[Finding]:
 
 def _market(market: MarketFacts) -> Iterator[Finding]:
     if not market.enrolled:
-        yield bad("market", "this machine is no host yet", "usance-agent enroll TOKEN")
+        if market.error:
+            remedy = "run this as root; if the file is damaged: usance-agent enroll with a new token"
+            yield bad("market", f"this host's identity can't be read: {market.error}", remedy)
+        else:
+            yield bad("market", "this machine is no host yet", "usance-agent enroll TOKEN")
         return
     hours = market.certificate_hours
     if hours is not None and hours < 0:

@@ -44,6 +44,8 @@ class Inventory:
     # GPUs that are divided: never sold beside their slices, but looked at, since no slice is better than its
     # GPU.
     boards: tuple[GpuInfo, ...] = ()
+    # Those that the driver counts and that don't answer, in words.
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from agent.domain.checkup import EngineFacts, ToolkitFacts
+from agent.domain.facts import EngineFacts, ToolkitFacts
 
 TOOLKIT_CONFIG = Path("/etc/nvidia-container-runtime/config.toml")
 _WAIT_S = 10
+# What the engine says that it can hold a container to; what it does not speak of, it can.
+_LIMITS = {
+    "MemoryLimit": "memory",
+    "SwapLimit": "swap",
+    "PidsLimit": "processes",
+    "CpuCfsQuota": "processor time",
+}
 _VERSION = re.compile(r"\d+\.\d+\.\d+[^\s,]*")
 
 
@@ -44,19 +51,25 @@ def engine_facts(docker_host: str) -> EngineFacts:
             device["ID"] for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"
         ),
         disk_free_bytes=free,
+        limits_missing=tuple(word for name, word in _LIMITS.items() if info.get(name) is False),
     )
 
 
 def toolkit_facts(config: Path = TOOLKIT_CONFIG) -> ToolkitFacts:
+    told: dict[str, Any] = {}
+    error_text = ""
     try:
         told = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        told = {}
+    except FileNotFoundError:
+        pass  # as it is when nobody has changed anything
+    except (OSError, ValueError) as error:
+        error_text = f"{config} can't be read: {error}"
     links = Path("/dev/char")
     return ToolkitFacts(
         version=_version(["nvidia-ctk", "--version"]),
         cli_version=_version(["nvidia-container-cli", "--version"]),
         config_path=str(config),
+        config_error=error_text,
         swarm_resource=str(told.get("swarm-resource", "")),
         takes_environment=bool(told.get("accept-nvidia-visible-devices-envvar-when-unprivileged", True)),
         has_char_links=links.is_dir() and any(name.startswith("195:") for name in os.listdir(links)),  # noqa: PTH208

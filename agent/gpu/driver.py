@@ -251,12 +251,13 @@ def _inventory(parts: list[Json]) -> Inventory:
     for part in parts:
         if "error" in part:
             raise GpuError(_REMEDIES.get(part["error"], f"NVIDIA's driver says: {part['text']}"))
-        if "unreadable" in part:
-            log.warning("GPU %d does not answer and is not offered: %s", part["unreadable"], part["text"])
         if "unheard" in part:
             log.warning("%s can't be read: errors that only the kernel tells of are missed", part["unheard"])
     versions = next(part for part in parts if "driver" in part)
     found = [part["gpu"] for part in parts if "gpu" in part]
+    silent = [f"GPU {part['unreadable']}: {part['text']}" for part in parts if "unreadable" in part]
+    for told in silent:
+        log.warning("it does not answer and is not offered: %s", told)
     divided = {gpu["uuid"] for gpu in found if gpu["divided"]}
     for uuid in divided - {gpu["board"] for gpu in found}:
         log.warning("GPU %s is set up to be divided, but has no slices: nothing of it is offered", uuid)
@@ -265,6 +266,7 @@ def _inventory(parts: list[Json]) -> Inventory:
         cuda_version=_cuda_version(versions["cuda"]),
         gpus=tuple(_info(gpu) for gpu in found if gpu["uuid"] not in divided),
         boards=tuple(_info(gpu) for gpu in found if gpu["uuid"] in divided),
+        silent=tuple(silent),
     )
 
 

@@ -39,7 +39,7 @@ def around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeMark
     market = WholeMarket(tmp_path_factory.mktemp("strangers") / "m")
     with parts_needed(), running_engine(EngineOptions(network=Network.PRIVATE)) as engine:
         inside = engine.in_network([])
-        addresses = (market.market_address, market.hosts_address)
+        addresses = {address: address for address in (market.market_address, market.hosts_address)}
         namespace = Path(inside[1].removeprefix("--net="))
         with world_around(engine), answered_inside(namespace, addresses):
             try:

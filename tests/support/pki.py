@@ -44,10 +44,12 @@ class Authority:
         builder = builder.add_extension(names, critical=False)
         return Pair(key=key, certificate=builder.sign(self.pair.key, hashes.SHA256()))
 
-    def sign(self, csr_pem: bytes, common_name: str) -> bytes:
+    def sign(self, csr_pem: bytes, common_name: str, hours: tuple[int, int] = (-1, 24)) -> bytes:
+        """Good from so many hours from now until so many."""
         request = x509.load_pem_x509_csr(csr_pem)
         assert request.is_signature_valid
-        builder = _builder(_name(common_name), self.pair.certificate.subject, request.public_key())
+        issuer = self.pair.certificate.subject
+        builder = _builder(_name(common_name), issuer, request.public_key(), hours)
         certificate = builder.sign(self.pair.key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -56,7 +58,9 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: object) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: object, hours: tuple[int, int] = (-1, 24)
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -64,6 +68,6 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: object) -> x509.Certifi
         .issuer_name(issuer)
         .public_key(key)  # type: ignore[arg-type]
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now + timedelta(hours=hours[0]))
+        .not_valid_after(now + timedelta(hours=hours[1]))
     )

@@ -7,7 +7,7 @@ import ctypes
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +18,11 @@ _READ_BYTES = 65_536
 
 
 @contextmanager
-def answered_inside(namespace: Path, addresses: Sequence[str]) -> Iterator[None]:
-    """What is said to one of them in there is said to the same address out here."""
-    listening = [(listening_inside(namespace, address), _parts(address)) for address in addresses]
+def answered_inside(namespace: Path, places: Mapping[str, str]) -> Iterator[None]:
+    """What is said to an address in there is said to the one that it stands for out here."""
+    listening = [
+        (listening_inside(namespace, inside), _parts(outside)) for inside, outside in places.items()
+    ]
     ends: list[socket.socket] = [server for server, _ in listening]
     threads = [threading.Thread(target=_serve, args=(*pair, ends), daemon=True) for pair in listening]
     for thread in threads:

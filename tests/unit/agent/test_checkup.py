@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.domain.checkup import (
+from agent.domain.checkup import examine
+from agent.domain.facts import (
     DriverFacts,
     EngineFacts,
     Facts,
@@ -15,9 +16,9 @@ from agent.domain.checkup import (
     MarketFacts,
     NetworkFacts,
     ToolkitFacts,
-    examine,
 )
 from agent.domain.versions import ENGINE, RUNC, TOOLKIT, Floor, Rank, rank
+from agent.executor import survey
 from runtime.findings import Verdict, worst
 
 GOOD, DOUBT, BAD = Verdict.GOOD, Verdict.DOUBT, Verdict.BAD
@@ -67,6 +68,7 @@ FAULTS: dict[str, tuple[Callable[[Facts], Facts], str, Verdict, str]] = {
     "no driver": (on("driver", error="not installed"), "driver", BAD, "nvidia-smi"),
     "driver upgraded": (on("driver", kernel_version="560.1"), "driver", BAD, "reboot"),
     "no GPU": (on("driver", gpus=()), "driver", BAD, "lspci"),
+    "one silent": (on("driver", silent=("GPU 1: GPU is lost",)), "GPUs", DOUBT, "--gpu-reset"),
     "owner's use": (gpu(trouble="in use by processes"), "GPU GPU-1", DOUBT, "not sold meanwhile"),
     "no engine": (on("engine", error="no answer"), "engine", BAD, "systemctl start docker"),
     "old engine": (on("engine", version="24.0.7"), "engine", BAD, "28.2"),
@@ -85,6 +87,13 @@ FAULTS: dict[str, tuple[Callable[[Facts], Facts], str, Verdict, str]] = {
         DOUBT,
         "userns-remap",
     ),
+    "seccomp of its own": (
+        on("engine", security=("name=seccomp,profile=/etc/docker/mine.json", "name=userns")),
+        "seccomp",
+        DOUBT,
+        "daemon.json",
+    ),
+    "limits": (on("engine", limits_missing=("processes",)), "limits", BAD, "cgroups"),
     "no live-restore": (on("engine", live_restore=False), "live-restore", DOUBT, "daemon.json"),
     "no toolkit": (
         without_cdi(on("toolkit", version="", cli_version="")),
@@ -107,6 +116,7 @@ FAULTS: dict[str, tuple[Callable[[Facts], Facts], str, Verdict, str]] = {
         BAD,
         "accept-nvidia-visible-devices",
     ),
+    "config broken": (on("toolkit", config_error="line 1"), "toolkit's config", BAD, "/etc/config.toml"),
     "nvidia by default": (
         on("engine", default_runtime="nvidia"),
         "default runtime",
@@ -119,11 +129,14 @@ FAULTS: dict[str, tuple[Callable[[Facts], Facts], str, Verdict, str]] = {
     "no iptables": (on("network", missing_programs=("iptables",)), "network", BAD, "install iptables"),
     "network open": (on("network", error="reached 10.0.0.1"), "network", BAD, "firewalld"),
     "clock": (on("machine", clock_synchronized=False), "clock", DOUBT, "set-ntp"),
+    "clock behind": (on("market", certificate_is_early=True), "clock", BAD, "set-ntp"),
+    "state read-only": (on("machine", state_writable=False), "state folder", BAD, "remount"),
     "state in memory": (on("machine", state_filesystem="tmpfs"), "state folder", BAD, "state_dir"),
     "state for all": (on("machine", state_mode=0o755), "state folder", BAD, "chmod 700"),
     "disk full": (on("machine", state_free_bytes=1 << 20), "state folder", BAD, "free at least"),
     "engine's disk full": (on("engine", disk_free_bytes=1 << 30), "engine's disk", DOUBT, "prune"),
     "not enrolled": (on("market", enrolled=False), "market", BAD, "usance-agent enroll"),
+    "identity unreadable": (on("market", enrolled=False, error="denied"), "market", BAD, "as root"),
     "certificate late": (on("market", certificate_is_late=True), "certificate", DOUBT, "its log"),
     "certificate over": (on("market", certificate_hours=-1), "certificate", BAD, "new token"),
     "no coordinator": (on("market", error="UNAVAILABLE"), "coordinator", BAD, "market.example:7443"),
@@ -143,6 +156,17 @@ def test_a_fault_is_found_and_its_remedy_named(name):
     (found,) = [one for one in examine(make(WELL)) if one.check == check]
     assert found.verdict is verdict
     assert remedy in found.remedy
+
+
+def test_the_toolkits_settings_are_read_and_what_is_no_settings_file_is_told(tmp_path):
+    nothing = survey.toolkit_facts(tmp_path / "none")
+    assert (nothing.takes_environment, nothing.config_error) == (True, "")
+    config = tmp_path / "config.toml"
+    config.write_text("swarm-resource = \n")
+    assert "line 1" in survey.toolkit_facts(config).config_error
+    config.write_text("accept-nvidia-visible-devices-envvar-when-unprivileged = false\n")
+    told = survey.toolkit_facts(config)
+    assert (told.takes_environment, told.config_error) == (False, "")
 
 
 def test_a_machine_without_an_engine_is_warned():
