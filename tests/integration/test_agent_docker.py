@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.executor.supervisor.container import _between_ms
-from tests.integration.test_agent import CLOCK, NUMBERED, check_complete, numbered
+from agent.status import agent_pid
+from tests.integration.test_agent import CLOCK, check_complete, numbered
 from tests.rig.dockerd import Engine
 from tests.rig.gpus import FOUR_GPUS
 from tests.rig.images import TINY, tiny_image
@@ -70,7 +71,10 @@ def job(script: str, attempt_id: str = "attempt_1", gpu: int = 0, **more):
     )
 
 
-def test_kills_of_the_agent_lose_no_line_and_no_moment(tell, docker_client):
+COUNTING = "i=0; until test -e /tmp/go; do i=$((i+1)); echo line $i; sleep 0.02; done; echo $i >&2; exit 7"
+
+
+def test_ten_kills_lose_no_line_and_no_moment(tell, docker_engine, docker_client):
     async def story(coordinator: FakeCoordinator, agent: AgentProcess) -> None:
         facts = coordinator.hellos[0].facts
         assert facts.isolation == CONTAINER
@@ -78,22 +82,31 @@ def test_kills_of_the_agent_lose_no_line_and_no_moment(tell, docker_client):
         assert [(g.uuid, g.model, g.simulated) for g in facts.gpus] == [
             (FOUR_GPUS[n].uuid, "NVIDIA GeForce RTX 4090", False) for n in (0, 1)
         ]
-        script = "ls /dev/rig-gpus >&2; " + NUMBERED.format(count=250)
-        taken = coordinator.want(job(script))
-        for kills in range(4):
-            reached = partial(lambda at: len(taken.stdout) >= at or taken.ended, 100 + 300 * kills)
-            await coordinator.until(reached, "output comes")
+        taken = coordinator.want(job("ls /dev/rig-gpus >&2; " + COUNTING))
+        await coordinator.until(lambda: bool(taken.stdout), "output comes")
+        for kills in range(10):
             await agent.kill()
             await agent.start()
+            if kills % 2:
+                seen = len(taken.stdout)
+                await coordinator.until(lambda seen=seen: len(taken.stdout) > seen, "more comes")  # type: ignore[misc]
+            else:  # in the middle of its beginning
+                begun = partial(lambda pid: agent_pid(agent.state_dir) == pid, agent.pid)
+                await asyncio.to_thread(wait_until, begun, "it has its folder")
+        docker_engine.touch(_only(docker_client), "/tmp/go")
         await coordinator.until(lambda: taken.complete, "the job is complete", deadline_s=60)
         last = check_complete(taken)
         assert (last.exit_code, last.end_reason) == (7, types_pb2.END_REASON_EXITED)
-        assert bytes(taken.stdout) == numbered(250)
-        assert bytes(taken.stderr).decode().split() == [FOUR_GPUS[0].uuid, "done"]
+        uuid, count = bytes(taken.stderr).decode().split()
+        assert uuid == FOUR_GPUS[0].uuid
+        assert bytes(taken.stdout) == numbered(int(count))
         containers = {report.container_id for report in taken.reports if report.container_id}
-        assert [c.id for c in docker_client.containers.list(all=True)] == list(containers)
+        assert containers == {_only(docker_client)}
         state = docker_client.api.inspect_container(last.container_id)["State"]
         assert state["ExitCode"] == 7
+        # By the engine's own times, not a second of it is missing, and nothing is there twice.
+        ran_ms = _between_ms(state["StartedAt"], state["FinishedAt"])
+        assert ran_ms - 1_000 < last.run_ms <= ran_ms
         coordinator.drop("attempt_1")
         await coordinator.until(lambda: not coordinator.beats[-1].attempts, "the attempt is forgotten")
         left = partial(docker_client.containers.list, all=True, ignore_removed=True)
