@@ -77,7 +77,8 @@ class WholeMarket:
     database: str | None = None
     # Slow to give up on one whom a test has killed.
     window_ms: int = 30_000
-    # Where agents are told to find the coordinator, if not where it is.
+    # Where machines are told to find the coordinator, if not where it is.
+    market_public: str = ""
     hosts_public: str = ""
     # What runs the coordinator in the network namespace where it is to live.
     inside: tuple[str, ...] = ()
@@ -118,6 +119,7 @@ class WholeMarket:
     def spawn_coordinator(self) -> "subprocess.Popen[bytes]":
         """One that may not be ready yet."""
         where = ["--market", self.market_address, "--hosts", self.hosts_address]
+        where += ["--market-public", self.market_public] if self.market_public else []
         where += ["--hosts-public", self.hosts_public] if self.hosts_public else []
         where += ["--data-dir", str(self.data), "--metrics", self.metrics_address]
         argv = [*self.inside, program("usance-coordinator"), "run", *where]
