@@ -17,7 +17,15 @@ from cryptography import x509
 
 from agent import app, status
 from agent.domain.attempt import Network
-from agent.domain.facts import DriverFacts, Facts, GpuFacts, MachineFacts, MarketFacts, NetworkFacts, ToolkitFacts
+from agent.domain.facts import (
+    DriverFacts,
+    Facts,
+    GpuFacts,
+    MachineFacts,
+    MarketFacts,
+    NetworkFacts,
+    ToolkitFacts,
+)
 from agent.domain.gpu import Inventory
 from agent.executor import survey
 from agent.executor.ports import ExecutorError

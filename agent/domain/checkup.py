@@ -73,7 +73,9 @@ def _driver(driver: DriverFacts) -> Iterator[Finding]:
     else:
         yield good("driver", driver.library_version or "it answers")
     for told in driver.silent:
-        remedy = "nvidia-smi --gpu-reset, or a reboot; see the kernel's log (NVRM) and how the card is powered"
+        remedy = (
+            "nvidia-smi --gpu-reset, or a reboot; see the kernel's log (NVRM) and how the card is powered"
+        )
         yield doubt("GPUs", f"{told}: it is not offered", remedy)
     for gpu in driver.gpus:
         if gpu.trouble:
@@ -105,7 +107,9 @@ def _engine(engine: EngineFacts) -> Iterator[Finding]:
         )
         yield bad("seccomp", "jobs may call anything of the kernel", remedy)
     elif not set(profiles) <= {"builtin", "default"}:
-        remedy = 'remove "seccomp-profile" from /etc/docker/daemon.json, or see that it refuses what theirs does'
+        remedy = (
+            'remove "seccomp-profile" from /etc/docker/daemon.json, or see that it refuses what theirs does'
+        )
         yield doubt("seccomp", f"a profile that is not the engine's own: {profiles[0]}", remedy)
     else:
         yield good("seccomp", "on")

@@ -339,7 +339,7 @@ FAULTS = [
     ("wrongly-set", "certificate", DOUBT, "good for 1 hours", "does it run"),
     ("wrongly-set", "coordinator", BAD, "", "can this machine reach 127.0.0.1:"),
     ("bare", "settings", BAD, "no GPU has a price", "usance-agent price"),
-    ("bare", "driver", BAD, "not installed", "install NVIDIA's driver"),
+    ("bare", "driver", BAD, "not installed", "apt-get install nvidia-driver"),
     ("bare", "engine", BAD, "none.sock", "systemctl start docker"),
     ("bare", "state folder", BAD, "can read the host's key", "chmod 700"),
     ("bare", "market", BAD, "no host yet", "usance-agent enroll"),
