@@ -20,9 +20,7 @@ _READ_BYTES = 65_536
 @contextmanager
 def answered_inside(namespace: Path, places: Mapping[str, str]) -> Iterator[None]:
     """What is said to an address in there is said to the one that it stands for out here."""
-    listening = [
-        (listening_inside(namespace, inside), _parts(outside)) for inside, outside in places.items()
-    ]
+    listening = [(listening_inside(namespace, inside), _parts(outside)) for inside, outside in places.items()]
     ends: list[socket.socket] = [server for server, _ in listening]
     threads = [threading.Thread(target=_serve, args=(*pair, ends), daemon=True) for pair in listening]
     for thread in threads:
