@@ -167,6 +167,8 @@ def usages(tx: Transaction, messages: Sequence[Sequence[Usage]]) -> list[Sequenc
 
 def _usages(tx: Transaction, given: Sequence[Usage]) -> list[Ack | None]:
     """What is not plain is taken in by itself."""
+    if not given:
+        return []
     attempts = tx.attempts(sorted({item.attempt_id for item in given}))
     now = max((item.now for item in given), key=lambda stamp: stamp.wall_ms)
     plain: dict[int, Taken] = {}

@@ -324,3 +324,16 @@ def test_an_agent_that_breaks_the_protocol_is_told_by_which_field(play: Play, fi
         assert (agent.error.details() or "").startswith(f"{field}:")
 
     play(script)
+
+
+def test_a_message_of_usage_that_tells_of_nobody_changes_nothing(play: Play) -> None:
+    """Found by `make fuzz`: it was answered with INTERNAL."""
+
+    async def script(market: Running) -> None:
+        agent = await market.agent()
+        _, run = await started(market, agent)
+        await agent.usages()
+        assert (await agent.usage(run)).usage_number == 0
+        assert not agent.is_over
+
+    play(script)
