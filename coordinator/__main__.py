@@ -91,6 +91,10 @@ def _run(parsed: argparse.Namespace) -> int:
     match parsed.command:
         case "init":
             return _init(found)
+        case "health":
+            trouble = doctor.answer(found.market, found.data_dir)
+            _say(trouble or "it serves")
+            return Exit.FAILED if trouble else Exit.OK
         case "audit":
             return _audit(found)
         case "rotate-ca":

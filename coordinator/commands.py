@@ -70,9 +70,14 @@ def parser() -> argparse.ArgumentParser:
         choices=list(Step),
         help="begin: from the next start on a new key seals; finish: the old one goes",
     )
+    health = commands.add_parser(
+        "health",
+        parents=[common],
+        help="ask the coordinator of this machine whether it serves; exits 1 if not",
+    )
     commands.add_parser("settings", help="print a commented settings file")
     keeping.add_to(commands, [common])
-    for command in (init, run, doctor):
+    for command in (init, run, doctor, health):
         command.add_argument("--market", metavar="ADDRESS", help="address for people, host:port")
         command.add_argument("--hosts", metavar="ADDRESS", help="address for agents, host:port")
     run.add_argument("--market-public", metavar="ADDRESS", help="the market's address as seen from outside")

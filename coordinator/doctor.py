@@ -123,13 +123,13 @@ def _door(settings: Settings, name: str, *, is_served: bool) -> DoorFacts:
     if not is_served:
         error = trouble_with(address).removeprefix(":").strip()
     elif name == "market":
-        error = _answer(address, settings.data_dir)
+        error = answer(address, settings.data_dir)
     else:
         error = _knock(address)
     return DoorFacts(name=name, address=address, public=getattr(settings, f"{name}_public"), error=error)
 
 
-def _answer(address: str, folder: Path) -> str:
+def answer(address: str, folder: Path) -> str:
     """Ask as everybody may who trusts our authority; empty: it serves."""
     credentials = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes())
     with grpc.secure_channel(_called(address), credentials, client_options()) as channel:

@@ -143,11 +143,14 @@ def served(made: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         stop(process)
 
 
-def test_one_that_serves_answers(doctor, made, served):
+def test_one_that_serves_answers(doctor, made, served, capsys):
     code, found = doctor()
     assert code == Exit.OK
     assert found["coordinator"] == ("good", f"process {served.pid} serves")
     assert found["market address"][1].endswith(" answers")
     assert found["hosts address"][1].endswith(" answers")
+    assert main(["health", "--data-dir", str(made)]) == Exit.OK
+    assert main(["health", "--data-dir", str(made), "--market", f"127.0.0.1:{free_port()}"]) == Exit.FAILED
+    assert capsys.readouterr().out.startswith("it serves\nno answer: ")
     code, found = doctor("--market", f"127.0.0.1:{free_port()}")
     assert (code, found["market address"][0]) == (Exit.FAILED, "bad")
