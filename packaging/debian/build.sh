@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 OUT=$(realpath -m "${1:-dist}")
 PYTHON=${PYTHON:-/usr/bin/python3}
 TOOLS=${TOOLS:-.venv}
-COMPRESS=${COMPRESS:--Zxz --threads-max=1}
+COMPRESS=${COMPRESS:--Zxz -z2 --threads-max=1}
 VERSION=${VERSION:-$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 ARCH=$(dpkg --print-architecture)
@@ -20,6 +20,7 @@ umask 022
 mkdir -p "$OUT"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM HUP
 
 # The environment of one program: libraries by their pins, and of ours what it consists of.
 environment() {
