@@ -21,7 +21,7 @@ from coordinator.domain.checkup import (
     SecretFacts,
 )
 from coordinator.doors import trouble_with
-from coordinator.settings import Settings, config_path, split_address
+from coordinator.settings import LAST_BACKUP_NAME, Settings, config_path, split_address
 from coordinator.store import migrate
 from coordinator.store.seat import Seat
 from ledger.engine import make_engine
@@ -52,6 +52,7 @@ def look(settings: Settings, settings_error: str, clock: Clock) -> Facts:
         authority=_authority(settings, clock),
         database=_database(settings.database_url),
         holder=holder,
+        backup_hours=_backup_hours(folder, clock),
         doors=tuple(_door(settings, name, is_served=bool(holder)) for name in ("market", "hosts")),
     )
 
@@ -116,6 +117,15 @@ def _database(text: str) -> DatabaseFacts:
         wanted=migrate.head() or "",
         is_known=revision is None or migrate.knows(revision),
     )
+
+
+def _backup_hours(folder: Path, clock: Clock) -> int | None:
+    """Of a backup that was made otherwise, with pg_dump or of the disk, nobody tells us."""
+    try:
+        made_ms = int((folder / LAST_BACKUP_NAME).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return (clock.wall_ms() - made_ms) // 3_600_000
 
 
 def _door(settings: Settings, name: str, *, is_served: bool) -> DoorFacts:

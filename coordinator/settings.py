@@ -16,6 +16,8 @@ CONFIG_NAME = "coordinator.toml"
 DEFAULT_DATA_DIR = Path("/var/lib/usance-coordinator")
 # Where the Debian package has it; only the usual data folder's settings may be there.
 SYSTEM_CONFIG = Path("/etc/usance") / CONFIG_NAME
+# In the data folder: when the last backup was made, in milliseconds since 1970.
+LAST_BACKUP_NAME = "last-backup"
 ENVIRONMENT_PREFIX = "USANCE_COORDINATOR_"
 LIMIT_MAX = 1_000_000
 ISSUER_MAX, LEEWAY_S_MAX = 255, 300

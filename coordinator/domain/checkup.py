@@ -170,7 +170,7 @@ def _database(database: DatabaseFacts) -> Iterator[Finding]:
 def _backup(facts: Facts) -> Iterator[Finding]:
     hours = facts.backup_hours
     if hours is not None and hours > BACKUP_HOURS_MOST:
-        yield doubt("backup", f"the last one is {hours} hours old", "look why; docs/operating.md has how")
+        yield doubt("backup", f"the last one is {hours} hours old", "usance-coordinator backup, every day")
     elif hours is not None:
         yield good("backup", f"{hours} hours old")
 

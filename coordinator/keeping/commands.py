@@ -10,7 +10,7 @@ from typing import Any
 
 from coordinator.keeping import backup, report, restore
 from coordinator.keeping.manifest import DamagedError, KeepingError
-from coordinator.settings import Settings, SettingsError
+from coordinator.settings import LAST_BACKUP_NAME, Settings, SettingsError
 
 # As `coordinator.commands` says.
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
@@ -65,6 +65,7 @@ def _backup(parsed: argparse.Namespace, settings: Settings, now_ms: int) -> int:
         )
     file = parsed.file or backup.default_name(now_ms)
     made = backup.make(settings, file, with_keys=not parsed.no_keys, now_ms=now_ms, progress=_progress)
+    (settings.data_dir / LAST_BACKUP_NAME).write_text(f"{now_ms}\n", encoding="ascii")
     if parsed.json:
         _json(
             {

@@ -42,9 +42,9 @@ def made(once: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def doctor(made: Path, capsys: pytest.CaptureFixture[str]):
     """Run it; the exit code, and each check's verdict and words."""
-    capsys.readouterr()
 
     def run(*flags: str) -> tuple[int, dict[str, tuple[str, str]]]:
+        capsys.readouterr()
         code = main(["doctor", "--data-dir", str(made), "--json", *flags])
         findings = json.loads(capsys.readouterr().out)["findings"]
         return code, {one["check"]: (one["verdict"], one["found"]) for one in findings}
@@ -115,6 +115,14 @@ def test_an_address_that_somebody_else_has(doctor, made):
     with socket.create_server(("127.0.0.1", port)):
         code, found = doctor("--hosts", f"127.0.0.1:{port}")
     assert (code, found["hosts address"]) == (Exit.FAILED, ("bad", f"127.0.0.1:{port}: is in use"))
+
+
+def test_a_backup_that_is_old(doctor, made, tmp_path):
+    assert "backup" not in doctor()[1]
+    assert main(["backup", str(tmp_path / "b.tar"), "--data-dir", str(made)]) == Exit.OK
+    assert doctor()[1]["backup"] == ("good", "0 hours old")
+    (made / "last-backup").write_text(str(SystemClock().wall_ms() - 3 * DAY_MS))
+    assert doctor()[1]["backup"] == ("doubt", "the last one is 72 hours old")
 
 
 def test_settings_are_told_with_their_lines_and_the_rest_is_looked_at(doctor, made):

@@ -133,7 +133,7 @@ def follow_the_page(root: DebianRoot) -> None:
         for shown, meant in INSTEAD.items():
             typed = typed.replace(shown, meant)
         said.append(root.sh(typed))
-    operator, made, enrolled, bought = said[0], said[2], said[5], said[-1]
+    operator, made, enrolled, bought = said[0], said[2], said[6], said[-1]
     assert "usance-coordinator init makes a market" in operator
     assert re.findall(r"^  (\S+ \S+)", made, re.MULTILINE) == [
         "systemctl enable",
@@ -192,6 +192,7 @@ def remove_and_purge(root: DebianRoot) -> None:
     root.sh("dpkg --remove usance-agent")
     root.sh("test -e /var/lib/usance/identity.json; test -e /etc/usance/agent.toml")
     root.sh("ls -d /usr/lib/usance-agent", fails=True)
+    root.sh("cd /var/backups/usance-coordinator; tar --list --file market.tar; rm *")
     root.sh("dpkg --purge usance-agent usance-coordinator usance")
     for gone in ("getent passwd usance-coordinator", "ls -d /etc/usance", "pgrep -f '[u]sance'"):
         root.sh(gone, fails=True)

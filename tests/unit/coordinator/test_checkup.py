@@ -56,7 +56,7 @@ CASES = {
         "newer than this program's",
         "install the version that made it",
     ),
-    "backup": (replace(WELL, backup_hours=27), DOUBT, "27 hours", "look why"),
+    "backup": (replace(WELL, backup_hours=27), DOUBT, "27 hours", "usance-coordinator backup"),
     "nobody": (replace(WELL, holder=""), DOUBT, "none runs", "systemctl start"),
     "silent": (replace(WELL, doors=(replace(DOOR, error="no answer"),)), BAD, "no answer", "log"),
     "taken": (replace(WELL, holder="", doors=(replace(DOOR, error="in use"),)), BAD, "in use", "end what"),
