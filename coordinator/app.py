@@ -207,6 +207,7 @@ async def _serve(
             asyncio.create_task(passes.schedule(edge, dispatcher)),
             asyncio.create_task(passes.reap_lost(edge, metrics.note_aside)),
             asyncio.create_task(passes.seal(edge)),
+            asyncio.create_task(passes.drop_output(edge, settings.output_days_kept)),
             asyncio.create_task(passes.keep_up(edge, metrics, uses)),
             asyncio.create_task(passes.sample(edge, metrics)),
             asyncio.create_task(passes.count_jobs(edge, limits)),

@@ -12,7 +12,7 @@ from coordinator.api.survey import SURVEY_EVERY_MS, Ground, survey
 from coordinator.api.uses import Uses
 from coordinator.domain.metering import Stamp
 from coordinator.loops import repeat
-from coordinator.services import audit, gpus, reap, upkeep
+from coordinator.services import audit, gpus, reap, retention, upkeep
 from coordinator.services.aside import Aside
 from coordinator.services.dispatch import Dispatcher
 from coordinator.settings import Settings
@@ -22,6 +22,8 @@ PASS_EVERY_MS = 1_000
 SEAL_EVERY_MS = 60_000
 UPKEEP_EVERY_MS = 30_000
 AUDIT_EVERY_MS = 30_000
+# What is to go need not go at once; where there is more, nobody shall wait for its writes.
+DROP_EVERY_MS, DROP_SOON_MS = 3_600_000, 1_000
 
 
 def dispatcher_of(edge: Edge, on_aside: Callable[[str], None]) -> Dispatcher:
@@ -137,6 +139,23 @@ async def look_round(edge: Edge, metrics: Metrics, settings: Settings) -> None:
     ground = Ground(data_dir=settings.data_dir, backup_mark=settings.backup_mark)
     one_pass = partial(survey, edge, metrics, ground)
     await repeat("the survey", one_pass, partial(edge.clock.sleep_ms, SURVEY_EVERY_MS))
+
+
+async def drop_output(edge: Edge, days_kept: int) -> None:
+    """Where output is kept for so many days only."""
+    after = ""
+
+    async def one_pass() -> None:
+        nonlocal after
+        now_ms = edge.clock.wall_ms()
+        count, after = await edge.write(lambda tx: retention.drop_output_once(tx, days_kept, after, now_ms))
+        _LOG.log(logging.INFO if count else logging.DEBUG, "dropped the output of %d old jobs", count)
+
+    async def pause() -> None:
+        await edge.clock.sleep_ms(DROP_SOON_MS if after else DROP_EVERY_MS)
+
+    if days_kept:
+        await repeat("dropping output", one_pass, pause)
 
 
 async def seal(edge: Edge) -> None:

@@ -36,6 +36,7 @@ _RANGES = {
     "access_token_minutes": (1, 1_440),
     "session_days": (1, 365),
     "oidc_leeway_seconds": (0, LEEWAY_S_MAX),
+    "output_days_kept": (0, 36_500),
     "handshake_ms_max": (1_000, 600_000),
     "idle_connection_ms": (1_000, 86_400_000),
     # An order with its secrets and a report of output fit into the least.
@@ -119,6 +120,8 @@ class Settings:
     idle_connection_ms: int = 600_000
     # The longest message that is taken in.
     message_bytes_max: int = MESSAGE_BYTES_MAX
+    # For how many days a job's output is kept after its end; 0 is for ever.
+    output_days_kept: int = 0
     # Where a Prometheus may read the figures, host:port; "" for nowhere.
     metrics: str = "127.0.0.1:7412"
     # Where spans are sent, as OTLP over gRPC; "" for nowhere.
@@ -247,6 +250,9 @@ TEMPLATE = """\
 # "buyer" or "buyer seller"), one is made at the first visit, with a name of this claim.
 #oidc_new_accounts = ""
 #oidc_name_claim = "preferred_username"
+# For how many days a job's output is kept after its end; 0 is for ever. Bills stay; see: usance-coordinator
+# archive
+#output_days_kept = 0
 
 # Where a Prometheus may read the figures (docs/metrics.md); "" for nowhere. Whoever reaches the address may.
 #metrics = "127.0.0.1:7412"

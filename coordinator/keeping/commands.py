@@ -3,14 +3,20 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from coordinator.keeping import backup, report, restore
+from sqlalchemy import Engine
+
+from coordinator.keeping import archive, backup, export, report, restore
 from coordinator.keeping.manifest import DamagedError, KeepingError
 from coordinator.settings import LAST_BACKUP_NAME, Settings, SettingsError
+from coordinator.store.migrate import upgrade
+from coordinator.store.transaction import SqlTransaction
+from ledger.engine import make_engine, reading
 
 # As `coordinator.commands` says.
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
@@ -41,6 +47,19 @@ def add_to(
         "--mark-only", action="store_true", help="the database is back already: say so to everybody in it"
     )
     back.set_defaults(keeps=_restore)
+    old = commands.add_parser(
+        "archive", parents=parents, help="move what is old into files, or read it there"
+    )
+    what = old.add_mutually_exclusive_group(required=True)
+    what.add_argument("--before", metavar="MONTH", help="of jobs that ended before 2026-01, say")
+    what.add_argument("--show", metavar="JOB", help="print what has left of a job, a line of JSON each")
+    what.add_argument("--check", action="store_true", help="can all that has left be read back as it was?")
+    old.add_argument("--to", type=Path, metavar="DIR", help="where the files are; archive in the data folder")
+    old.set_defaults(keeps=_archive)
+    out = commands.add_parser("export", parents=parents, help="the books for other programs")
+    out.add_argument("what", choices=("ledger", "bills"), help="every transfer, or what each attempt cost")
+    out.add_argument("--format", choices=export.FORMATS, default="csv", help="csv if not named")
+    out.set_defaults(keeps=_export)
     for parser in (made, back):
         parser.add_argument("--json", action="store_true", help="what was done, as JSON")
 
@@ -101,6 +120,54 @@ def _restore(parsed: argparse.Namespace, settings: Settings, now_ms: int) -> int
     else:
         _say(report.of_restore(came, settings.data_dir))
     return EXIT_FAILED if came.violations else EXIT_DONE
+
+
+def _archive(parsed: argparse.Namespace, settings: Settings, now_ms: int) -> int:
+    folder = parsed.to or settings.data_dir / "archive"
+    with _opened(settings) as engine:
+        if parsed.before:
+            before_ms = archive.month_start_ms(parsed.before)
+            if before_ms > now_ms:
+                raise KeepingError(f"{parsed.before} has not begun yet")
+            jobs = 0
+            for left in archive.archive(engine, folder, before_ms, now_ms):
+                jobs += left.jobs
+                _say(f"{folder / left.file}: {left.jobs} jobs, {left.lines} lines")
+            _say(f"{jobs} jobs left the database")
+            return EXIT_DONE
+        with reading(engine) as connection:
+            tx = SqlTransaction(connection)
+            if parsed.show:
+                for line in archive.look_up(tx, folder, parsed.show):
+                    _say(json.dumps(line))
+                return EXIT_DONE
+            found, looked_at = archive.check(tx, folder)
+    for one in found:
+        _say(one)
+    _say(f"{looked_at} parts of jobs looked up, {len(found)} not as they were", sys.stderr)
+    return EXIT_FAILED if found else EXIT_DONE
+
+
+def _export(parsed: argparse.Namespace, settings: Settings, now_ms: int) -> int:  # noqa: ARG001 - as all commands
+    write = export.ledger_lines if parsed.what == "ledger" else export.bill_lines
+    with _opened(settings) as engine, reading(engine) as connection:
+        for line in write(connection, parsed.format):
+            sys.stdout.write(line)
+    return EXIT_DONE
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Engine]:
+    if not (settings.data_dir / "ca.pem").exists():
+        raise SettingsError(
+            f"{settings.data_dir}: no coordinator was made here; see: usance-coordinator init"
+        )
+    engine = make_engine(settings.database_url)
+    try:
+        upgrade(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _progress(done: int, whole: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.account import Account
+from coordinator.domain.archive import Part
 from coordinator.domain.credit import Credit, Refund
 from coordinator.domain.event import Event
 from coordinator.domain.job import (
@@ -14,7 +15,7 @@ from coordinator.domain.job import (
     LogTotals,
 )
 from coordinator.domain.metering import Line
-from coordinator.domain.refusal import not_found
+from coordinator.domain.refusal import Refusal, RefusalCode, not_found
 from coordinator.domain.states import (
     JOB_TERMINAL,
 )
@@ -78,6 +79,8 @@ def bill(tx: Transaction, buyer: Account, job_id: str, after: BillPlace, limit: 
     attempts = tx.attempts_of_jobs([job_id])[job_id]
     lines: dict[str, list[tuple[Line, str]]] = {attempt.id: [] for attempt in attempts}
     found = tx.lines_after(job_id, after.epoch, after.number, limit + 1)
+    if job.is_over and job.charged_micro:
+        _must_be_here(tx, job_id, Part.RECORDS)
     for attempt_id, line, transfer_id in found[:limit]:
         lines[attempt_id].append((line, transfer_id))
     credits_ = tx.credits_of(list(lines))
@@ -133,6 +136,8 @@ def log_page(
     attempt, later = attempts[places[0]], attempts[places[0] + 1 :]
     chunks = tx.log_after(attempt.id, offset, limit)
     ended = attempt.is_over and not chunks
+    if ended and offset < attempt.log_offset:
+        _must_be_here(tx, job_id, Part.OUTPUT)
     return LogPage(
         attempt_id=attempt.id,
         chunks=chunks,
@@ -141,3 +146,18 @@ def log_page(
         next_attempt_id=later[0].id if ended and later else "",
         finished=ended and not later and job.state in JOB_TERMINAL,
     )
+
+
+def _must_be_here(tx: Transaction, job_id: str, part: Part) -> None:
+    """Who asks for what has left is told where it is."""
+    for one in tx.archived([job_id]).get(job_id, ()):
+        if one.part is part:
+            raise Refusal(
+                RefusalCode.NOT_FOUND,
+                f"the {part} of {job_id} left the database; they are in the operator's archive, in {one.file}"
+                if one.file
+                else f"the {part} of {job_id} was kept for as long as the operator keeps it, and dropped",
+                remedy=f"ask the operator for: usance-coordinator archive --show {job_id}"
+                if one.file
+                else "",
+            )

@@ -78,6 +78,14 @@ class Keeping(Protocol):
         """What of these jobs has left."""
         ...
 
+    def archived_after(self, after: tuple[str, str], limit: int) -> Sequence[Archived]:
+        """By job and part."""
+        ...
+
+    def jobs_after(self, job_id: str, limit: int) -> Sequence[Job]:
+        """All there are, by id."""
+        ...
+
     def attempts_since_restored(self, restored: Restoration) -> Sequence[Attempt]:
         """Those that were live when the database was restored."""
         ...

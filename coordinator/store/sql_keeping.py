@@ -14,6 +14,7 @@ from sqlalchemy import (
     insert,
     not_,
     select,
+    tuple_,
     update,
 )
 
@@ -167,13 +168,25 @@ class SqlKeeping(SqlPart):
     def archived(self, job_ids: Sequence[str]) -> Mapping[str, Sequence[Archived]]:
         found: dict[str, list[Archived]] = {}
         for row in rows_among(self.beside, _ARCHIVED, archived.c.job_id, job_ids) if job_ids else ():
-            values = {**row._mapping, "part": Part(row.part), "sha256": bytes(row.sha256)}
-            found.setdefault(row.job_id, []).append(Archived(**values))
+            found.setdefault(row.job_id, []).append(_archived(row))
         return found
+
+    def archived_after(self, after: tuple[str, str], limit: int) -> Sequence[Archived]:
+        key = tuple_(archived.c.job_id, archived.c.part)
+        query = _ARCHIVED.where(key > after).order_by(archived.c.job_id, archived.c.part).limit(limit)
+        return [_archived(row) for row in self.connection.execute(query)]
+
+    def jobs_after(self, job_id: str, limit: int) -> Sequence[Job]:
+        query = JOB.where(job.c.id > job_id).order_by(job.c.id).limit(limit)
+        return [job_from_row(row) for row in self.connection.execute(query).mappings()]
 
 
 def _has_left(part: Part) -> ColumnElement[bool]:
     return exists().where(archived.c.job_id == job.c.id, archived.c.part == str(part))
+
+
+def _archived(row: Row[Any]) -> Archived:
+    return Archived(**{**row._mapping, "part": Part(row.part), "sha256": bytes(row.sha256)})
 
 
 def _restoration(row: Row[Any]) -> Restoration:

@@ -105,6 +105,10 @@ def test_what_has_left_is_deleted_and_named_and_nothing_else_is(old: SqlTransact
     assert counts(old) == [1, 0, 0], "the line that something went back of stays with it"
     assert [one.part for one in old.archived(["job_1", "job_2"])["job_1"]] == [Part.OUTPUT, Part.RECORDS]
     assert old.archivable(ENDED_MS + 1, "", 9) == []
+    assert [one.part for one in old.archived_after(("", ""), 9)] == [Part.OUTPUT, Part.RECORDS]
+    assert [one.part for one in old.archived_after(("job_1", "output"), 9)] == [Part.RECORDS]
+    assert [one.id for one in old.jobs_after("", 9)] == ["job_1"]
+    assert old.jobs_after("job_1", 9) == []
     assert old.market_violations() == []
 
 
