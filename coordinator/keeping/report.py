@@ -48,7 +48,7 @@ def of_restore(came: Came, data_dir: Path) -> str:
         f"  jobs    {made.jobs} had not ended: {running} had a host, and go on where it still has them;"
         f" {came.jobs_waiting} waited, and will run, whether or not they have",
         f"  hosts   {came.hosts} are known; a machine that was enrolled since has to be enrolled anew",
-        f"  people  {came.accounts} accounts; tokens made since are not known; "
+        f"  people  {came.accounts} accounts; sessions are over, and tokens made since are not known; "
         + (
             f"{came.tokens_revoked} of before were revoked, and {data_dir / 'operator.token'} is a new one"
             if came.tokens_revoked

@@ -71,8 +71,9 @@ def mark(tx: Transaction, now_ms: int) -> Restoration:
         attempts=len(attempts),
     )
     tx.insert_restoration(made)
-    # Enrolments that were open then may have been used since, by a machine of which we know nothing.
-    tx.close_enrolments(now_ms)
+    # What was open then may have been used since, by a machine or a person of which we know nothing; and who
+    # has renewed a session since would be taken for a thief of it.
+    tx.close_what_was_open(now_ms)
     tx.append_events(_told(tx, made, live, attempts), now_ms)
     return made
 

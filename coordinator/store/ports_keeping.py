@@ -54,8 +54,8 @@ class Keeping(Protocol):
         """Those that were not revoked."""
         ...
 
-    def close_enrolments(self, now_ms: int) -> int:
-        """Unused enrolment tokens are good no longer; how many were."""
+    def close_what_was_open(self, now_ms: int) -> int:
+        """Unused enrolment tokens and invitations, and sessions, are good no longer; how many were."""
         ...
 
     def revoke_tokens(self, now_ms: int) -> int:

@@ -44,6 +44,7 @@ from coordinator.store.tables import (
     restoration,
     strike,
 )
+from coordinator.store.tables_people import invitation, login_session
 from coordinator.store.triggers import EVENT_COUNTER
 from ledger import book
 from ledger.tables import SEAL, TRANSFER
@@ -105,10 +106,20 @@ class SqlKeeping(SqlPart):
         hosts = select(host.c.id).where(host.c.revoked_ms.is_(None)).order_by(host.c.id)
         return list(self.connection.execute(hosts).scalars())
 
-    def close_enrolments(self, now_ms: int) -> int:
-        of = enrolment_token.c
-        unused = update(enrolment_token).where(of.host_id.is_(None), of.expires_ms > now_ms)
-        return int(self.connection.execute(unused.values(expires_ms=now_ms)).rowcount)
+    def close_what_was_open(self, now_ms: int) -> int:
+        machine, person, session = enrolment_token.c, invitation.c, login_session.c
+        closing = (
+            update(enrolment_token)
+            .where(machine.host_id.is_(None), machine.expires_ms > now_ms)
+            .values(expires_ms=now_ms),
+            update(invitation)
+            .where(person.used_ms.is_(None), person.expires_ms > now_ms)
+            .values(expires_ms=now_ms),
+            update(login_session)
+            .where(session.revoked_ms.is_(None), session.expires_ms > now_ms)
+            .values(revoked_ms=now_ms),
+        )
+        return sum(int(self.connection.execute(statement).rowcount) for statement in closing)
 
     def revoke_tokens(self, now_ms: int) -> int:
         of = api_token.c

@@ -134,7 +134,7 @@ def test_a_restored_database_knows_it_and_says_so(market: SqlTransaction) -> Non
     assert (told.number, told.what.attempt_id) == (1_000_000_002, "att_1")
     assert [one.id for one in market.attempts_since_restored(made)] == ["att_1"]
     assert market.use_enrolment_token(b"x" * 32, DIGEST, "host_9", 2_000_001) is None, "closed"
-    assert market.close_enrolments(2_000_002) == 0, "nothing is open"
+    assert market.close_what_was_open(2_000_002) == 0, "nothing is open"
     assert [(one.number, one.name != made.name) for one in [restoration.mark(market, 3_000_000)]] == [
         (2, True)
     ]
