@@ -94,7 +94,6 @@ def make(settings: Settings, file: Path, *, with_keys: bool, now_ms: int, progre
         # Last: who finds it finds all that belongs to it.
         _pack(work / "backup", parts, manifest).rename(file)
         copies.sync(file.absolute().parent)
-    settings.backup_mark.touch()
     return Made(
         file=file,
         keys_file=keys_file if with_keys else None,
