@@ -193,8 +193,8 @@ class Channel:
 
     def stream_stream(
         self, _method: str, request_serializer: Any, response_deserializer: Any, **_: Any
-    ) -> Callable[[], "Call"]:
-        return lambda: Call(
+    ) -> Callable[..., "Call"]:
+        return lambda **_: Call(
             self._path, self._connect, request_serializer, response_deserializer, self._tamper
         )
 
