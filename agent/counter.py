@@ -165,7 +165,10 @@ def _price(chosen: argparse.Namespace, settings: Settings) -> Exit:
         return Exit.OK
     micro = 0 if chosen.credits == "0" else credits_micro(chosen.credits)
     if micro is None:
-        raise CounterError(Exit.USAGE, 'a price is above 0 and has at most six decimals, such as "0.45"')
+        raise CounterError(
+            Exit.USAGE,
+            'a price has at most six decimals, such as "0.45"; 0 takes the model out of the market',
+        )
     return _reloaded(told=desk.set_price(settings, chosen.model, micro))
 
 

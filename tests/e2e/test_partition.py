@@ -29,7 +29,7 @@ from tests.support.market import OPERATOR, Running, WholeMarket
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-WINDOW_MS = 6_000
+WINDOW_MS = 8_000
 # It numbers its lines until it finds a file, and says when it ran by a clock that nobody sets.
 COUNTING = """
 read now rest < /proc/uptime; echo "from $now" >&2

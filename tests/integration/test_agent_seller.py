@@ -13,7 +13,7 @@ from agent.__main__ import main
 from agent.commands import Exit
 from tests.rig.parts import wait_until
 from tests.support.agent_process import AgentProcess, job_processes, supervisors
-from tests.support.fake_coordinator import FakeCoordinator, desired_attempt
+from tests.support.fake_coordinator import SECRET, FakeCoordinator, desired_attempt
 from usance.v1 import host_pb2, types_pb2
 
 SETTINGS = """
@@ -26,6 +26,7 @@ gpus = {gpus}
 [simulated_gpus]
 count = 2
 """
+CANARY = "canary-77c0ffee"
 SLOWLY = "while :; do sleep 0.05; done"
 
 
@@ -53,7 +54,9 @@ def test_a_seller_at_the_machine_from_price_to_uninstall(tmp_path, capsys):
         coordinator.standing.earned_micro = 1_234_567
         coordinator.standing.attempt_count = 3
 
-        taken = coordinator.want(desired_attempt("sh", "-c", SLOWLY, gpu_uuids=(uuids[0],)))
+        taken = coordinator.want(
+            desired_attempt("sh", "-c", SLOWLY, gpu_uuids=(uuids[0],), env={"TOKEN": CANARY})
+        )
         await coordinator.until(lambda: taken.last.run_ms > 0, "the job runs")
         shown = json.loads(await desk("status", "--json"))
         assert [gpu["attempt_id"] for gpu in shown["now"]["gpus"]] == ["attempt_1", ""]
@@ -73,6 +76,7 @@ def test_a_seller_at_the_machine_from_price_to_uninstall(tmp_path, capsys):
         await coordinator.until(lambda: len(coordinator.hellos) == 2, "the new price is told")
         assert [p.gpu_hour_price_micro for p in coordinator.hellos[1].terms.prices] == [750_000]
         assert "0.75 an hour  SIMULATED GPU" in await desk("price")
+        assert "six decimals" in await desk("price", "SIMULATED GPU", "much", expect=Exit.USAGE)
         await desk("price", "SIMULATED GPU", "0")
         await coordinator.until(lambda: len(coordinator.hellos) == 3, "it is not for sale any more")
         assert list(coordinator.hellos[2].terms.prices) == []
@@ -92,7 +96,9 @@ def test_a_seller_at_the_machine_from_price_to_uninstall(tmp_path, capsys):
         with tarfile.open(bundle) as archive:
             texts = [archive.extractfile(member).read().decode() for member in archive]  # type: ignore[union-attr]
         assert len(texts) == 5
-        assert not any(line in text for text in texts for line in key.splitlines())
+        # The host's key, how it came by it, and what the job of a stranger was told.
+        secrets = [*key.splitlines(), SECRET, CANARY]
+        assert [secret for secret in secrets if any(secret in text for text in texts)] == []
 
         await desk("uninstall", "--yes", expect=Exit.FAILED)
         assert job_processes(state, "attempt_1.1")

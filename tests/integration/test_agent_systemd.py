@@ -48,7 +48,7 @@ Environment={" ".join(ENVIRONMENT)} PYTHONDONTWRITEBYTECODE=1
 ExecStart=
 ExecStart={PYTHON} -m agent run
 RestartSec=0
-WatchdogSec=2
+WatchdogSec=3
 """
 
 
