@@ -55,7 +55,8 @@ def account_create(session: Session, name: str, roles: tuple[str, ...]) -> None:
     wanted = tuple(Role(role.upper()) for role in roles)
     made = session.ask(lambda market: market.create_account(name, wanted, request_id))
     session.answer(
-        lambda: [f"{made.name} is {made.account_id}; next: usance admin token {made.name}"], account=made
+        lambda: [f"{made.name} is {made.account_id}; next: usance admin invite {made.name}, or admin token"],
+        account=made,
     )
 
 

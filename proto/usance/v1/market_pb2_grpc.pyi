@@ -3,7 +3,8 @@
 isort:skip_file
 What buyers, sellers and the operator say to the coordinator, on the market port over TLS.
 
-Callers are known by metadata `authorization: Bearer TOKEN`. Every request that changes something carries
+Callers are known by metadata `authorization: Bearer TOKEN`: a token of an account (books.proto), the access token
+of a session (login.proto), or a token of the operator's identity provider. Every request that changes something carries
 `request_id`, a UUID made by the caller before the first try: repeating it with the same content changes
 nothing more and is answered again, with the thing as it stands now; with other content it is
 REQUEST_ID_REUSED. All RPCs may therefore be repeated, and a client repeats them on UNAVAILABLE and

@@ -109,6 +109,33 @@ def test_only_the_usual_folder_has_its_settings_elsewhere(tmp_path, monkeypatch)
     assert load(other, {}).fee_ppm == 8
 
 
+PROVIDER = "oidc_issuer = 'https://id.example.org'\noidc_audience = 'usance'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("oidc_issuer = 'https://id.example.org'", "oidc_audience: whom the tokens of oidc_issuer are for"),
+        (PROVIDER.replace("https", "http"), "oidc_issuer: an https address"),
+        (PROVIDER + "oidc_jwks_url = 'file:///keys'", "oidc_jwks_url: an https address"),
+        (PROVIDER + "oidc_algorithms = 'RS256 HS256'", "oidc_algorithms: of ES256"),
+        (PROVIDER + "oidc_algorithms = 'none'", "oidc_algorithms: of ES256"),
+        (PROVIDER + "oidc_algorithms = ''", "oidc_algorithms: of ES256"),
+        (PROVIDER + "oidc_ca = '/nowhere.pem'", "oidc_ca: there is no file /nowhere.pem"),
+        (PROVIDER + "oidc_scope_map = 'staff=jobs:all'", "oidc_scope_map: 'jobs:all' is no scope"),
+        (PROVIDER + "oidc_new_accounts = 'operator'", "oidc_new_accounts: buyer, seller or both"),
+        (PROVIDER + "oidc_leeway_seconds = 301", "oidc_leeway_seconds"),
+        ("password_memory_mib = 0", "password_memory_mib"),
+        ("login_wait_seconds_max = 86401", "login_wait_seconds_max"),
+        ("session_days = 366", "session_days"),
+    ],
+)
+def test_what_would_let_in_whom_nobody_meant_is_no_setting(tmp_path, text, words):
+    with pytest.raises(SettingsError, match=words):
+        load_toml(tmp_path, text)
+    assert load_toml(tmp_path, PROVIDER).oidc_audience == "usance"
+
+
 def test_the_database_is_a_file_beside_unless_named(tmp_path):
     assert load(tmp_path, {}).database_url == f"sqlite:///{tmp_path}/usance.db"
     assert load(tmp_path, {"database": "postgresql+psycopg://x"}).database_url == "postgresql+psycopg://x"
