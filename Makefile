@@ -7,8 +7,11 @@ WORKERS ?= 2
 # Which markets `make sim` plays.
 SEEDS ?= 100
 FIRST ?= 1
-# How long `make chaos` goes on.
+# How long `make chaos` and `make soak` go on.
 MINUTES ?= 15
+HOURS ?= 2
+# QUICK=1: `make bench` in some minutes, with figures that say little.
+QUICK ?=
 # How many requests `make fuzz` sends, and by which dice it and `make chaos` play.
 REQUESTS ?= 100000
 SEED ?= 1
@@ -47,6 +50,12 @@ sim: setup  ## play SEEDS markets in simulation, from number FIRST on (docs/reli
 chaos: setup  ## abuse a market of real processes for MINUTES, with a seed of SEED (docs/reliability.md)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED)
 
+bench: setup  ## run every benchmark, QUICK=1 small, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks.all $(if $(QUICK),--quick)
+
+soak: setup  ## keep a market busy for HOURS and draw what grows (docs/reliability.md)
+	$(BIN)/python -m benchmarks.soak --hours $(HOURS)
+
 fuzz: setup  ## send REQUESTS requests that nobody would, with a seed of SEED (docs/threat-model.md)
 	$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --seed $(SEED)
 
@@ -83,5 +92,5 @@ clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test sim chaos fuzz demo packages packages-try proto freeze docs sessions
+.PHONY: help setup lint check test sim chaos bench soak fuzz demo packages packages-try proto freeze docs sessions
 .PHONY: pictures lock clean

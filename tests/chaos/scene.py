@@ -94,6 +94,8 @@ class Scene:
         self.line.mend()
         for wire in self.net.wires.values():
             wire.mend()
+        for clock in self.clocks.values():
+            clock.step(-clock.step_ms)
 
     def _start(self, name: str) -> None:
         self.starts[name] = self.starts.get(name, 0) + 1
