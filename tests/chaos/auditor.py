@@ -30,8 +30,6 @@ from tests.support.witness import BEYOND_MS_MAX, Witness
 CREDIT = 1_000_000
 # What a run says of itself whose engine was restarted under it.
 _GAP = "output written meanwhile may be missing"
-# Ends of runs of which not every record has to be on the bill: nobody could take it, though it was told.
-UNTOLD = ("host_lost", "host_forgot", "claim_refused", "replaced")
 
 
 class Auditor:
@@ -139,7 +137,7 @@ class Auditor:
                 )
 
     def _recorded(self, attempt: dict[str, Any]) -> None:
-        """What its journal held is on the bill, once, with the digest that it had."""
+        """What its journal held and was taken in is on the bill, once, with the digest that it had."""
         lines = self._rows("SELECT number, digest FROM bill_line WHERE attempt_id = ?", attempt["id"])
         billed = {line["number"]: bytes(line["digest"]) for line in lines}
         journaled = self.journaled.get(attempt["id"], {})
@@ -147,9 +145,10 @@ class Auditor:
             self._require(
                 billed[number] == journaled[number], f"{attempt['id']}: record {number} is another one"
             )
-        if attempt["reported_end"] is not None and attempt["end_reason"] not in UNTOLD:
-            missing = sorted(journaled.keys() - billed.keys())
-            self._require(not missing, f"records {missing} are on no bill: {_ends([attempt])}")
+        # What was never taken in, because its host could not tell it in time, is on no bill.
+        taken = {number for number in journaled if number <= attempt["usage_number"]}
+        missing = sorted(taken - billed.keys())
+        self._require(not missing, f"records {missing} are on no bill: {_ends([attempt])}")
 
     def _lives(self) -> None:
         """Event numbers are one order for the whole market: of one GPU, lives must not overlap in it."""
@@ -185,7 +184,8 @@ class Auditor:
                     seen = wish.out is None or wish.out == wish.written("line")
                     self._require(seen, f"{wish.name}: its buyer saw other output")
         own_codes = (0, wish.code) if jobs else ()
-        if wish.exit_code is not None and wish.exit_code < 100 and wish.out is not None:
+        # Below 0 it was we who ended it, after it had been patient for long.
+        if wish.exit_code is not None and 0 <= wish.exit_code < 100 and wish.out is not None:
             self._require(
                 wish.exit_code in own_codes, f"{wish.name}: usance exits {wish.exit_code}: {wish.err}"
             )

@@ -18,7 +18,7 @@ from tests.sim.engine import Container
 from tests.sim.faults import Story
 from tests.sim.host import RECORD_MS, SimHost
 from tests.support.promises import Promises
-from usance.v1 import host_pb2
+from usance.v1 import host_pb2, types_pb2
 
 DEPOSIT_MICRO = 300_000_000
 WINDOW_MS = RULES.reconnect_window_ms
@@ -76,6 +76,9 @@ class Auditor:
         # By attempt: when a message that shows it alive or just ended arrived; by host: any message.
         self.shown: dict[str, list[float]] = defaultdict(list)
         self.heard: dict[str, list[float]] = defaultdict(list)
+        # By attempt: when its end was first told, and up to where records of it have come, and when.
+        self.end_told_s: dict[str, float] = {}
+        self.recorded: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
     def require(self, condition: bool, text: str) -> None:
         if not condition and text not in self._said:
@@ -88,9 +91,12 @@ class Auditor:
         for report in message.beat.attempts:
             if report.container_id:
                 self.shown[report.attempt_id].append(self._loop.time())
+            if report.state == types_pb2.ATTEMPT_STATE_ENDED:
+                self.end_told_s.setdefault(report.attempt_id, self._loop.time())
         for usage in [message.usage, *message.usages.reports]:
             if usage.records:
                 self.shown[usage.attempt_id].append(self._loop.time())
+                self.recorded[usage.attempt_id].append((self._loop.time(), usage.records[-1].end_ms))
 
     def container(self, attempt_id: str) -> Container | None:
         for host in self.hosts.values():
@@ -243,6 +249,11 @@ class Auditor:
         until_s = min(run.end_s, self.stops.get(name, run.end_s))
         due_ms = self.sightings[name].covered_ms(until_s)
         due_ms = min(due_ms * (1 - DRIFT) - 20, row["run_ms_affordable"], row["run_ms_max"])
+        waited_s = self.ended_s[name] - self.end_told_s.get(name, self.ended_s[name])
+        if waited_s * 1_000 >= WINDOW_MS * (1 - DRIFT) - TAKING_IN_MS:
+            # Its end was told, and for a whole window the last of its records did not come.
+            came = [end_ms for at_s, end_ms in self.recorded[name] if at_s <= self.ended_s[name]]
+            due_ms = min(due_ms, max(came, default=0))
         if any(t >= run.end_s for t in self.hosts[row["host_id"]].power_losses_s):
             due_ms -= RECORD_MS  # it may have been lost with the power, before it could be told
         self.require(
