@@ -37,7 +37,7 @@ from agent.reload import Current
 from agent.runner import Runner
 from agent.settings import GIB, MEGA, ExecutorKind, Settings
 from agent.window import Window
-from runtime import notify
+from runtime import notify, private
 from runtime.clock import Clock, SystemClock, utc_offset_minutes
 from runtime.ids import new_id
 from runtime.page import Page
@@ -74,7 +74,7 @@ def hold_state_dir(state_dir: Path) -> int:
 async def run(settings: Settings, identity: Identity, load: Callable[[], Settings]) -> None:
     """Work until SIGTERM or SIGINT. What runs goes on without us. `load` reads the settings again."""
     # What a job must not lose is in our memory: in no file of ours, and in no core either.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    private.keep_out_of_dumps()
     clock = SystemClock()
     current, traces = Current(settings, load), open_tracer("usance-agent", settings.traces)
     gpus = GpuWatch(gpus_of(settings, identity.host_id, clock), clock, settings.state_dir / "gpus.json")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -117,7 +116,7 @@ async def serve(settings: Settings, *, take_over: bool = False) -> int:
     """Until SIGTERM or SIGINT, or until another takes over; the program's exit status."""
     _must_exist(settings)
     # Secrets of jobs pass through our memory; a core would keep them.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    private.keep_out_of_dumps()
     loop, clock, stop = asyncio.get_running_loop(), SystemClock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

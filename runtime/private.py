@@ -1,7 +1,9 @@
 """Keys that nobody else may read: in a file of ours, or printed by a command of the operator's."""
 
+import ctypes
 import errno
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 # For a command that asks a vault across a network; no key is longer.
 PRINTS_WITHIN_S = 30.0
 BYTES_MAX = 65_536
+_PR_SET_DUMPABLE = 4
 
 
 class PrivateError(ValueError):
@@ -105,6 +108,14 @@ def printed(command: Sequence[str]) -> bytes:
     if status != 0 or not content:
         raise PrivateError(f"{command[0]}: ended with status {status} and printed {len(content)} bytes")
     return content
+
+
+def keep_out_of_dumps() -> None:
+    """What passes through our memory is left in no core, not even where the kernel gives cores to a program,
+    which no limit of size holds up; and no debugger of our own user's reads it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:

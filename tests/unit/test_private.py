@@ -1,6 +1,7 @@
 """Keys that are read from files and from commands, and what is said where that can't be."""
 
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +81,13 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_has_started(monkeypatch:
     child = "import subprocess; subprocess.run(['sleep', '600'])"
     with pytest.raises(PrivateError, match="did not end within"):
         private.printed(python(child))
+
+
+def test_a_process_that_keeps_secrets_is_dumped_nowhere() -> None:
+    script = """
+import ctypes, resource
+from runtime.private import keep_out_of_dumps
+keep_out_of_dumps()
+print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+    assert subprocess.check_output(python(script), text=True) == "(0, 0) 0\n"
