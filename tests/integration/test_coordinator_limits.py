@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 from coordinator.api.limits import WEIGH_MS
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import Person, Running, eventually
+from tests.support.scripted_agent import enrol
 from tests.support.scripts import Play, read_logs, refusal, started
 from usance.v1 import books_pb2 as b
 from usance.v1 import market_pb2 as m
@@ -25,6 +26,8 @@ def template(template: Any) -> Any:
         account_requests_burst=20,
         account_streams_max=2,
         bad_tokens_burst=5,
+        enrolments_per_second=2,
+        enrolments_burst=3,
         job_output_mib_max=1,
         account_output_mib_max=1,
     )
@@ -62,6 +65,19 @@ def test_one_account_is_slowed_down_and_nobody_else(play: Play) -> None:
         for stream in streams:
             stream.cancel()
         market.clock.advance(60_000)
+
+    play(script)
+
+
+def test_an_address_enrols_so_many_machines_and_then_is_told_when_to_try_again(play: Play) -> None:
+    async def script(market: Running) -> None:
+        guesses = [
+            await refused(enrol(market.settings.market, market.authority_pem, f"usance_sec_{number}"))
+            for number in range(4)
+        ]
+        assert guesses == [("ENROLMENT_REFUSED", 0)] * 3 + [("RATE_LIMITED", 500)]
+        market.clock.advance(500)
+        await market.identity()
 
     play(script)
 
