@@ -90,11 +90,13 @@ def renew(
     session = tx.session(session_id)
     if session is None or not session.is_good(now_ms):
         return _refused()
-    if generation == session.generation:
-        tx.renew_session(session_id, generation, request_id, now_ms)
+    is_newest = generation == session.generation
+    if is_newest and tx.renew_session(session_id, generation, request_id, now_ms):
         renewed = tx.session(session_id)
         assert renewed is not None, "it was there"
         return _give(tx, issuing, renewed, now_ms)
+    if is_newest:
+        return _refused()  # somebody ended or renewed it just now, and not in this market's one writer
     if generation == session.generation - 1 and request_id == session.request_id:
         return _secrets(issuing, session, session.generation)
     end(tx, session_id, now_ms)

@@ -56,6 +56,11 @@ class SqlPeople(SqlAccounts):
         return self.connection.execute(update(invitation).where(good).values(used_ms=now_ms)).rowcount == 1
 
     def insert_session(self, session: LoginSession) -> None:
+        of = login_session.c
+        mine_over = and_(of.account_id == session.account_id, of.expires_ms <= session.created_ms)
+        for table in (session_access, session_refresh):
+            over = table.c.session_id.in_(select(of.id).where(mine_over))
+            self.connection.execute(delete(table).where(over))
         row = {**vars(session), "revoked_ms": session.revoked_ms or None}
         self.connection.execute(insert(login_session).values(row))
 

@@ -105,6 +105,16 @@ def test_an_ended_session_opens_nothing_and_its_tokens_are_forgotten(market: Sql
     assert market.session_bearer(b"2" + ACCESS[1:], 151) is not None, "the other goes on"
 
 
+def test_a_new_session_clears_away_what_the_account_s_old_ones_had(market: SqlTransaction) -> None:
+    opened(market)
+    opened(market, replace(SESSION, id="sess_2", account_id=SELLER), b"2")
+    market.insert_session(replace(SESSION, id="sess_3", created_ms=999))
+    assert market.refreshes(REFRESH) is not None, "it is good still"
+    market.insert_session(replace(SESSION, id="sess_4", created_ms=1_000))
+    assert market.refreshes(REFRESH) is None
+    assert market.refreshes(b"2" + REFRESH[1:]) is not None, "that is somebody else's"
+
+
 def test_sessions_are_listed_newest_first_and_tell_where_one_was(market: SqlTransaction) -> None:
     for number, account_id in ((1, BUYER), (2, BUYER), (3, SELLER)):
         market.insert_session(

@@ -9,10 +9,6 @@ import grpc
 import grpc.aio
 import pytest
 
-from coordinator import serving
-from coordinator.api.login import Signing
-from coordinator.api.slowing import Slowing
-from coordinator.domain.refusal import Refusal
 from coordinator.settings import Settings
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import Running
@@ -21,15 +17,15 @@ from tests.support.signing_in import (
     OTHER,
     PASSWORD,
     accept,
-    ask,
+    acts,
     cheap,
     invitation,
     login,
-    login_stub,
     person,
     refresh,
     refused,
     refused_as,
+    signed_in,
 )
 from usance.v1 import books_pb2 as b
 from usance.v1 import login_pb2 as g
@@ -45,10 +41,6 @@ def template(template: Settings) -> Settings:
     return cheap(template)
 
 
-async def signed_in(market: Running, name: str = "buyer") -> Any:
-    return await accept(market, await invitation(market, name))
-
-
 async def is_good(market: Running, secrets: Any) -> bool:
     somebody = person(market, secrets)
     try:
@@ -56,11 +48,6 @@ async def is_good(market: Running, secrets: Any) -> bool:
     except grpc.aio.AioRpcError as error:
         return refusal(error) != "UNAUTHENTICATED"
     return True
-
-
-async def acts(market: Running) -> list[b.Act]:
-    answer = await market.operator.ask(market.operator.operations.ListActs, b.ListActsRequest())
-    return list(answer.acts)
 
 
 def test_from_an_invitation_to_a_password_to_a_session(play_on_both: Play) -> None:
@@ -243,68 +230,6 @@ def test_a_changed_password_ends_every_other_session(play: Play) -> None:
     play(script)
 
 
-def test_who_guesses_waits_longer_each_time_and_the_owner_at_home_does_not(play: Play) -> None:
-    async def script(market: Running) -> None:
-        await signed_in(market)
-        # From where nobody was signed in: an account that was invited only.
-        await market.account("stranger", t.ROLE_BUYER)
-        for _ in range(5):
-            assert await refused_as(login(market, "stranger", "guessed")) == "UNAUTHENTICATED"
-        waits = []
-        for _ in range(4):
-            error = await refused(login(market, "stranger", "guessed"))
-            waits.append(str(error.details()).rpartition("; ")[2])
-            market.clock.advance(int(waits[-1].split()[-2]) * 1_000)
-            assert await refused_as(login(market, "stranger", "guessed")) == "UNAUTHENTICATED"
-        assert waits == [f"try again in {seconds} s" for seconds in (1, 2, 4, 8)]
-        # Whoever else signs in is not slowed, nor is an account that does not exist told from one that does.
-        await login(market, "buyer")
-        for _ in range(5):
-            assert await refused_as(login(market, "nobody", "guessed")) == "UNAUTHENTICATED"
-        assert await refused_as(login(market, "nobody", "guessed")) == "RATE_LIMITED"
-        # Another account's guesses from this network end, too, after more of them.
-        for number in range(30):
-            if await refused_as(login(market, f"guess-{number}", "guessed")) == "RATE_LIMITED":
-                break
-        else:
-            raise AssertionError("an address may guess for ever")
-        assert await refused_as(login(market, "buyer")) == "RATE_LIMITED"
-        market.clock.advance(1_000)
-        await login(market, "buyer")
-        # What was tried is written down; what was not looked at is not.
-        failed = [act for act in await acts(market) if act.rpc == "LoginService/Login" and act.result != "OK"]
-        assert {act.result for act in failed} == {"UNAUTHENTICATED"}
-        assert any(act.request == "account_name=stranger" for act in failed)
-        assert {act.address for act in failed} == {"127.0.0.1"}
-
-    play(script)
-
-
-def test_an_owner_who_was_here_is_not_locked_out_by_strangers(
-    play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slowings: list[Slowing] = []
-    signing_of = serving.signing_of
-
-    def noted(*given: Any) -> Signing:
-        signing = signing_of(*given)
-        slowings.append(signing.slowing)
-        return signing
-
-    monkeypatch.setattr(serving, "signing_of", noted)
-
-    async def script(market: Running) -> None:
-        await signed_in(market)
-        (slowing,) = slowings
-        for number in range(5):
-            slowing.begin("buyer", f"192.0.2.{number}", at_home=False)
-        with pytest.raises(Refusal, match="try again in 1 s"):
-            slowing.begin("buyer", "192.0.2.10", at_home=False)
-        await login(market, "buyer")
-
-    play(script)
-
-
 def test_no_secret_is_in_the_database_the_log_or_the_acts(
     play: Play, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -370,18 +295,5 @@ def test_an_account_has_at_most_so_many_sessions(play: Play) -> None:
         me = person(market, await login(market, "buyer"))
         listed = (await me.ask(me.sessions.ListSessions, g.ListSessionsRequest())).sessions
         assert len(listed) == 100
-
-    play(script)
-
-
-def test_bad_secrets_of_each_kind_are_refused_and_slowed_down(play: Play) -> None:
-    async def script(market: Running) -> None:
-        stub = login_stub(market)
-        unknown = g.AcceptInvitationRequest(
-            request_id=str(new_uuid()), invitation="usance_inv_" + "x" * 32, new_password=PASSWORD
-        )
-        assert await refused_as(ask(stub.AcceptInvitation, unknown)) == "UNAUTHENTICATED"
-        said = {await refused_as(refresh(market, "usance_ref_" + "x" * 32)) for _ in range(80)}
-        assert said == {"UNAUTHENTICATED", "RATE_LIMITED"}
 
     play(script)

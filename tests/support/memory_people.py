@@ -49,6 +49,13 @@ class MemoryPeople(MemoryAccounts):
 
     def insert_session(self, session: LoginSession) -> None:
         assert session.id not in self._sessions
+        over = {
+            one.id
+            for one in self._sessions.values()
+            if one.account_id == session.account_id and one.expires_ms <= session.created_ms
+        }
+        self._access = {key: kept for key, kept in self._access.items() if kept[0] not in over}
+        self._refresh = {key: kept for key, kept in self._refresh.items() if kept[0] not in over}
         self._sessions[session.id] = session
 
     def session(self, session_id: str) -> LoginSession | None:

@@ -31,6 +31,14 @@ class MemoryJobs(MemoryClaims):
     def sealed(self, job_ids: Sequence[str]) -> Mapping[str, bytes]:
         return {id_: self._sealed[id_] for id_ in job_ids if id_ in self._sealed}
 
+    def sealed_after(self, job_id: str, limit: int) -> Sequence[tuple[str, str, bytes]]:
+        after = [id_ for id_ in sorted(self._sealed) if id_ > job_id][:limit]
+        return [(id_, self._jobs[id_].account_id, self._sealed[id_]) for id_ in after]
+
+    def reseal(self, job_id: str, box: bytes) -> None:
+        if job_id in self._sealed:
+            self._sealed[job_id] = box
+
     def insert_job(self, job: Job) -> None:
         assert job.id not in self._jobs, job
         self._jobs[job.id] = job

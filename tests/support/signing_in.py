@@ -11,6 +11,7 @@ from coordinator.settings import Settings
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import WAIT_S, Person, Running
 from tests.support.scripts import refusal
+from usance.v1 import books_pb2 as b
 from usance.v1 import login_pb2 as g
 from usance.v1 import login_pb2_grpc
 
@@ -66,3 +67,12 @@ async def refresh(market: Running, token: str, request_id: str = "") -> Any:
 
 def person(market: Running, secrets: Any) -> Person:
     return Person(market.channel, secrets.access_token)
+
+
+async def signed_in(market: Running, name: str = "buyer") -> Any:
+    return await accept(market, await invitation(market, name))
+
+
+async def acts(market: Running) -> list[b.Act]:
+    answer = await market.operator.ask(market.operator.operations.ListActs, b.ListActsRequest())
+    return list(answer.acts)
