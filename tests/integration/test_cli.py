@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import threading
 from functools import partial
@@ -218,7 +219,10 @@ def test_errors_are_json_when_asked(market, capfd):
         execute(["run", "-y", "--json", "--image", "i", "--budget", "5", "--name", "bad", "a"])
         == Exit.REFUSED
     )
-    assert json.loads(capfd.readouterr().err) == {
+    told = json.loads(capfd.readouterr().err)
+    # Of the command, and so the same for all that it asked.
+    assert re.fullmatch(r"req_[0-9a-z]{26}", told["error"].pop("request_id"))
+    assert told == {
         "schema_version": 1,
         "error": {
             "code": "INVALID_FIELD",
@@ -227,7 +231,8 @@ def test_errors_are_json_when_asked(market, capfd):
         },
     }
     assert execute(["offers", "--json", "--frob"]) == 2
-    assert json.loads(capfd.readouterr().err)["error"]["code"] == "WRONG_USE"
+    mistake = json.loads(capfd.readouterr().err)["error"]
+    assert (mistake["code"], "request_id" in mistake) == ("WRONG_USE", False)
 
 
 def test_a_wrong_token_and_a_wrong_authority_are_told_apart(market, capfd, monkeypatch, tmp_path):
