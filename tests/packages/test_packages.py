@@ -156,7 +156,7 @@ def follow_the_page(root: DebianRoot) -> None:
 
 def upgrade_with_a_job_running(root: DebianRoot, version: str) -> None:
     root.sh(f"usance run -y --detach {ASKED} --name patient -- sh -c '{PATIENT}'")
-    wait_until(lambda: "RUNNING" in root.sh("usance show patient --json"), "the job runs")
+    wait_until(lambda: "RUNNING" in root.sh("usance show patient --json"), "the job runs", deadline_s=60)
     job, agent, coordinator = (root.sh(f"cat {path}") for path in pid_files())
     root.sh("dpkg --force-confold --install /mnt/*.deb")
     assert root.sh("usance-agent --version; usance-coordinator --version").count(version) == 2
@@ -185,7 +185,7 @@ def pid_files() -> tuple[str, str, str]:
 def remove_and_purge(root: DebianRoot) -> None:
     root.sh("rm /tmp/go")
     root.sh(f"usance run -y --detach {ASKED} --name unwilling -- sh -c '{PATIENT}'")
-    wait_until(lambda: "RUNNING" in root.sh("usance show unwilling --json"), "the job runs")
+    wait_until(lambda: "RUNNING" in root.sh("usance show unwilling --json"), "the job runs", deadline_s=60)
     assert "1 jobs run here" in root.sh("dpkg --remove usance-agent", fails=True)
     root.sh("systemctl is-active usance-agent; kill -0 $(cat /tmp/job.pid)")
     root.sh("touch /tmp/go; usance wait unwilling")

@@ -41,7 +41,12 @@ for device in null zero full random urandom; do touch dev/$device; mount --bind 
 ln -s /proc/self/fd dev/fd
 mount --bind "$shared" mnt
 mkdir -p usr/local/bin
-cp "$4" usr/local/bin/systemctl
+cp "$4" usr/local/lib/systemctl.py
+# A minimal root has an interpreter of some version, and no plain "python3".
+cat >usr/local/bin/systemctl <<'END'
+#!/bin/sh
+for python in /usr/bin/python3.[0-9]*; do exec "$python" -I /usr/local/lib/systemctl.py "$@"; done
+END
 chmod 755 usr/local/bin/systemctl
 ip link set lo up
 # Orphans come to it, and it takes their ends.
@@ -113,7 +118,7 @@ def debian_root(shared: Path, base: Path = Path("/")) -> Iterator[DebianRoot]:
         return bool(holder()) and Path(f"/proc/{holder()}/root/run/holder").exists()
 
     try:
-        wait_until(prepared, "the root is made")
+        wait_until(prepared, "the root is made", deadline_s=60)
         yield DebianRoot(holder(), place)
     finally:
         if process.poll() is None:
@@ -138,6 +143,8 @@ def fresh_base(folder: Path, packages: list[str]) -> None:
     ).stdout.splitlines()
     mirror = next(line.split()[0] for line in targets if line.split()[1:] == [codename])
     subprocess.run(["debootstrap", "--variant=minbase", codename, str(folder), mirror], check=True)
+    # Debootstrap has named its mirror there; apt is to look where it does on this machine.
+    (folder / "etc/apt/sources.list").unlink()
     shutil.copytree("/etc/apt", folder / "etc/apt", dirs_exist_ok=True, symlinks=True)
     shutil.copytree("/usr/share/keyrings", folder / "usr/share/keyrings", dirs_exist_ok=True)
     for name in ("resolv.conf", "hosts"):

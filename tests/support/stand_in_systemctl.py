@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Stands in for systemctl in a root where systemd can't run.
 
 It starts a unit by the unit's own lines (ExecStartPre, ExecStart, User, StateDirectory, Type=notify), stops
