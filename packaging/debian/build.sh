@@ -35,6 +35,7 @@ environment() {
     # Names and digests of files under a path that was ours for a moment, and commands of the libraries.
     find "$site" '(' -name RECORD -o -name direct_url.json -o -name INSTALLER -o -name REQUESTED ')' -delete
     find "$home/bin" -type f -delete
+    find "$site" -type f -exec chmod 644 '{}' +
     for part in agent cli coordinator ledger; do
         [ "$part" = "$program" ] || [ "$program $part" = "coordinator ledger" ] || rm -r "${site:?}/$part"
     done
@@ -57,6 +58,8 @@ finish() {
     docs=$root/usr/share/doc/$package
     mkdir -p "$docs" "$root/DEBIAN"
     sed "s/@PACKAGE@/$package/" $HERE/copyright >"$docs/copyright"
+    mkdir -p "$root/usr/share/lintian/overrides"
+    sed "s/@PACKAGE@/$package/" $HERE/lintian-overrides >"$root/usr/share/lintian/overrides/$package"
     {
         printf '%s (%s) stable; urgency=medium\n\n  * What changed is in NEWS.gz.\n\n' "$package" "$VERSION"
         printf ' -- %s  %s\n' "$(sed -n 's/^Maintainer: //p' "$HERE/$2/control")" "$(date -uRd "@$SOURCE_DATE_EPOCH")"

@@ -30,6 +30,7 @@ INSTEAD = {
     'usance-agent price "*"': f'{SETTINGS}usance-agent price "*"',
     "--gpu rtx4090": "--gpu rtx4090 --simulated",
     "--image python:3.12": "--isolation process",
+    "-- python3 -c 'print(6 * 7)'": "-- sh -c 'echo $((6 * 7))'",
 }
 ASKED = "--gpu rtx4090 --simulated --isolation process --budget 1"
 # It waits for our word, and says then that it was there all the time.
