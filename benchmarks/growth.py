@@ -39,6 +39,7 @@ from usance.v1 import market_pb2_grpc
 
 BAR, AIM = 1.5, 1.1
 RECORDS_A_JOB = 10
+JUDGED_FROM = 50_000
 _GROWING = ("job", "attempt", "bill_line", "event", "log_chunk")
 # One SQL for both: the ids of what is copied get a prefix, by which they are older than all others.
 _NUMBERS = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :copies)"
@@ -94,7 +95,9 @@ def _grown(folder: Path, what: str, sizes: Sizes, server: Postgres | None) -> It
             scans = whole_reads(grounds[jobs])
             yield Figure(
                 figure=f"tables read whole by statements of a round, {what}, {jobs:,} jobs",
-                ours=len(scans), bar="0", aim="0", ok=not scans, note="; ".join(scans),
+                ours=len(scans), bar="0", aim="0", note="; ".join(scans),
+                # PostgreSQL is right to read what is small from end to end.
+                ok=not scans if jobs >= JUDGED_FROM or server is None else None,
             )  # fmt: skip
 
 

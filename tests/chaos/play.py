@@ -14,6 +14,7 @@ from tests.chaos.scene import opened
 from tests.rig.parts import wait_until
 
 WINDOWS = 6
+FAULTS_LEAST = 5
 LOOK_EVERY_S = 1.0
 PAUSE_MEAN_S = 2.5
 # Whatever waits for a host that will not come back, for output that is lost, for a run's last second.
@@ -77,6 +78,8 @@ def play(seed: int, length_s: float, tell: Callable[[str], None], keep: Path | N
                 auditor.violations.append(f"the faults stopped {CALM_S:.0f} s ago, and still: {left}")
             calm_s = time.monotonic() - calm_s
             auditor.judge(buyers.wishes)
+            if not (all(auditor.witnessed) and auditor.looks and faults.count.total() >= FAULTS_LEAST):
+                auditor.violations.append("it was too calm to prove anything")
             return Outcome(
                 violations=auditor.violations,
                 faults=faults.count,
