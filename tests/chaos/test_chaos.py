@@ -10,7 +10,7 @@ from tests.support.need import need
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.postgres, pytest.mark.nvml]
 
-SEED, MINUTES = 1, 0.6
+SEED, MINUTES = 1, 0.5
 MOST_S = 600
 
 
