@@ -194,7 +194,7 @@ SELLER = Dashboard(
         ),
         Panel(
             title="Jobs: how long they have run",
-            queries=every(f"usance_job_run_seconds{_OF_HOST}", "{{job}}"),
+            queries=every(f"usance_job_run_seconds{_OF_HOST}", "{{exported_job}}"),
             unit="s",
         ),
         Panel(

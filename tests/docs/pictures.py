@@ -141,6 +141,7 @@ def _chart(panel: Panel, lines: Sequence[Line], x: int, y: int, width: int, heig
             f'<text x="{left - 6}" y="{level + 4:.1f}" text-anchor="end" fill="#666">'
             f"{said(part * most, panel.unit)}</text>"
         )
+    most_letters = width // 16
     for number, (name, points) in enumerate(shown):
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(
@@ -150,7 +151,7 @@ def _chart(panel: Panel, lines: Sequence[Line], x: int, y: int, width: int, heig
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if number < named:
             at_x, at_y = x + 10 + number % 2 * (width // 2), bottom + 16 + 14 * (number // 2)
-            label = escape(name if len(name) < 34 else name[:33] + "…")
+            label = escape(name if len(name) <= most_letters else name[: most_letters - 1] + "…")
             parts.append(f'<text x="{at_x}" y="{at_y}" fill="{colour}">— {label}</text>')
     if not shown:
         middle = f'x="{x + width // 2}" y="{y + height // 2}" text-anchor="middle"'
