@@ -147,8 +147,10 @@ def test_every_query_of_the_dashboards_is_answered(watched):
 
 def test_alerts_fire_on_faults_made_on_purpose(watched):
     market, prometheus = watched
-    # No backup was ever made: all else is well.
-    assert prometheus.firing() == {"BackupTooOld"}
+    # No backup was ever made. (What others do to the machine's disk may fire, too.)
+    faults = {"QueueStuck", "HostLost", "TargetDown", "AuditViolation"}
+    prometheus.until(lambda: not faults & prometheus.firing(), "all else is well")
+    assert "BackupTooOld" in prometheus.firing()
     submit(market, "true", gpus=3)
     prometheus.until(lambda: "QueueStuck" in prometheus.firing(), "the queue is told to be stuck")
     market.kill_agent("one")
