@@ -43,13 +43,12 @@ class Strangers:
             return 0
         connected, strangers, cut = set[Peer](), Counter[str](), Counter[str]()
         for connection, peer in _connections(ports):
-            with connection:
-                connected.add(peer)
-                strangers[peer[0]] += peer not in self._known
-                if peer not in self._known and strangers[peer[0]] > self._most:
-                    cut[peer[0]] += 1
-                    with suppress(OSError):
-                        connection.shutdown(socket.SHUT_RDWR)
+            connected.add(peer)
+            strangers[peer[0]] += peer not in self._known
+            if peer not in self._known and strangers[peer[0]] > self._most:
+                cut[peer[0]] += 1
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         # What was shown since belongs to connections that we may not have seen.
         self._known &= connected
         for address, number in cut.items():
@@ -60,16 +59,23 @@ class Strangers:
 def _connections(ports: Collection[int]) -> Iterator[tuple[socket.socket, Peer]]:
     """A descriptor of our own for each: what it stands for can't become another while we look."""
     for path in list(_OWN.iterdir()):
-        with suppress(OSError):
-            connection = socket.socket(fileno=os.dup(int(path.name)))
+        with suppress(OSError), _own(int(path.name)) as connection:
             try:
                 if connection.getsockname()[1] in ports:
                     host, port = connection.getpeername()[:2]
                     yield connection, (_plain(host), port)
             except (OSError, IndexError, TypeError, ValueError):
                 pass  # it listens, is no connection, or has just ended
-            finally:
-                connection.close()
+
+
+def _own(descriptor: int) -> socket.socket:
+    """Raises OSError where it is none of a socket."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
 
 
 def peer_of(name: str) -> Peer | None:

@@ -1,6 +1,7 @@
 """What somebody costs who has not said who they are, and where that ends."""
 
 import asyncio
+import os
 import socket
 import ssl
 from contextlib import closing, suppress
@@ -127,6 +128,14 @@ def test_nobody_is_looked_for_while_there_can_be_none_too_many() -> None:
     """With nobody too many, not a single descriptor is opened."""
     strangers = Strangers(1_000_000)
     assert strangers.look({1}) == 0
+
+
+def test_to_look_leaves_nothing_open() -> None:
+    """Descriptors of what is no socket were once left behind, and looked at again."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert Strangers(0).look({1}) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(
