@@ -135,7 +135,7 @@ class Settings:
     @property
     def backup_mark(self) -> Path:
         """Written anew by every backup: its time is the last one's."""
-        return self.data_dir / "last-backup"
+        return self.data_dir / LAST_BACKUP_NAME
 
     @property
     def ca_key_source(self) -> Source:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from coordinator.keeping import archive, backup, export, report, restore
 from coordinator.keeping.manifest import DamagedError, KeepingError
-from coordinator.settings import LAST_BACKUP_NAME, Settings, SettingsError
+from coordinator.settings import Settings, SettingsError
 from coordinator.store.migrate import upgrade
 from coordinator.store.transaction import SqlTransaction
 from ledger.engine import make_engine, reading
@@ -84,7 +84,7 @@ def _backup(parsed: argparse.Namespace, settings: Settings, now_ms: int) -> int:
         )
     file = parsed.file or backup.default_name(now_ms)
     made = backup.make(settings, file, with_keys=not parsed.no_keys, now_ms=now_ms, progress=_progress)
-    (settings.data_dir / LAST_BACKUP_NAME).write_text(f"{now_ms}\n", encoding="ascii")
+    settings.backup_mark.touch()
     if parsed.json:
         _json(
             {

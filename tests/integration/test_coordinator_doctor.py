@@ -1,6 +1,7 @@
 """`usance-coordinator doctor` on coordinators with faults that were made on purpose."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -121,7 +122,9 @@ def test_a_backup_that_is_old(doctor, made, tmp_path):
     assert "backup" not in doctor()[1]
     assert main(["backup", str(tmp_path / "b.tar"), "--data-dir", str(made)]) == Exit.OK
     assert doctor()[1]["backup"] == ("good", "0 hours old")
-    (made / "last-backup").write_text(str(SystemClock().wall_ms() - 3 * DAY_MS))
+    (made / "last-backup").touch()
+    three_days_ago_s = (SystemClock().wall_ms() - 3 * DAY_MS) / 1_000
+    os.utime(made / "last-backup", (three_days_ago_s, three_days_ago_s))
     assert doctor()[1]["backup"] == ("doubt", "the last one is 72 hours old")
 
 
