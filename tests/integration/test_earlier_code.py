@@ -15,6 +15,7 @@ import pytest
 
 from coordinator.store import migrate
 from ledger.engine import make_engine
+from tests.support.need import need_history
 
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = "coordinator/store/migrations/versions"
@@ -52,8 +53,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # One that is not committed yet has all of the history before it.
     commit = f"{added[-1]}^" if added else "HEAD"
     whole = subprocess.run(["git", "archive", commit], cwd=REPOSITORY, check=False, capture_output=True)
-    if whole.returncode:
-        pytest.skip("needs the history of this repository: git fetch --unshallow")
+    need_history(condition=whole.returncode == 0)
     with tarfile.open(fileobj=io.BytesIO(whole.stdout)) as tar:
         tar.extractall(folder, filter="data")
     assert not (folder / VERSIONS / newest).exists()
@@ -62,9 +62,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _git(*arguments: str) -> bytes:
     done = subprocess.run(["git", *arguments], cwd=REPOSITORY, check=False, capture_output=True)
-    if done.returncode:
-        # Not a machine's lack, which we could ask to be mended: an archive of the sources has no history.
-        pytest.skip("needs a clone of this repository, with its history")
+    need_history(condition=done.returncode == 0)
     return done.stdout
 
 

@@ -5,6 +5,12 @@ import os
 import pytest
 
 
+def need_history(condition: bool) -> None:
+    """Skip the test where the checkout holds no history: that is no fault of the machine's preparation."""
+    if not condition:
+        pytest.skip("needs the history of this repository: clone it whole, or git fetch --unshallow")
+
+
 def need(condition: bool, what: str, how: str) -> None:
     """Skip the test when `condition` does not hold; where everything must be there, fail it.
 

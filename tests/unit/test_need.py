@@ -6,7 +6,7 @@ import pytest
 
 from tests.rig import dockerd
 from tests.rig.parts import MissingError
-from tests.support.need import need
+from tests.support.need import need, need_history
 
 
 def test_what_is_there_lets_the_test_run():
@@ -34,3 +34,10 @@ def test_an_engine_that_can_not_start_leaves_nothing_open(monkeypatch):
     with pytest.raises(MissingError), dockerd.running_engine():
         pass
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_checkout_without_history_skips_anywhere(monkeypatch):
+    monkeypatch.setenv("USANCE_REQUIRE_ALL", "1")
+    need_history(condition=True)
+    with pytest.raises(pytest.skip.Exception, match="unshallow"):
+        need_history(condition=False)
