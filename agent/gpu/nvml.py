@@ -323,14 +323,16 @@ def main(kernel_log: str) -> None:
     """Serve until nobody asks any more."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     asker = Asker()
-    for line in sys.stdin:
-        request = json.loads(line)
-        opens = request["do"] == "open"
-        for part in asker.open(request["hung"]) if opens else asker.read(request["gpus"]):
-            _say(part)
-        if opens:
-            _listen(asker, kernel_log)
-        _say({"done": True, "news": asker.news.take()})
+    # Whoever asked may be killed before it has its answer.
+    with suppress(BrokenPipeError):
+        for line in sys.stdin:
+            request = json.loads(line)
+            opens = request["do"] == "open"
+            for part in asker.open(request["hung"]) if opens else asker.read(request["gpus"]):
+                _say(part)
+            if opens:
+                _listen(asker, kernel_log)
+            _say({"done": True, "news": asker.news.take()})
     # A thread may hang in the library; nothing of ours is left to be done.
     os._exit(0)
 

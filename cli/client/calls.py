@@ -121,6 +121,10 @@ class Caller:
 
         `token` is what the call was sent with, "" if it was not sent: then it is the renewal that has failed.
         """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # We are to stop, and gRPC told the end of the call before it told us that: no other try.
+            raise asyncio.CancelledError from error
         meaning, may_repeat = explain(error, self._target)
         meaning.request_id = request_id
         if token and isinstance(meaning, Refused) and meaning.refusal is RefusalCode.UNAUTHENTICATED:

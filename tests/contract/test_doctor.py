@@ -336,7 +336,7 @@ FAULTS = [
     ("wrongly-set", f"start with GPU {GPU}", BAD, "the driver is broken", "nvidia-ctk cdi list"),
     ("wrongly-set", "network", BAD, "not kept in its network", "firewalld"),
     ("wrongly-set", "state folder", BAD, "MiB are free", "free at least 2 GiB"),
-    ("wrongly-set", "certificate", DOUBT, "good for 1 hours", "does it run"),
+    ("wrongly-set", "certificate", DOUBT, "and not renewed", "does it run"),
     ("wrongly-set", "coordinator", BAD, "", "can this machine reach 127.0.0.1:"),
     ("bare", "settings", BAD, "no GPU has a price", "usance-agent price"),
     ("bare", "driver", BAD, "not installed", "apt-get install nvidia-driver"),
