@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Parallel test processes.
-WORKERS ?= 2
+# Parallel test processes: they wait for others more than they work.
+WORKERS ?= 4
 # Which markets `make sim` plays.
 SEEDS ?= 100
 FIRST ?= 1

@@ -150,7 +150,7 @@ def test_alerts_fire_on_faults_made_on_purpose(watched):
     # No backup was ever made. (What others do to the machine's disk may fire, too.)
     faults = {"QueueStuck", "HostLost", "TargetDown", "AuditViolation"}
     prometheus.until(lambda: not faults & prometheus.firing(), "all else is well")
-    assert "BackupTooOld" in prometheus.firing()
+    prometheus.until(lambda: "BackupTooOld" in prometheus.firing(), "that there is no backup is told")
     submit(market, "true", gpus=3)
     prometheus.until(lambda: "QueueStuck" in prometheus.firing(), "the queue is told to be stuck")
     market.kill_agent("one")

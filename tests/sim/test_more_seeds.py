@@ -1,11 +1,11 @@
-"""The other half of the fixed seeds, for another worker; and that a number gives the same run twice."""
+"""The rest of the fixed seeds, for another worker; and that a number gives the same run twice."""
 
 import pytest
 
 from tests.sim.world import play
 
 
-@pytest.mark.parametrize("seed", range(13, 25))
+@pytest.mark.parametrize("seed", range(13, 19))
 def test_the_promises_hold(seed):
     outcome = play(seed)
     assert outcome.violations == [], f"see it again: python -m tests.sim --first {seed} --seeds 1 --story"
