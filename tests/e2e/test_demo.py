@@ -119,9 +119,15 @@ def test_the_demo_without_docker(begin):
     assert all("SIMULATED" in line for line in offered)
 
 
-@pytest.mark.parametrize("where", ["1. The operator", "3. The seller", "step 2 of 4"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing(begin, where, number):
+@pytest.mark.parametrize(
+    ("number", "where"),
+    [
+        (signal.SIGINT, "1. The operator"),
+        (signal.SIGINT, "3. The seller"),
+        (signal.SIGTERM, "step 2 of 4"),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing(begin, number, where):
     demo = begin(NOWHERE)
     demo.until(where)
     demo.process.send_signal(number)

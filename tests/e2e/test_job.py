@@ -149,7 +149,7 @@ def _kill_both(market: WholeMarket) -> None:
     market.start_agent("one")
 
 
-@pytest.mark.parametrize("crash", [_kill_agent, _kill_coordinator, _kill_both])
+@pytest.mark.parametrize("crash", [_kill_agent, _kill_both])
 def test_a_crash_in_the_middle_changes_neither_output_nor_bill(
     tmp_path, crash: Callable[[WholeMarket], None]
 ):
