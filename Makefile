@@ -65,7 +65,7 @@ demo: setup  ## the main job, end to end, on this machine
 packages: setup  ## build the Debian packages into dist/
 	packaging/debian/build.sh dist
 
-packages-try: setup  ## try what is in dist/ in a fresh Debian root (as root; needs debootstrap)
+packages-try: packages  ## build them and try them in a fresh Debian root (as root; needs debootstrap)
 	USANCE_REQUIRE_ALL=1 USANCE_FRESH_ROOT=1 USANCE_PACKAGES=dist $(BIN)/pytest tests/packages
 
 proto: setup  ## generate code from the contract
