@@ -74,7 +74,9 @@ class Caller:
                 try:
                     token = await self._token()
                     metadata = _metadata(token, request_id, place)
-                    return await method(request, timeout=TRY_S, metadata=metadata)
+                    answer = await method(request, timeout=TRY_S, metadata=metadata)
+                    _heed_the_word_to_stop()
+                    return answer
                 except grpc.aio.AioRpcError as error:
                     await self._again(error, tries, token, request_id)
 
@@ -121,10 +123,7 @@ class Caller:
 
         `token` is what the call was sent with, "" if it was not sent: then it is the renewal that has failed.
         """
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # We are to stop, and gRPC told the end of the call before it told us that: no other try.
-            raise asyncio.CancelledError from error
+        _heed_the_word_to_stop()
         meaning, may_repeat = explain(error, self._target)
         meaning.request_id = request_id
         if token and isinstance(meaning, Refused) and meaning.refusal is RefusalCode.UNAUTHENTICATED:
@@ -136,6 +135,13 @@ class Caller:
             raise meaning from error
         self._on_trouble(meaning)
         await self._clock.sleep_ms(tries.next_wait_ms())
+
+
+def _heed_the_word_to_stop() -> None:
+    """A call that ends in the same moment keeps it to itself: gRPC tells the answer, or a cut, instead."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _metadata(token: str, request_id: str, place: str) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests.chaos.tunnel import Tunnel, open_tunnel
+from tests.rig.parts import find_program
 
 HUB = "198.18.0.1"
 # iptables takes the machine's own lock, whichever namespace it works in.
@@ -169,6 +170,8 @@ class Net:
 
 @contextmanager
 def joined(names: Sequence[str]) -> Iterator[Net]:
+    for program, package in (("ip", "iproute2"), ("iptables", "iptables")):
+        find_program(program, how=f"apt-get install {package}")
     net = Net(names)
     try:
         yield net
