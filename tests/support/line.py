@@ -21,6 +21,8 @@ class Line:
         self._whole = asyncio.Event()
         self._whole.set()
         self.cuts = 0
+        # So often something came from those who connect.
+        self.pieces_up = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="line")
         self._thread.start()
         if listening is None:
@@ -73,7 +75,7 @@ class Line:
             return
         ends = {near_out, far_out}
         self._writers |= ends
-        await asyncio.gather(self._pump(near_in, far_out), self._pump(far_in, near_out))
+        await asyncio.gather(self._pump(near_in, far_out, up=1), self._pump(far_in, near_out, up=0))
         self._writers -= ends
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -82,10 +84,13 @@ class Line:
         host, _, port = self._target.rpartition(":")
         return await asyncio.open_connection(host, int(port))
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await source.read(_PIECE_BYTES):
-                await self._whole.wait()
-                sink.write(piece)
-                await sink.drain()
-        sink.close()
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: int) -> None:
+        try:
+            with suppress(OSError):
+                while piece := await source.read(_PIECE_BYTES):
+                    self.pieces_up += up
+                    await self._whole.wait()
+                    sink.write(piece)
+                    await sink.drain()
+        finally:
+            sink.close()
