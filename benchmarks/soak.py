@@ -1,6 +1,6 @@
 """A market under churn for hours, and what grows in it; writes docs/soak.md and docs/soak.svg.
 
-    python -m benchmarks.soak [--hours 2] [--into FOLDER]
+    python -m benchmarks.soak [--hours 2] [--at-once 6] [--into FOLDER]
 
 A coordinator, two agents, and jobs that come and go without a pause. Memory, file descriptors, threads,
 journals and the database are looked at again and again. What must stay flat is compared between the second
@@ -9,6 +9,7 @@ quarter of the time and the last one; the database may grow, by as much for each
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -78,9 +79,10 @@ def _spec() -> JobSpec:
     )
 
 
-async def _soak(market: WholeMarket, length_s: float) -> tuple[Curves, int]:
+async def _soak(market: WholeMarket, length_s: float, at_once: int) -> tuple[Curves, int]:
     seen, over, done = Curves(), asyncio.Event(), [0]
-    windows = [asyncio.create_task(_churn(market.connection("buyer"), over, done)) for _ in range(AT_ONCE)]
+    buyer = market.connection("buyer")
+    windows = [asyncio.create_task(_churn(buyer, over, done)) for _ in range(at_once)]
     began = time.monotonic()
     while (passed_s := time.monotonic() - began) < length_s:
         _look(market, seen, passed_s / 60, done[0])
@@ -110,9 +112,11 @@ def _look(market: WholeMarket, seen: Curves, minute: float, jobs: int) -> None:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
+    # What is being removed meanwhile is passed over, folders too: rglob would stumble over them.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(f"{parent}/{name}").st_size
     return total
 
 
@@ -139,6 +143,7 @@ def _middle(line: Sequence[tuple[float, float]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=2)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="jobs, so many")
     parser.add_argument("--into", type=Path, default=Path(__file__).parents[1] / "docs")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="usance-bench-") as name:
@@ -150,7 +155,7 @@ def main() -> None:
             for agent in AGENTS:
                 terms = AgentTerms(price="1", simulated_gpus=4, trusted_accounts=("buyer",))
                 market.add_agent(agent, "seller", terms)
-            seen, jobs = asyncio.run(_soak(market, given.hours * 3600))
+            seen, jobs = asyncio.run(_soak(market, given.hours * 3600, given.at_once))
         finally:
             market.stop()
     found = judged(seen)
