@@ -1,14 +1,17 @@
 """What `make bench` writes of what the benchmarks have told, and what `make soak` makes of its curves."""
 
+import os
 import subprocess
 import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import plot
 from benchmarks.all import NAMES, Part, beside_bars, page, run
 from benchmarks.report import Figure, at_least, at_most
-from benchmarks.soak import Curves, judged
+from benchmarks.soak import Curves, _size, judged
 
 GOOD = at_most("beats, us", 12.0, 10.0, 1.5, 1.1)
 BAD = at_least("jobs/s, beside another", 2_500.0, 1_000.0, 5, 10, "it is told why")
@@ -59,3 +62,20 @@ def test_a_curve_that_grows_is_told_from_one_that_does_not(growth, flat):
         seen.add("memory, MiB", "coordinator", minute, 100 + growth * 2 * minute)
     ((what, *_, ok),) = judged(seen)
     assert (what, ok) == ("memory, MiB, coordinator", flat)
+
+
+def test_a_folder_that_goes_while_a_soak_looks_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soak of an hour ended where an agent cleared a run away."""
+    (tmp_path / "kept").write_bytes(b"12345")
+    (tmp_path / "run" / "output").mkdir(parents=True)
+    look = os.scandir
+
+    def late(path: str | Path) -> Any:
+        if str(path).endswith("output"):
+            Path(path).rmdir()
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert _size(tmp_path) == len(b"12345")
