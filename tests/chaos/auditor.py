@@ -6,6 +6,7 @@ What must hold of a database at every moment and in the end is the same as in th
 
 import hashlib
 import json
+import os
 import subprocess
 from contextlib import suppress
 from itertools import pairwise
@@ -181,8 +182,8 @@ class Auditor:
                 right = (job["state"], job["exit_code"]) == (_state_after(wish.code), wish.code)
                 self._require(right, f"{wish.name} is {job['state']}, not {wish.code}: {_ends(own)}")
                 if wish.exit_code == wish.code and len(own) == 1 and _is_whole(last):
-                    seen = wish.out is None or wish.out == wish.written("line")
-                    self._require(seen, f"{wish.name}: its buyer saw other output")
+                    told = _apart(wish.out, wish.written("line")) if wish.out is not None else ""
+                    self._require(not told, f"{wish.name}: its buyer saw other output: {told}: {wish.err}")
         own_codes = (0, wish.code) if jobs else ()
         # Below 0 it was we who ended it, after it had been patient for long.
         if wish.exit_code is not None and 0 <= wish.exit_code < 100 and wish.out is not None:
@@ -202,8 +203,9 @@ class Auditor:
         whole = attempt["end_reason"] == "exited" and attempt["exit_code"] == wish.code and _is_whole(attempt)
         for stream, word in ((1, "line"), (2, "error")):
             true = wish.written(word)
-            begins = true.startswith(kept[stream]) or _GAP in attempt["detail"]
-            self._require(begins, f"{attempt['id']}'s output is not what it wrote: {_ends([attempt])}")
+            told = _apart(kept[stream], true[: len(kept[stream])])
+            good = not told or _GAP in attempt["detail"]
+            self._require(good, f"{attempt['id']}'s output is not what it wrote: {told}: {_ends([attempt])}")
             if whole:
                 same = hashlib.sha256(kept[stream]).digest() == hashlib.sha256(true).digest()
                 self._require(same, f"{attempt['id']}'s output is called complete and is not")
@@ -234,6 +236,14 @@ def _state_after(exit_code: int) -> str:
 
 def _is_whole(attempt: dict[str, Any]) -> bool:
     return attempt["log_state"] == "complete" and _GAP not in attempt["detail"]
+
+
+def _apart(seen: bytes, true: bytes) -> str:
+    """Where the two go apart, for whoever is to find out why; empty where they don't."""
+    if seen == true:
+        return ""
+    at = len(os.path.commonprefix([seen, true]))
+    return f"{len(seen)} bytes, not {len(true)}; from {at} on {seen[at : at + 60]!r}, not {true[at : at + 60]!r}"
 
 
 def _ends(attempts: Rows) -> list[str]:
