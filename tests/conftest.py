@@ -5,6 +5,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, and no deadline on a machine that may be busy.
+settings.load_profile("ci")
 
 pytest_plugins = [
     "tests.rig.fixtures",

@@ -151,9 +151,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.ledger.dispose()
 
 
-LedgerLife.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, derandomize=True, print_blob=True
-)
+LedgerLife.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
 test_a_life_against_the_model = pytest.mark.slow(LedgerLife.TestCase)
 
 
