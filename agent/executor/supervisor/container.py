@@ -34,8 +34,8 @@ _COMPLAINT_BYTES = 8_192
 _COMPLAINT_MS = 1_000
 # How containers end when the engine takes them with it.
 _ENGINES_OWN_CODES = (137, 143, 255)
-# The engine notes a kill when it has sent it, and what is killed may end before.
-_KILL_TOLD_S = 2
+# The engine notes a kill when it has sent it, and what is killed may end before. A busy one notes both late.
+_TOLD_S = (2, 10)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,8 +60,6 @@ class ContainerTarget:
         self._closed_ms: int | None = None
         self._ask_at_ms = 0
         self._engine_was_away = False
-        # Nobody of ours stood by: who ended it can't be told.
-        self._unwatched = False
         self._killed = False
         # How its output begins, of both streams; None where a supervisor before us has read it.
         self._first_words: bytes | None = b""
@@ -84,7 +82,6 @@ class ContainerTarget:
     def resume(self, started: Started) -> None:
         self._first_words = None
         self._start_ms = started.start_boot_ms
-        self._unwatched = True
         self._look()
 
     def descriptors(self, *, with_output: bool) -> list[int]:
@@ -185,7 +182,6 @@ class ContainerTarget:
             return
         if state["Running"] or state["Restarting"]:
             # It closed its output and goes on, or the engine came back and found it alive.
-            self._unwatched = False
             self._reattach()
             return
         if state["StartedAt"].startswith("0001"):
@@ -196,7 +192,7 @@ class ContainerTarget:
         if exit_code in _ENGINES_OWN_CODES and not self._killed and not state["OOMKilled"]:
             try:
                 lost = self._who_else_ended_it(state)
-            except (OSError, EngineError):
+            except (OSError, EngineError, ValueError):
                 self._engine_was_away = True  # it goes, and took this one along; it will be asked again
                 return
         run_ms = self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"]))
@@ -220,18 +216,25 @@ class ContainerTarget:
         )
 
     def _who_else_ended_it(self, state: dict[str, Any]) -> str:
-        """A command may end by a signal of its own making; then the engine has sent none."""
-        if self._engine_was_away:
-            return "the container engine was restarted and ended it"
-        if self._unwatched:
-            return "it was ended by a signal while nobody stood by"
-        # An engine that is being ended ends its containers first, and answers questions to the last.
-        chosen = quote(json.dumps({"container": [self._container], "event": ["kill"]}))
+        """A command may end by a signal of its own making: an engine that has seen it end has sent none.
+
+        One that is being ended ends its containers first, and answers to the last. One that came after it
+        knows of nothing, and may be all that we ever see: it is back before a busy machine lets us look.
+        """
+        for wait_s in _TOLD_S[:1] if self._engine_was_away else _TOLD_S:
+            told = self._told(state, wait_s)
+            if "kill" in told:
+                return "the container engine, or somebody who asked it to, ended it"
+            if "die" in told:
+                return ""
+        return "it was ended by a signal, and the container engine no longer knows by whose"
+
+    def _told(self, state: dict[str, Any], wait_s: int) -> set[str]:
+        """What the engine remembers of the container's end, waiting for what it notes so long after it."""
+        chosen = quote(json.dumps({"container": [self._container], "event": ["kill", "die"]}))
         since, until = (int(_moment(state[name]).timestamp()) for name in ("StartedAt", "FinishedAt"))
-        span = f"since={since}&until={until + _KILL_TOLD_S}"
-        if self._call("GET", f"/events?{span}&filters={chosen}").strip():
-            return "the container engine, or somebody who asked it to, ended it"
-        return ""
+        events = self._call("GET", f"/events?since={since}&until={until + wait_s}&filters={chosen}")
+        return {json.loads(event)["Action"] for event in events.splitlines()}
 
     def _why_unstartable(self, exit_code: int, run_ms: int) -> str:
         """The engine starts its small init, which then finds that there is no such program and says so.
