@@ -6,7 +6,6 @@ What must hold of a database at every moment and in the end is the same as in th
 
 import hashlib
 import json
-import os
 import subprocess
 from contextlib import suppress
 from itertools import pairwise
@@ -242,8 +241,10 @@ def _apart(seen: bytes, true: bytes) -> str:
     """Where the two go apart, for whoever is to find out why; empty where they don't."""
     if seen == true:
         return ""
-    at = len(os.path.commonprefix([seen, true]))
-    return f"{len(seen)} bytes, not {len(true)}; from {at} on {seen[at : at + 60]!r}, not {true[at : at + 60]!r}"
+    shorter = min(len(seen), len(true))
+    at = next((n for n in range(shorter) if seen[n] != true[n]), shorter)
+    parts = (repr(data[at : at + 60]) for data in (seen, true))
+    return f"{len(seen)} bytes, not {len(true)}; from {at} on {', not '.join(parts)}"
 
 
 def _ends(attempts: Rows) -> list[str]:

@@ -53,6 +53,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(os.geteuid() == 0, "root's rights", "run it as root: packages are installed, in a root of their own")
     need(shutil.which("dpkg-deb") is not None, "Debian's dpkg", "run it on Debian")
     need(Path("/usr/bin/python3").exists(), "the system's Python", "apt-get install python3")
+    # Else a root's mounts can't be kept from everybody else's.
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    how = "before the chroot into a folder, mount --rbind that folder on itself"
+    need("/" in mounts, "a root that is a mount, as a chroot's often is not", how)
     out = tmp_path_factory.mktemp("packages")
     if given := os.environ.get("USANCE_PACKAGES"):
         for deb in Path(given).glob("*.deb"):
