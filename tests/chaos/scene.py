@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.clocks import SteppedClock, build_clock
-from tests.chaos.nets import HUB, Net, joined
 from tests.rig import leftovers
 from tests.rig.dockerd import Engine, running_engine
 from tests.rig.gpus import FOUR_GPUS
@@ -26,6 +25,7 @@ from tests.rig.postgres import Postgres, running_postgres
 from tests.support.agent_terms import AgentTerms
 from tests.support.line import Line
 from tests.support.market import WholeMarket
+from tests.support.nets import HUB, Net, joined
 
 AGENTS = ("cheap", "big", "small", "boxes", "cards")
 IN_CONTAINERS = ("boxes", "cards")
@@ -127,7 +127,7 @@ def opened() -> Iterator[Scene]:
     with ExitStack() as stack:
         stack.callback(home.release)
         stack.callback(_remove, home.path)
-        net = stack.enter_context(joined(AGENTS))
+        net = stack.enter_context(joined(AGENTS, with_door=True))
         engine = stack.enter_context(running_engine())
         with engine.client() as client:
             tiny_image(client)

@@ -8,7 +8,7 @@ is paid, by what is on the machine alone.
 import json
 import re
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from cli.model import Bill, Job
 from cli.verify import verify_bill
 from tests.e2e.test_job import check_bill
 from tests.rig.dockerd import Engine
+from tests.rig.fixtures import parts_needed
 from tests.rig.images import TINY, tiny_image
 from tests.rig.parts import wait_until
 from tests.support.agent_terms import AgentTerms
-from tests.support.apart import FAR, Apart, apart
 from tests.support.market import OPERATOR, Running, WholeMarket
+from tests.support.nets import HUB, Wire, joined
+from tests.support.through import answered_inside
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -44,10 +46,15 @@ def far_market(folder: Path, engine: Engine, window_ms: int):
     """A market whose one machine is at the end of a line, and the line."""
     market = WholeMarket(folder, window_ms=window_ms)
     ports = {
-        where: f"{FAR}:{where.rpartition(':')[2]}" for where in (market.market_address, market.hosts_address)
+        where: f"{HUB}:{where.rpartition(':')[2]}" for where in (market.market_address, market.hosts_address)
     }
     market.market_public, market.hosts_public = ports.values()
-    with apart({public: where for where, public in ports.items()}) as line:
+    with ExitStack() as stack:
+        with parts_needed():
+            net = stack.enter_context(joined(["one"]))
+        places = {public: where for where, public in ports.items()}
+        stack.enter_context(answered_inside(net.hub.namespace, places))
+        line = net.wires["one"]
         try:
             market.start()
             market.open_account("buyer", "buyer", deposit="100")
@@ -57,7 +64,7 @@ def far_market(folder: Path, engine: Engine, window_ms: int):
                 docker_host=engine.base_url,
                 simulated_gpus=2,
                 price="1",
-                inside=tuple(line.inside()),
+                inside=line.machine.inside,
             )
             market.add_agent("one", "seller", terms)
             yield market, line
@@ -119,10 +126,10 @@ def test_a_cut_changes_the_time_of_the_news_or_ends_what_is_not_paid(
 
 
 def check_unharmed(
-    market: WholeMarket, line: Apart, engine: Engine, client: docker.DockerClient, run: Running
+    market: WholeMarket, line: Wire, engine: Engine, client: docker.DockerClient, run: Running
 ) -> None:
     """A cut, shorter than the window."""
-    line.cut()
+    line.cut(up=True, down=True)
     engine.touch(container(client, "short")["Id"], "/tmp/go")
     wait_until(has_ended(client, "short"), "it ends while nobody hears of it")
     assert the_job(market, "short")[0].state == "RUNNING"
@@ -131,9 +138,9 @@ def check_unharmed(
     check_kept(*the_job(market, "short"), run)
 
 
-def check_outlasted(market: WholeMarket, line: Apart, client: docker.DockerClient, run: Running) -> None:
+def check_outlasted(market: WholeMarket, line: Wire, client: docker.DockerClient, run: Running) -> None:
     """A second cut, longer than the window."""
-    line.cut()
+    line.cut(up=True, down=True)
     wait_until(has_ended(client, "long"), "it is stopped by its own machine", deadline_s=30)
     (attempt,) = the_job(market, "long")[0].attempts
     folder = market.runs_of("one") / f"{attempt.attempt_id}.1"

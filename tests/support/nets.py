@@ -1,8 +1,8 @@
 """Machines with addresses of their own: network namespaces on one bridge, and what is done to their lines.
 
 ```
- this machine ── veth ── hub (the coordinator's machine) ── bridge ──┬─ veth ── an agent's machine
-                                                                     └─ …
+ hub (the coordinator's machine) ── bridge ──┬─ veth ── an agent's machine
+     └─ veth ── this machine, if asked for   └─ …
 ```
 A namespace lives as long as the process that holds it, and that as long as we: nothing is left behind,
 however we end. Where the kernel can't delay packets (`tc netem`), a tunnel between the two machines does it.
@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from tests.chaos.tunnel import Tunnel, open_tunnel
 from tests.rig.parts import find_program
+from tests.support.tunnel import Tunnel, open_tunnel
 
 HUB = "198.18.0.1"
 # iptables takes the machine's own lock, whichever namespace it works in.
@@ -124,12 +124,12 @@ class Wire:
 
 
 class Net:
-    """The hub and the wires to all machines.
+    """The hub and the wires to all machines; nothing of it is in our own network, but for a door.
 
-    `here` is our own address as the hub sees it, `door` the hub's as we see it.
+    With one, `here` is our own address as the hub sees it, and `door` the hub's as we see it.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, with_door: bool) -> None:
         # The network for trying out networks; each of us takes four addresses of the second half.
         base = os.getpid() % 16_384 * 4
         self.here, self.door = (f"198.19.{(base + n) >> 8}.{(base + n) & 255}" for n in (1, 2))
@@ -139,6 +139,8 @@ class Net:
         self.wires: dict[str, Wire] = {}
         try:
             self._build(names)
+            if with_door:
+                self._open_door()
         except BaseException:
             self.close()
             raise
@@ -147,6 +149,12 @@ class Net:
         self.hub.run("ip", "link", "add", "bridge", "type", "bridge")
         self.hub.run("ip", "address", "add", f"{HUB}/24", "dev", "bridge")
         self.hub.run("ip", "link", "set", "bridge", "up")
+        for number, name in enumerate(names, 11):
+            machine = Machine(f"198.18.0.{number}")
+            self.machines.append(machine)
+            self.wires[name] = Wire(self.hub, machine, number)
+
+    def _open_door(self) -> None:
         device = self._device
         for argv in (
             ["ip", "link", "add", device, "type", "veth", "peer", "name", "door", "netns", str(self.hub.pid)],
@@ -156,10 +164,6 @@ class Net:
             subprocess.run(argv, check=True, capture_output=True)
         self.hub.run("ip", "address", "add", f"{self.door}/30", "dev", "door")
         self.hub.run("ip", "link", "set", "door", "up")
-        for number, name in enumerate(names, 11):
-            machine = Machine(f"198.18.0.{number}")
-            self.machines.append(machine)
-            self.wires[name] = Wire(self.hub, machine, number)
 
     def close(self) -> None:
         # It would go by itself, a moment later.
@@ -169,10 +173,12 @@ class Net:
 
 
 @contextmanager
-def joined(names: Sequence[str]) -> Iterator[Net]:
-    for program, package in (("ip", "iproute2"), ("iptables", "iptables")):
+def joined(names: Sequence[str], *, with_door: bool = False) -> Iterator[Net]:
+    """Raises parts.MissingError where the machine lacks something."""
+    packages = {"unshare": "util-linux", "setpriv": "util-linux", "ip": "iproute2", "iptables": "iptables"}
+    for program, package in packages.items():
         find_program(program, how=f"apt-get install {package}")
-    net = Net(names)
+    net = Net(names, with_door=with_door)
     try:
         yield net
     finally:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tests.support.through import made_inside
 
 if TYPE_CHECKING:
-    from tests.chaos.nets import Machine
+    from tests.support.nets import Machine
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _PACKET_BYTES = 65_536
