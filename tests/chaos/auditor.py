@@ -109,6 +109,7 @@ class Auditor:
     def judge(self, wishes: list[Wish]) -> None:
         """When all is over."""
         self.look()
+        self._require(self._witness.is_awake, "who was to witness what ran did not do so to the end")
         assert self._connection is not None
         with self._connection.transaction():
             self._promises.at_the_end()

@@ -40,13 +40,20 @@ class Witness:
             thread.join()
         self._client.close()
 
+    @property
+    def is_awake(self) -> bool:
+        """Was nothing missed by a mistake of ours?"""
+        return all(thread.is_alive() for thread in self._threads)
+
     def _watch_runs(self) -> None:
         while not self._over.wait(_LOOK_EVERY_S):
             for folder in self._runs:
                 for path in folder.glob("*/exit.json"):
                     with suppress(OSError, ValueError):
                         told = json.loads(path.read_bytes())
-                        self.by_supervisor[_attempt_of(path.parent.name)] = int(told["run_ms"])
+                        # What never started has none.
+                        if "run_ms" in told:
+                            self.by_supervisor[_attempt_of(path.parent.name)] = int(told["run_ms"])
 
     def _watch_engine(self) -> None:
         while not self._over.is_set():
