@@ -10,18 +10,18 @@ import re
 import socket
 import struct
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from agent.executor.supervisor.clock import boot_ms
+from agent.executor.supervisor.clock import boot_ms, wall_ms
 from agent.executor.supervisor.counters import Counters
 from agent.executor.supervisor.files import READ_BYTES
 from agent.executor.supervisor.target import Ended, NeverStartedError, Started
 
 _HEADER = struct.Struct(">BxxxI")
 _ANSWER_S = 120
-# How far the engine's clock, which may be set while we look, may differ from ours in what a run took.
+# How late we may hear that a container has started. What looks like more was a clock that somebody set.
 _CLOCK_MS = 2_000
 _ASK_MS = 200
 _GAP = "the container engine was restarted; output written meanwhile may be missing"
@@ -36,7 +36,7 @@ _COMPLAINT_MS = 1_000
 _ENGINES_OWN_CODES = (137, 143, 255)
 # The engine notes a kill when it has sent it, and what is killed may end before. A busy one notes both late.
 _TOLD_S = (2, 10)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = "1970-01-01T00:00:00Z"
 
 
 class EngineError(Exception):
@@ -195,7 +195,7 @@ class ContainerTarget:
             except (OSError, EngineError, ValueError):
                 self._engine_was_away = True  # it goes, and took this one along; it will be asked again
                 return
-        run_ms = self._run_ms(_between_ms(state["StartedAt"], state["FinishedAt"]))
+        run_ms = self._run_ms(state["StartedAt"], state["FinishedAt"])
         unstartable = self._why_unstartable(exit_code, run_ms)
         counters = self._counters
         notes = [_GAP] if self._engine_was_away else []
@@ -246,17 +246,18 @@ class ContainerTarget:
         found = _INIT_COMPLAINT.fullmatch(self._first_words)
         return found.group(1).decode(errors="replace") if found else ""
 
-    def _run_ms(self, told_ms: int) -> int:
-        """What we saw is late rather than early; what the engine tells is exact unless a clock was set.
+    def _run_ms(self, began: str, ended: str) -> int:
+        """What the engine tells is exact, however late we look, unless the machine's clock was set meanwhile:
+        then it is out by so much, or not at all. It is never above what we saw.
 
-        It may note a start only when what it started has ended already: then there was no time by its record,
-        and the buyer pays by that.
+        The engine may note a start only when what it started has ended already: then there was no time by its
+        record, and the buyer pays by that.
         """
-        if self._closed_ms is None:
-            # It ended while nobody stood here: the engine alone can tell when.
-            return max(0, min(told_ms, boot_ms() - self._start_ms))
-        seen_ms = self._closed_ms - self._start_ms
-        return max(0, told_ms) if seen_ms - _CLOCK_MS <= told_ms <= seen_ms else seen_ms
+        seen_ms = (self._closed_ms or boot_ms()) - self._start_ms
+        told_ms = _between_ms(began, ended)
+        set_by_ms = (wall_ms() - boot_ms()) - (_between_ms(_EPOCH, began) - self._start_ms)
+        likely = [told_ms] if abs(set_by_ms) <= _CLOCK_MS else [told_ms, told_ms - set_by_ms]
+        return max((max(0, ms) for ms in likely if -_CLOCK_MS <= ms <= seen_ms), default=seen_ms)
 
     def _frames(self) -> list[tuple[int, bytes]]:
         pieces: list[tuple[int, bytes]] = []

@@ -33,6 +33,9 @@ class Life:
     output: tuple[tuple[int, bytes], ...]
     exit_code: int = 127
     run_ms: int = 13
+    # By how much somebody sets the machine's clock while it runs, and how late its supervisor looks.
+    set_by_ms: int = 0
+    late_ms: int = 0
     # What the engine remembers of it, asked for the first time and later.
     told: tuple[bytes, ...] = (b"",)
 
@@ -70,7 +73,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 "OOMKilled": False,
                 "ExitCode": life.exit_code,
                 "StartedAt": _text(BEGIN),
-                "FinishedAt": _text(BEGIN + timedelta(milliseconds=life.run_ms)),
+                "FinishedAt": _text(BEGIN + timedelta(milliseconds=life.run_ms + life.set_by_ms)),
             }
             self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + json.dumps({"State": state}).encode())
         elif "/events" in request:
@@ -87,9 +90,10 @@ def _text(moment: datetime) -> str:
 
 @pytest.fixture
 def clock(monkeypatch) -> list[int]:
-    """The supervisor's, to be set."""
-    now = [1_000]
+    """The supervisor's since boot, and how far the machine's is ahead of it; both to be set."""
+    now = [1_000, round(BEGIN.timestamp() * 1_000) - 1_000]
     monkeypatch.setattr("agent.executor.supervisor.container.boot_ms", lambda: now[0])
+    monkeypatch.setattr("agent.executor.supervisor.container.wall_ms", lambda: sum(now))
     return now
 
 
@@ -109,7 +113,8 @@ def engine(folder: Path, life: Life) -> Iterator[tuple[Engine, ContainerTarget]]
 def end_of(folder: Path, clock: list[int], life: Life) -> tuple[Ended, bytes]:
     with engine(folder, life) as (served, target):
         target.start()
-        clock[0] += life.run_ms
+        clock[0] += life.run_ms + life.late_ms
+        clock[1] += life.set_by_ms
         output = b""
         while not target.is_drained():
             served.may_send.put(None)
@@ -183,3 +188,36 @@ def test_an_engine_vouches_also_to_who_was_not_there(tmp_path, clock, told, is_o
         end = target.ended()
     assert end is not None
     assert (end.exit_code, bool(end.lost)) == ((255, False) if is_own else (None, True))
+
+
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        # Its buyer paid for the six seconds that its supervisor was frozen (found by chaos, seed 6).
+        pytest.param(Life(output=(), run_ms=521, late_ms=6_100), id="looked late"),
+        pytest.param(Life(output=(), run_ms=521, set_by_ms=HOUR_MS), id="clock set forward"),
+        pytest.param(Life(output=(), run_ms=521, set_by_ms=-HOUR_MS), id="clock set back"),
+        pytest.param(Life(output=(), run_ms=521, late_ms=6_100, set_by_ms=HOUR_MS), id="forward and late"),
+        pytest.param(Life(output=(), run_ms=9_000, late_ms=6_100, set_by_ms=-HOUR_MS), id="back and late"),
+    ],
+)
+def test_what_is_paid_is_what_it_ran_however_late_one_looks_and_whoever_sets_the_clock(tmp_path, clock, life):
+    end, _ = end_of(tmp_path, clock, life)
+    assert end.run_ms == life.run_ms
+
+
+def test_a_clock_that_is_set_after_the_end_takes_no_time_away(tmp_path, clock):
+    with engine(tmp_path, Life(output=(), run_ms=9_000)) as (served, target):
+        target.start()
+        clock[0] += 9_000
+        served.may_send.put(None)
+        wait_until(
+            lambda: not target.read(target.descriptors(with_output=True)) and target.is_drained(), "end"
+        )
+        clock[1] -= HOUR_MS
+        end = target.ended()
+    assert end is not None
+    assert end.run_ms == 9_000
