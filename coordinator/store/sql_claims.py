@@ -1,9 +1,9 @@
 """What hosts claim, in SQL: GPUs that belong to them, GPUs that do not, and what can't be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, text, update
+from sqlalchemy import Integer, Select, bindparam, delete, func, insert, select, text, update
 
 from coordinator.domain.claim import COUNTED, STRIKES_KEPT_MAX, GpuClaim, GpuOwner, Strike
 from coordinator.domain.host import HostState
@@ -96,7 +96,7 @@ class SqlClaims(SqlPart):
 
     def claims(self, limit: int) -> Sequence[GpuClaim]:
         """GPUs that a host names and another has, oldest first."""
-        return self._claims(_CLAIMS.limit(limit))
+        return self._claims(_CLAIMS_FIRST, {"most": limit})
 
     def claims_about(self, host_ids: Sequence[str]) -> Sequence[GpuClaim]:
         """Those by or against these hosts."""
@@ -106,8 +106,8 @@ class SqlClaims(SqlPart):
     def claims_to(self, gpu_uuid: str) -> Sequence[GpuClaim]:
         return self._claims(_CLAIMS.where(gpu_claim.c.gpu_uuid == gpu_uuid))
 
-    def _claims(self, query: Select[Any]) -> Sequence[GpuClaim]:
-        return [GpuClaim(**row) for row in self.beside.execute(query).mappings()]
+    def _claims(self, query: Select[Any], given: Mapping[str, int] | None = None) -> Sequence[GpuClaim]:
+        return [GpuClaim(**row) for row in self.beside.execute(query, given).mappings()]
 
     def insert_strike(
         self, host_id: str, kind: Strike, subject: str, detail: str, now_ms: int, run_ms: int | None = None
@@ -186,3 +186,5 @@ def _claims() -> Select[Any]:
 
 
 _CLAIMS = _claims()
+# As the passes ask it each second: to put a statement together costs more than to run it.
+_CLAIMS_FIRST = _CLAIMS.limit(bindparam("most", type_=Integer))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, case, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Integer, bindparam, case, func, insert, or_, select, true, update
 
 from coordinator.domain.host import (
     RELIABILITY_PPM_AT_FIRST,
@@ -53,6 +53,12 @@ _REFUSED = select(host.c.id, host.c.revoked_ms)
 _NOT_LOST = select(
     host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms, host.c.revoked_ms
 ).where(host.c.state != str(HostState.LOST))
+# A pass asks this each second: to put a statement together costs more than to run it.
+_NOT_LOST_AFTER = (
+    _NOT_LOST.where(host.c.id > bindparam("after"))
+    .order_by(host.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
 
 
 class SqlHosts(SqlClaims):
@@ -255,8 +261,8 @@ class SqlHosts(SqlClaims):
         return self.some(_DRAINING, host.c.id, ids, "", _draining_since)
 
     def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]:
-        query = _NOT_LOST.where(host.c.id > after_id).order_by(host.c.id).limit(limit)
-        return [_seen_from(*row) for row in self.connection.execute(query)]
+        asked = {"after": after_id, "most": limit}
+        return [_seen_from(*row) for row in self.connection.execute(_NOT_LOST_AFTER, asked)]
 
     def host_seen(self, host_id: str) -> Seen | None:
         row = self.connection.execute(_NOT_LOST.where(host.c.id == host_id)).one_or_none()
