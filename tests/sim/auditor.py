@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from agent.domain.attempt import EndReason, OutputStream
-from tests.sim.coordinator import RULES, SimCoordinator
+from tests.sim.coordinator import RULES, SimCoordinator, Storage
 from tests.sim.engine import Container
 from tests.sim.faults import Story
 from tests.sim.host import RECORD_MS, SimHost
@@ -58,13 +58,15 @@ class Sightings:
 
 
 class Auditor:
-    def __init__(self, story: Story, raw: Any) -> None:
+    def __init__(self, story: Story, storage: Storage) -> None:
         self._story = story
-        self._raw = raw
+        self._storage = storage
         self._loop = story.loop
         self.hosts: dict[str, SimHost] = {}
         self.coordinator: SimCoordinator | None = None
         self.looks = 0
+        self._looked_at: object = None
+        self._paid_through_ms: dict[str, int] = {}
         self._said: set[str] = set()
         self._promises = Promises(self.rows, self.require, DEPOSIT_MICRO)
         self.sightings: dict[str, Sightings] = defaultdict(Sightings)
@@ -106,36 +108,38 @@ class Auditor:
         return None
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        cursor = self._raw.execute(query, values)
+        cursor = self._storage.raw.execute(query, values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     # After every commit
 
     def look(self) -> None:
+        """What only the database says is not asked again of one that has not changed since."""
         self.looks += 1
-        self._promises.at_every_moment()
-        self._attempts()
+        version = self._storage.version
+        if self._looked_at != version:
+            self._looked_at = version
+            self._promises.at_every_moment()
+            self._attempts()
         self._fuses()
 
     def _fuses(self) -> None:
         """Nothing runs on past what is paid, whoever is cut off; a dead agent's engine may have a fuse."""
-        paid = {
-            row["id"]: row["paid_through_ms"] for row in self.rows("SELECT id, paid_through_ms FROM attempt")
-        }
         for host in self.hosts.values():
             settled_s = self._loop.time() - LATE_MS / 1_000
             awake = host.process is not None and host.agent_alive and host.process.born_s < settled_s
             stopping = awake and host.engine.away_until_s < settled_s
             for run in host.engine.runs.values():
                 if run.end_s is None and (host.engine.has_fuse or stopping):
-                    most_ms = paid[run.key.attempt_id] + run.order.stop_grace_ms + LATE_MS
+                    most_ms = self._paid_through_ms[run.key.attempt_id] + run.order.stop_grace_ms + LATE_MS
                     ran_ms = host.clock.boot_ms() - run.start_boot_ms
                     self.require(ran_ms <= most_ms, f"{run.key} runs at {ran_ms} ms, past {most_ms} ms")
 
     def _attempts(self) -> None:
         for row in self.rows("SELECT * FROM attempt"):
             name, now_s = row["id"], self._loop.time()
+            self._paid_through_ms[name] = row["paid_through_ms"]
             self.assigned_s.setdefault(name, now_s)
             if name in self.ended_s:
                 continue

@@ -29,6 +29,7 @@ from coordinator.store.kept import Kept
 from coordinator.store.migrate import upgrade
 from coordinator.store.ports import Rings, Transaction
 from ledger.engine import make_engine
+from tests.sim import sql
 from tests.sim.clocks import SimClock
 from tests.sim.faults import Dice, Story
 from tests.sim.loop import Killed, Process, VirtualLoop
@@ -61,24 +62,45 @@ def _raw(engine: Engine) -> Any:
 
 
 class Storage:
-    """The database: it outlives every coordinator, and fails when it is told to."""
+    """The database: it outlives every coordinator, and fails when it is told to.
 
-    def __init__(self, story: Story, dice: Dice) -> None:
-        self.engine = make_engine("sqlite://", durable=False)
-        self.raw = _raw(self.engine)
+    `is_whole`: it is spoken to through SQLAlchemy's own engine, as outside; which takes longer.
+    """
+
+    def __init__(self, story: Story, dice: Dice, *, is_whole: bool) -> None:
+        self._whole = make_engine("sqlite://", durable=False)
+        self.raw = _raw(self._whole)
         self.raw.deserialize(_schema())
+        self._thin = None if is_whole else sql.Engine(self.raw, self._told)
+        self.engine: Any = self._thin or self._whole
         self._story = story
         self.dice = dice
         self.fails = 0.0
         # Whose transactions these are, while there are any.
         self.writer: Process | None = None
         self._strike: tuple[int, str] | None = None
-        event.listen(self.engine, "begin", lambda _: self._arm())
-        event.listen(self.engine, "before_cursor_execute", lambda *_: self._statement())
-        event.listen(self.engine, "commit", lambda _: self._commit())
+        event.listen(self._whole, "begin", lambda _: self._told("begin"))
+        event.listen(self._whole, "before_cursor_execute", lambda *_: self._told("statement"))
+        event.listen(self._whole, "commit", lambda _: self._told("commit"))
+
+    @property
+    def version(self) -> object:
+        """Another one whenever anything may have changed."""
+        return object() if self._thin is None else self._thin.version
+
+    def close(self) -> None:
+        self._whole.dispose()
 
     def disarm(self) -> None:
         self.writer, self._strike = None, None
+
+    def _told(self, what: str) -> None:
+        if what == "statement":
+            self._statement()
+        elif what == "begin":
+            self._arm()
+        else:
+            self._commit()
 
     def _arm(self) -> None:
         """Perhaps this transaction dies, at any of its statements or at its commit."""

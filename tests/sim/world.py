@@ -25,6 +25,7 @@ from coordinator.domain.account import Account, Role
 from coordinator.domain.metering import Stamp
 from coordinator.services import accounts, enrolment
 from coordinator.services.mint import digest_of
+from coordinator.store import sql_hosts, sql_jobs
 from coordinator.store.transaction import SqlTransaction
 from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE
 from tests.sim import network
@@ -39,10 +40,13 @@ from tests.sim.faults import Dice, Story
 from tests.sim.host import SimHost
 from tests.sim.liars import KINDS, Liar
 from tests.sim.loop import Killed, Process, VirtualLoop
+from tests.sim.sql import decoded_once
 
 CHAOS_S = 200.0
 CALM_S = 600.0
 LOOK_S = 5.0
+# What the passes of every second make of the same rows.
+DECODERS = ((sql_jobs, "attempt_from_row"), (sql_jobs, "job_from_row"), (sql_hosts, "host_from_row"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class Outcome:
 
 
 class World:
-    def __init__(self, seed: int, folder: Path, disk_os: DiskOs) -> None:
+    def __init__(self, seed: int, folder: Path, disk_os: DiskOs, *, is_whole: bool) -> None:
         self.seed = seed
         self.loop = VirtualLoop()
         self.story = Story(self.loop)
@@ -71,8 +75,8 @@ class World:
         self.loop.set_exception_handler(self._surprise)
         thread = self.dice("threads")
         self.loop.thread_delay_s = lambda: thread.log_ms(1, 30)
-        self.storage = Storage(self.story, self.dice("storage"))
-        self.auditor = Auditor(self.story, self.storage.raw)
+        self.storage = Storage(self.story, self.dice("storage"), is_whole=is_whole)
+        self.auditor = Auditor(self.story, self.storage)
         rng = self.dice("plan").rng
         clock = SimClock("coordinator", self.loop, self.dice("clock").rng, 200)
         self.coordinator = SimCoordinator(
@@ -219,8 +223,8 @@ class _Secrets:
         self.token_bytes = rng.randbytes
 
 
-def play(seed: int) -> Outcome:
-    """Run one seed from beginning to end."""
+def play(seed: int, *, is_whole: bool = False) -> Outcome:
+    """Run one seed from beginning to end; `is_whole`: through SQLAlchemy, as outside."""
     began_s = time.perf_counter()
     shared = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="usance-sim-", dir=shared if shared.is_dir() else None))
@@ -241,7 +245,9 @@ def play(seed: int) -> Outcome:
         stack.enter_context(patch.object(agent.files, "os", disk_os))
         stack.enter_context(patch.object(agent.memory, "os", disk_os))
         stack.enter_context(patch.object(agent.spool, "os", disk_os))
-        world = World(seed, folder, disk_os)
+        for module, decoder in () if is_whole else DECODERS:
+            stack.enter_context(patch.object(module, decoder, decoded_once(getattr(module, decoder))))
+        world = World(seed, folder, disk_os, is_whole=is_whole)
         ticks.time_ns = lambda: world.coordinator.clock.wall_ms() * 1_000_000
         asyncio.set_event_loop(world.loop)
         try:
@@ -256,7 +262,7 @@ def play(seed: int) -> Outcome:
             for process in world.processes():
                 process.alive = False
             world.loop.forget()
-            world.storage.engine.dispose()
+            world.storage.close()
             gc.collect()
     return outcome
 
