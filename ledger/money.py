@@ -54,7 +54,8 @@ def charge_micro(rate_micro_per_hour: int, elapsed_ms: int) -> Micro:
     """
     if rate_micro_per_hour < 0 or elapsed_ms < 0:
         raise ValueError("a rate and a duration are never negative")
-    return Micro(multiply_divide(rate_micro_per_hour, elapsed_ms, MS_PER_HOUR, Rounding.FLOOR))
+    _whole(rate_micro_per_hour, elapsed_ms)
+    return Micro(rate_micro_per_hour * elapsed_ms // MS_PER_HOUR)
 
 
 def split_fee(amount: int, fee_ppm: int) -> tuple[Micro, Micro]:

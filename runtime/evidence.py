@@ -39,13 +39,11 @@ def chain_start(attempt_id: str, epoch: int) -> bytes:
 def record_digest(
     previous_digest: bytes, number: int, start_ms: int, end_ms: int, gpus: Sequence[GpuUse]
 ) -> bytes:
-    lines = [previous_digest.hex(), str(number), str(start_ms), str(end_ms)]
-    lines += [
-        f"{gpu.gpu_uuid} {_figure(gpu.utilization_percent)} {_figure(gpu.memory_used_bytes)} "
-        f"{_figure(gpu.energy_mj)}"
-        for gpu in gpus
-    ]
-    return hashlib.sha256("".join(line + "\n" for line in lines).encode()).digest()
+    text = f"{previous_digest.hex()}\n{number}\n{start_ms}\n{end_ms}\n"
+    for gpu in gpus:
+        figures = _figure(gpu.utilization_percent), _figure(gpu.memory_used_bytes), _figure(gpu.energy_mj)
+        text += f"{gpu.gpu_uuid} {' '.join(figures)}\n"
+    return hashlib.sha256(text.encode()).digest()
 
 
 def make_record(

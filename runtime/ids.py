@@ -56,11 +56,8 @@ def timed_uuid(at_ms: int, *parts: str | int) -> uuid.UUID:
 
 
 def _digest(parts: Iterable[str | int]) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        raw = str(part).encode()
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest.digest()
+    raws = [str(part).encode() for part in parts]
+    return hashlib.sha256(b"".join([len(raw).to_bytes(4, "big") + raw for raw in raws])).digest()
 
 
 def _base32(number: int) -> str:

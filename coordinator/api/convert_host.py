@@ -219,7 +219,7 @@ def record(message: t.UsageRecord) -> UsageRecord:
         number=message.number,
         start_ms=message.start_ms,
         end_ms=message.end_ms,
-        gpus=tuple(_use(use) for use in message.gpus),
+        gpus=tuple([_use(use) for use in message.gpus]),
         previous_digest=message.previous_digest,
         digest=message.digest,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from coordinator.domain.account import Account, Balances, Role
-from coordinator.domain.event import Event
+from coordinator.domain.event import Event, billed
 from coordinator.domain.host import Gpu, Host, HostRoom
 from coordinator.domain.hours import open_ms_left
 from coordinator.domain.job import Attempt, JobSpec, LogTotals
@@ -193,7 +193,7 @@ def event_to(event: Event, lines: Mapping[tuple[str, int], tuple[Line, str]]) ->
         number=event.number,
         kind=m.EventKind.Value(f"EVENT_KIND_{what.kind.name}"),
         happened_at_ms=event.happened_ms,
-        text=what.text,
+        text=what.text if line is None else billed([line[0]]),
         job_state=t.JOB_STATE_UNSPECIFIED if what.job_state is None else job_state_to(what.job_state),
         cause=cause_to(what.cause),
         attempt_id=what.attempt_id,

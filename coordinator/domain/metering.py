@@ -6,16 +6,19 @@ same container, on the same boot of its host), on its own clock. A gap longer th
 counts for nothing, and nothing counts that lies after the stop was asked for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-from coordinator.domain.pricing import Charge, charge_between
+from coordinator.domain.pricing import Charge, between, due
 from coordinator.domain.values import changed
 from runtime.evidence import GpuUse, UsageRecord, chain_start, is_genuine
 
 RECORD_MS_MAX = 60_000
 # Two honest clocks drift apart: by how much a run may seem longer to its host than to us.
 DRIFT_MS, DRIFT_PPM = 1_000, 1_000
+INT64_MAX = 2**63 - 1
 # No GPU draws more, nor does a sample of its counter reach further back.
 GPU_WATTS_MAX, SAMPLE_MS_MAX = 10_000, 60_000
 
@@ -67,8 +70,7 @@ class Lie(StrEnum):
     FALSE_TIME = "more run time than has passed since the host was given the job"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
+class Line(NamedTuple):
     """A usage record accepted, and what it cost."""
 
     record: UsageRecord
@@ -153,56 +155,73 @@ def sight_by_usage(meter: Meter, host_boot_id: str, now: Stamp, window_ms: int) 
 
 def believe(meter: Meter, run_ms: int, now: Stamp) -> int | Lie:
     """How long it can have run, of what the host says: never longer than it has had it."""
+    if run_ms > _believable_ms(meter, now):
+        return Lie.FALSE_TIME
+    return run_ms if now.boot_id != meter.assigned.boot_id else min(run_ms, elapsed_ms(meter.assigned, now))
+
+
+def _believable_ms(meter: Meter, now: Stamp) -> int:
+    """No honest host says that it has run for longer."""
     if now.boot_id != meter.assigned.boot_id:
         # Over a reboot of ours we have but the wall clock, and hold nobody to its word: were it set back, an
         # honest run would get no more paid time. What is billed is bounded by what was witnessed anyway.
-        return run_ms
+        return INT64_MAX
     passed_ms = elapsed_ms(meter.assigned, now)
-    if run_ms > passed_ms + drift_ms(passed_ms):
-        return Lie.FALSE_TIME
-    return min(run_ms, passed_ms)
+    return passed_ms + drift_ms(passed_ms)
 
 
 def drift_ms(passed_ms: int) -> int:
     return DRIFT_MS + passed_ms * DRIFT_PPM // 1_000_000
 
 
-def accept(meter: Meter, record: UsageRecord, now: Stamp) -> tuple[Meter, Line] | Lie:
-    """Takes in the record that comes next (the caller has passed over those already known)."""
-    lie = _lie(meter, record, now)
-    if lie is not None:
-        return lie
-    billed_ms = max(
-        meter.billed_ms,
-        min(record.end_ms, meter.witnessed_ms, meter.run_ms_affordable, meter.run_ms_max),
+def accept(
+    meter: Meter, records: Sequence[UsageRecord], now: Stamp
+) -> tuple[Meter, Sequence[Line], Lie | None]:
+    """Takes in the records that come next, one after the other, until one that can't be true.
+
+    The caller has passed over those already known.
+    """
+    lines, lie = list[Line](), None
+    number, start_ms, billed_ms = meter.usage_number, meter.usage_end_ms, meter.billed_ms
+    digest = meter.usage_digest or chain_start(meter.attempt_id, meter.epoch)
+    payable_ms = min(meter.witnessed_ms, meter.run_ms_affordable, meter.run_ms_max)
+    before = due(meter.hour_price_micro, meter.fee_ppm, billed_ms)
+    end_ms_max = _believable_ms(meter, now)
+    for record in records:
+        if record.number != number + 1 or record.previous_digest != digest:
+            lie = Lie.BROKEN_CHAIN
+        else:
+            lie = _lie(meter, record, start_ms, end_ms_max)
+        if lie is not None:
+            break
+        number, start_ms, digest = record.number, record.end_ms, record.digest
+        billed_ms = max(billed_ms, min(start_ms, payable_ms))
+        after = due(meter.hour_price_micro, meter.fee_ppm, billed_ms)
+        lines.append(Line(record, meter.witnessed_ms, billed_ms, between(before, after)))
+        before = after
+    if not lines:
+        return meter, lines, lie
+    after_all = changed(
+        meter, usage_number=number, usage_end_ms=start_ms, usage_digest=digest, billed_ms=billed_ms
     )
-    charge = charge_between(meter.hour_price_micro, meter.fee_ppm, meter.billed_ms, billed_ms)
-    after = changed(
-        meter,
-        usage_number=record.number,
-        usage_end_ms=record.end_ms,
-        usage_digest=record.digest,
-        billed_ms=billed_ms,
-    )
-    line = Line(record=record, witnessed_ms=meter.witnessed_ms, billed_through_ms=billed_ms, charge=charge)
-    return after, line
+    return after_all, lines, lie
 
 
-def _lie(meter: Meter, record: UsageRecord, now: Stamp) -> Lie | None:
-    previous = meter.usage_digest or chain_start(meter.attempt_id, meter.epoch)
-    if record.number != meter.usage_number + 1 or record.previous_digest != previous:
-        return Lie.BROKEN_CHAIN
+def _lie(meter: Meter, record: UsageRecord, start_ms: int, end_ms_max: int) -> Lie | None:
+    span_ms = record.end_ms - record.start_ms
     if not is_genuine(record):
         return Lie.FALSE_DIGEST
-    if record.start_ms != meter.usage_end_ms or not 0 < record.end_ms - record.start_ms <= RECORD_MS_MAX:
+    if record.start_ms != start_ms or not 0 < span_ms <= RECORD_MS_MAX:
         return Lie.FALSE_SPAN
-    if not meter.gpu_uuids.issuperset(use.gpu_uuid for use in record.gpus):
+    uuids = [use.gpu_uuid for use in record.gpus]
+    if not meter.gpu_uuids.issuperset(uuids):
         return Lie.FOREIGN_GPU
-    if len({use.gpu_uuid for use in record.gpus}) != len(record.gpus):
+    if len(set(uuids)) != len(uuids):
         return Lie.FALSE_FIGURE
-    if not all(_is_possible(meter, use, record.end_ms - record.start_ms) for use in record.gpus):
-        return Lie.FALSE_FIGURE
-    return Lie.FALSE_TIME if believe(meter, record.end_ms, now) is Lie.FALSE_TIME else None
+    for use in record.gpus:
+        if not _is_possible(meter, use, span_ms):
+            return Lie.FALSE_FIGURE
+    return Lie.FALSE_TIME if record.end_ms > end_ms_max else None
 
 
 def _is_possible(meter: Meter, use: GpuUse, span_ms: int) -> bool:

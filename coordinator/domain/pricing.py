@@ -4,7 +4,7 @@ Charges telescope: what is due is always computed for the whole run so far, and 
 taken off, so a run cut into a thousand records costs the same as one that was not.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ledger.money import charge_micro
 
@@ -14,8 +14,7 @@ PPM = 1_000_000
 RUN_MS_TOP = 2**53 - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Charge:
+class Charge(NamedTuple):
     """`fee_micro + earning_micro == charge_micro`, always."""
 
     charge_micro: int
@@ -34,11 +33,17 @@ def run_ms_affordable(hour_price: int, budget_micro: int) -> int:
 
 def charge_between(hour_price: int, fee_ppm: int, billed_ms_before: int, billed_ms_after: int) -> Charge:
     """What a run costs that was paid up to one moment and is now to be paid up to a later one."""
-    before, after = (int(charge_micro(hour_price, ms)) for ms in (billed_ms_before, billed_ms_after))
-    fee = _fee_micro(after, fee_ppm) - _fee_micro(before, fee_ppm)
-    return Charge(charge_micro=after - before, fee_micro=fee, earning_micro=after - before - fee)
+    before, after = (due(hour_price, fee_ppm, ms) for ms in (billed_ms_before, billed_ms_after))
+    return between(before, after)
 
 
-def _fee_micro(charged_micro: int, fee_ppm: int) -> int:
-    """Rounds down, so the seller has the odd micro-credit."""
-    return charged_micro * fee_ppm // PPM
+def due(hour_price: int, fee_ppm: int, billed_ms: int) -> Charge:
+    """What a run of that length costs in all. The fee rounds down, so the seller has the odd micro-credit."""
+    charged = int(charge_micro(hour_price, billed_ms))
+    fee = charged * fee_ppm // PPM
+    return Charge(charged, fee, charged - fee)
+
+
+def between(before: Charge, after: Charge) -> Charge:
+    """What is due now, less what was due before."""
+    return Charge(after[0] - before[0], after[1] - before[1], after[2] - before[2])

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from coordinator.domain.archive import Archived, Part
+from coordinator.domain.event import billed
 from coordinator.domain.job import Attempt, Job
 from coordinator.keeping.copies import sync
 from coordinator.keeping.manifest import DamagedError, KeepingError
@@ -120,6 +121,7 @@ def _write(tx: Transaction, out: gzip.GzipFile, job: Job, file: str, now_ms: int
 
 def _records(tx: Transaction, job: Job, attempts: Sequence[Attempt]) -> Iterator[dict[str, Any]]:
     lines = tx.lines_of([attempt.id for attempt in attempts])
+    told = {(key, line.record.number): billed([line]) for key, of in lines.items() for line, _ in of}
     for attempt in attempts:
         meter = attempt.meter
         yield {
@@ -140,7 +142,7 @@ def _records(tx: Transaction, job: Job, attempts: Sequence[Attempt]) -> Iterator
                 "gpus": [vars(use) for use in line.record.gpus],
                 "witnessed_ms": line.witnessed_ms,
                 "billed_through_ms": line.billed_through_ms,
-                **vars(line.charge),
+                **line.charge._asdict(),
                 "transfer": transfer_id,
             }
     after = 0
@@ -148,7 +150,7 @@ def _records(tx: Transaction, job: Job, attempts: Sequence[Attempt]) -> Iterator
         for event in events:
             yield {"kind": "event", "number": event.number, "happened_ms": event.happened_ms} | {
                 "event": event.what.kind,
-                "text": event.what.text,
+                "text": told.get((event.what.attempt_id, event.what.bill_line_number or 0), event.what.text),
                 "attempt": event.what.attempt_id,
                 "cause": event.what.cause,
             }

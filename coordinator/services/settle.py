@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domain.claim import Strike
-from coordinator.domain.event import EventKind, NewEvent
+from coordinator.domain.event import EventKind, NewEvent, billed
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.metering import Lie, Line, Stamp, accept, sight_by_usage
 from coordinator.domain.states import AttemptState, Cause, EndReason
@@ -37,17 +37,10 @@ def take_in(
     fresh = [record for record in records if record.number > attempt.meter.usage_number]
     if attempt.lie or attempt.state is AttemptState.ENDED or not fresh:
         return Taken(before=attempt, after=attempt)
-    meter, lines = attempt.meter, list[Line]()
+    meter = attempt.meter
     if attempt.reported_end is None:
         meter = sight_by_usage(meter, host_boot_id, now, window_ms)
-    lie: Lie | None = None
-    for record in fresh:
-        accepted = accept(meter, record, now)
-        if isinstance(accepted, Lie):
-            lie = accepted
-            break
-        meter, line = accepted
-        lines.append(line)
+    meter, lines, lie = accept(meter, fresh, now)
     # What was witnessed by usage alone, the run has lasted longer since its host last said how long.
     run_ms = attempt.run_ms_reported + meter.witnessed_ms - attempt.meter.witnessed_ms
     after = changed(attempt, meter=meter, run_ms_reported=run_ms, lie=lie or "")
@@ -129,17 +122,17 @@ def finish_if_settled(tx: Transaction, attempt: Attempt, now: Stamp) -> None:
 
 def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
     """Lines, transfers, totals and events of many attempts, each of another job, with one statement each."""
-    transfers = {taken.after.id: _capture(taken, now) for taken in many if _sum_micro(taken.lines)}
-    for outcome in tx.post(list(transfers.values()), now.wall_ms):
+    due_micro = [_sum_micro(taken.lines) for taken in many]
+    transfers = [_capture(taken, micro, now) for taken, micro in zip(many, due_micro, strict=True) if micro]
+    for outcome in tx.post(transfers, now.wall_ms):
         assert outcome.ok, outcome
-    tx.insert_all_lines(
-        [
-            (taken.after.id, line, str(transfers[taken.after.id].id) if line.charge.charge_micro else "")
-            for taken in many
-            for line in taken.lines
-        ]
-    )
-    states = tx.add_charges({taken.after.job_id: _sum_micro(taken.lines) for taken in many})
+    paid = iter(transfers)
+    lines = list[tuple[str, Line, str]]()
+    for taken, micro in zip(many, due_micro, strict=True):
+        attempt_id, transfer_id = taken.after.id, str(next(paid).id) if micro else ""
+        lines += [(attempt_id, line, transfer_id if line.charge.charge_micro else "") for line in taken.lines]
+    tx.insert_all_lines(lines)
+    states = tx.add_charges({taken.after.job_id: micro for taken, micro in zip(many, due_micro, strict=True)})
     if not states:
         raise LostRaceError
     tx.append_events(
@@ -148,19 +141,19 @@ def charge(tx: Transaction, many: Sequence[Taken], now: Stamp) -> None:
                 kind=EventKind.BILLED,
                 job_id=taken.after.job_id,
                 attempt_id=taken.after.id,
-                text=f"record {line.record.number}: billed through {line.billed_through_ms} ms of run time",
+                text=billed(taken.lines),
                 job_state=states[taken.after.job_id],
-                bill_line_number=line.record.number,
+                bill_line_number=taken.lines[-1].record.number,
+                bill_line_first=taken.lines[0].record.number if len(taken.lines) > 1 else None,
             )
             for taken in many
-            for line in taken.lines
         ],
         now.wall_ms,
     )
     tx.wake(*(taken.after.job_id for taken in many))
 
 
-def _capture(taken: Taken, now: Stamp) -> Transfer:
+def _capture(taken: Taken, amount_micro: int, now: Stamp) -> Transfer:
     """One for all that was taken in of an attempt: its lines say what of it each record came to.
 
     Its id sorts by about when the last record ended, for captures are what a ledger has most of.
@@ -171,11 +164,11 @@ def _capture(taken: Taken, now: Stamp) -> Transfer:
         transfer_id=timed_uuid(ended_ms, "capture", attempt.id, attempt.epoch, record.number),
         job_id=attempt.job_id,
         seller_id=attempt.seller_account_id,
-        amount_micro=_sum_micro(taken.lines),
-        fee_micro=sum(line.charge.fee_micro for line in taken.lines),
+        amount_micro=amount_micro,
+        fee_micro=sum([line.charge.fee_micro for line in taken.lines]),
         event_ms=now.wall_ms,
     )
 
 
 def _sum_micro(lines: Sequence[Line]) -> int:
-    return sum(line.charge.charge_micro for line in lines)
+    return sum([line.charge.charge_micro for line in lines])

@@ -216,7 +216,9 @@ def _listed(column: Column[Any], values: Sequence[Any]) -> list[str]:
         case LargeBinary():
             return [_NULL if value is None else "\\x" + value.hex() for value in values]
         case JSON():
-            return [_NULL if value is None else _json(value) for value in values]
+            # Many are the same value: what was witnessed at one moment.
+            known = {id(value): _json(value) for value in {id(value): value for value in values}.values()}
+            return [_NULL if value is None else known[id(value)] for value in values]
         case _:
             # One that looks like NULL is made to look like two, which `_lists` refuses.
             return [_NULL if value is None else str(value).replace(_NULL, _BETWEEN) for value in values]

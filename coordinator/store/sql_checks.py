@@ -32,6 +32,8 @@ _HELD = (job.c.budget_micro - job.c.charged_micro).label("held_micro")
 _PLACED = [str(JobState.STARTING), str(JobState.RUNNING)]
 _LIVE_JOBS = {str(state) for state in JOB_LIVE}
 _RECORDS_LEFT = exists().where(archived.c.part == str(Part.RECORDS))
+# An event has a number for each bill line that it tells of.
+_NUMBERS = func.coalesce(event.c.bill_line_number - event.c.bill_line_first, 0) + 1
 _LIVE_ATTEMPTS = [str(state) for state in sorted(ATTEMPT_LIVE)]
 
 
@@ -161,7 +163,7 @@ class SqlChecks(SqlPart):
 
     def _events_without_gaps(self) -> list[str]:
         count, last = self.connection.execute(
-            select(func.count(event.c.number), func.coalesce(func.max(event.c.number), 0))
+            select(func.coalesce(func.sum(_NUMBERS), 0), func.coalesce(func.max(event.c.number), 0))
         ).one()
         head, left_out, left = (
             self.connection.execute(query).scalar_one()

@@ -1,10 +1,11 @@
 """Jobs, attempts and events in SQL."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from sqlalchemy import func, select
 
-from coordinator.domain.event import Event, EventKind, NewEvent
+from coordinator.domain.event import Event, EventKind, NewEvent, each
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job
 from coordinator.domain.states import JOB_LIVE, AttemptState, Cause, JobState
@@ -166,7 +167,8 @@ class SqlJobs(SqlMany):
             .order_by(event.c.number)
             .limit(limit)
         )
-        return [_event(row) for row in self.connection.execute(query).mappings()]
+        found = [_event(row) for row in self.connection.execute(query).mappings()]
+        return list(islice((one for event in found for one in each(event) if one.number > number), limit))
 
 
 def _event(row: Row) -> Event:
@@ -183,5 +185,6 @@ def _event(row: Row) -> Event:
             attempt_id=row["attempt_id"],
             cause=None if row["cause"] is None else Cause(row["cause"]),
             bill_line_number=row["bill_line_number"],
+            bill_line_first=row["bill_line_first"],
         ),
     )

@@ -1,6 +1,7 @@
 """Rows of many jobs and attempts, and what goes with them, each kind written with one statement."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 from sqlalchemy import bindparam, select, update
 
@@ -113,10 +114,13 @@ class SqlMany(SqlPart):
 
     def append_all_events(self, new: Sequence[tuple[NewEvent, int]]) -> None:
         """Each with the time at which it happened."""
-        last = self.connection.execute(_NUMBER_EVENTS, {"more": len(new)}).scalar_one()
+        more = sum(item.count for item, _ in new)
+        last = self.connection.execute(_NUMBER_EVENTS, {"more": more}).scalar_one()
+        numbers = accumulate((item.count for item, _ in new), initial=last - more)
+        next(numbers)
         rows = [
             {
-                "number": last - len(new) + index,
+                "number": number,
                 "job_id": item.job_id or None,
                 "host_id": item.host_id or None,
                 "account_id": item.account_id or None,
@@ -127,8 +131,9 @@ class SqlMany(SqlPart):
                 "job_state": None if item.job_state is None else str(item.job_state),
                 "cause": None if item.cause is None else str(item.cause),
                 "bill_line_number": item.bill_line_number,
+                "bill_line_first": item.bill_line_first,
             }
-            for index, (item, happened_ms) in enumerate(new, start=1)
+            for number, (item, happened_ms) in zip(numbers, new, strict=True)
         ]
         insert_rows(self.connection, event, rows)
 

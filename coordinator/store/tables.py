@@ -311,7 +311,7 @@ log_chunk = Table(
     Column("stored_ms", BigInteger),
 )
 
-# Gapless: the number is taken from the counter inside the writing transaction.
+# Gapless: the numbers are taken from the counter inside the writing transaction.
 event = Table(
     "event",
     metadata,
@@ -327,6 +327,8 @@ event = Table(
     Column("job_state", String(16), CheckConstraint(one_of("job_state", JobState), name="job_state")),
     Column("cause", String(16), CheckConstraint(one_of("cause", Cause), name="cause")),
     Column("bill_line_number", BigInteger),
+    # Where it tells of several lines: the first. It has the last of as many numbers.
+    Column("bill_line_first", BigInteger),
     CheckConstraint(
         "CASE WHEN job_id IS NULL THEN 0 ELSE 1 END + CASE WHEN host_id IS NULL THEN 0 ELSE 1 END"
         " + CASE WHEN account_id IS NULL THEN 0 ELSE 1 END = 1",

@@ -64,5 +64,5 @@ EVENT_COUNTER = "event"
 OLDEST_PROGRAM = "oldest_program"
 COUNTERS = [
     f"INSERT INTO counter (name, value) VALUES ('{EVENT_COUNTER}', 0)",
-    f"INSERT INTO counter (name, value) VALUES ('{OLDEST_PROGRAM}', 10)",
+    f"INSERT INTO counter (name, value) VALUES ('{OLDEST_PROGRAM}', 14)",
 ]

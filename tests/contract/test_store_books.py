@@ -129,6 +129,22 @@ def test_events_are_numbered_over_the_whole_market_and_read_by_job(market: SqlTr
     assert market.events_after("job_9", 0, 9) == []
 
 
+def test_what_tells_of_several_lines_is_read_as_one_event_for_each(market: SqlTransaction) -> None:
+    """A row for each of them was half of what a usage record cost."""
+    billed = event("lines", kind=EventKind.BILLED, attempt_id="att_1", bill_line_number=6)
+    before = market.events_after("job_1", 0, 9)
+    market.append_events([event("a"), replace(billed, bill_line_first=4), event("b")], 5)
+    told = market.events_after("job_1", before[-1].number if before else 0, 9)
+    assert [e.what for e in told] == [
+        event("a"), *(replace(billed, bill_line_number=n) for n in (4, 5, 6)), event("b"),
+    ]  # fmt: skip
+    first = told[0].number
+    assert [e.number for e in told] == list(range(first, first + 5))
+    # Whoever was cut off between two of them, or asks for few, goes on with the next.
+    for number in range(first, first + 5):
+        assert market.events_after("job_1", number, 2) == told[number + 1 - first : number + 3 - first]
+
+
 # Money.
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from coordinator.domain.credit import Credit
-from coordinator.domain.event import Event, NewEvent
+from coordinator.domain.event import Event, NewEvent, each
 from coordinator.domain.host import HostState
 from coordinator.domain.job import Attempt, Job, LogChunk, LogState
 from coordinator.domain.metering import Line
@@ -228,7 +228,8 @@ class MemoryUsage(MemoryJobs):
 
     def append_events(self, events: Iterable[NewEvent], now_ms: int) -> None:
         for what in events:
-            self._events.append(Event(number=len(self._events) + 1, happened_ms=now_ms, what=what))
+            told = Event(number=len(self._events) + what.count, happened_ms=now_ms, what=what)
+            self._events += each(told)
 
     def events_after(self, job_id: str, number: int, limit: int) -> Sequence[Event]:
         return [event for event in self._events if event.what.job_id == job_id and event.number > number][

@@ -173,9 +173,8 @@ def test_usage_that_arrives_shows_the_run_as_a_beat_does():
     ],
 )
 def test_the_least_of_all_bounds_is_billed(changes, end_ms, billed_ms):
-    accepted = accept(meter(**changes), record(None, end_ms), LATE)
-    assert not isinstance(accepted, Lie)
-    after, line = accepted
+    after, (line,), lie = accept(meter(**changes), [record(None, end_ms)], LATE)
+    assert lie is None
     assert (after.billed_ms, line.billed_through_ms) == (billed_ms, billed_ms)
     assert line.charge.charge_micro == billed_ms, "at 3.6 credits an hour a millisecond is a micro-credit"
     assert line.witnessed_ms == changes["witnessed_ms"]
@@ -184,13 +183,9 @@ def test_the_least_of_all_bounds_is_billed(changes, end_ms, billed_ms):
 
 def test_what_was_witnessed_late_is_paid_with_the_next_record():
     first = record(None, 10_000)
-    accepted = accept(meter(witnessed_ms=4_000), first, LATE)
-    assert not isinstance(accepted, Lie)
-    after, line = accepted
+    after, (line,), _ = accept(meter(witnessed_ms=4_000), [first], LATE)
     assert line.charge.charge_micro == 4_000
-    accepted = accept(replace(after, witnessed_ms=12_000), record(first, 11_000), LATE)
-    assert not isinstance(accepted, Lie)
-    _, line = accepted
+    _, (line,), _ = accept(replace(after, witnessed_ms=12_000), [record(first, 11_000)], LATE)
     assert line.charge.charge_micro == 7_000
 
 
@@ -222,12 +217,19 @@ AFTER_FIRST = replace(
     ],
 )
 def test_what_no_honest_agent_says(claim, lie):
-    assert accept(AFTER_FIRST, claim, LATE) is lie
+    assert accept(AFTER_FIRST, [claim], LATE) == (AFTER_FIRST, [], lie)
+
+
+def test_what_comes_before_a_lie_is_taken_in_as_if_it_had_come_alone():
+    second = record(FIRST, 20_000)
+    alone, lines, _ = accept(AFTER_FIRST, [second], LATE)
+    claims = [second, record(second, 30_000, gpus=(GpuUse(gpu_uuid="GPU-2"),)), record(second, 30_000)]
+    assert accept(AFTER_FIRST, claims, LATE) == (alone, lines, Lie.FOREIGN_GPU)
 
 
 def test_more_time_than_has_passed_is_a_lie():
-    assert accept(AFTER_FIRST, record(FIRST, 20_000), at(18_900)) is Lie.FALSE_TIME
-    assert accept(AFTER_FIRST, record(FIRST, 20_000), at(19_000)) is not Lie.FALSE_TIME, "clocks drift"
+    assert accept(AFTER_FIRST, [record(FIRST, 20_000)], at(18_900))[2] is Lie.FALSE_TIME
+    assert accept(AFTER_FIRST, [record(FIRST, 20_000)], at(19_000))[2] is None, "clocks drift"
 
 
 def test_every_lie_has_a_row_above():
@@ -239,7 +241,7 @@ def test_every_lie_has_a_row_above():
 
 def test_an_honest_record_of_every_figure_is_taken():
     use = GpuUse(gpu_uuid="GPU-1", utilization_percent=100, memory_used_bytes=0, energy_mj=1)
-    assert not isinstance(accept(AFTER_FIRST, record(FIRST, 20_000, gpus=(use,)), LATE), Lie)
+    assert accept(AFTER_FIRST, [record(FIRST, 20_000, gpus=(use,))], LATE)[2] is None
 
 
 # Run time that a host says but that was not measured.
@@ -312,9 +314,8 @@ def test_no_order_of_beats_and_records_costs_more_than_it_may(
             found = seen(now, of=found)
         if index < len(lengths):
             last = record(last, (last.end_ms if last else 0) + lengths[index])
-            accepted = accept(found, last, LATE)
-            assert not isinstance(accepted, Lie)
-            found, line = accepted
+            found, (line,), lie = accept(found, [last], LATE)
+            assert lie is None
             charged += line.charge.charge_micro
             assert line.charge.fee_micro + line.charge.earning_micro == line.charge.charge_micro
             assert line.billed_through_ms <= min(line.record.end_ms, line.witnessed_ms)
