@@ -114,7 +114,7 @@ def _database(text: str) -> DatabaseFacts:
     return DatabaseFacts(
         url=shown,
         revision=revision,
-        wanted=migrate.head() or "",
+        wanted=migrate.head(),
         is_known=revision is None or migrate.knows(revision),
     )
 

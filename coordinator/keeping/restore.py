@@ -212,7 +212,7 @@ def _mark(tx: SqlTransaction, manifest: Manifest | None, options: Options, now_m
     return Came(
         restored=restored,
         manifest=manifest,
-        revision=migrate.head() or "",
+        revision=migrate.head(),
         violations=[*ledger_violations, *tx.market_violations()],
         jobs_waiting=restored.jobs - restored.attempts,
         hosts=len(tx.host_ids()),

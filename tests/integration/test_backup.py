@@ -263,7 +263,7 @@ def test_a_database_beyond_us_is_kept_if_that_was_promised_and_refused_if_not(
     data: Path, capsys: Text
 ) -> None:
     """So that a new version can be taken back: docs/upgrading.md."""
-    head = int(migrate.head() or 0)
+    head = int(migrate.head())
     for oldest, exit_code in ((head, EXIT_DONE), (head + 1, EXIT_REFUSED)):
         with closing(sqlite3.connect(data / "usance.db")) as connection:
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
