@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator.settings import Settings
+from tests.rig.postgres import Postgres
 from tests.support.fake_market import FakeMarket
 from tests.support.running_coordinator import copy_of, prepare, running
 from tests.support.scripts import Play, Script
@@ -15,6 +17,21 @@ from tests.support.scripts import Play, Script
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return prepare(tmp_path_factory.mktemp("template") / "data")
+
+
+@pytest.fixture(scope="session")
+def template_on_postgres(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    postgres_server.create("market")
+    return prepare(tmp_path_factory.mktemp("template") / "data", postgres_server.url("market"))
+
+
+@pytest.fixture
+def on_postgres(
+    postgres_server: Postgres, template_on_postgres: Settings, tmp_path: Path
+) -> Iterator[Settings]:
+    """A fresh coordinator on PostgreSQL."""
+    with postgres_server.database(like="market") as url:
+        yield replace(copy_of(template_on_postgres, tmp_path / "data"), database=url)
 
 
 @pytest.fixture
@@ -35,13 +52,13 @@ def play(template: Settings, tmp_path: Path) -> Play:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def play_on_both(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
+def play_on_both(request: pytest.FixtureRequest) -> Play:
     """The same script on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         play: Play = request.getfixturevalue("play")
         return play
-    url = request.getfixturevalue("postgres_url")
-    return lambda script: _play(script, prepare(tmp_path / "data", url))
+    settings = request.getfixturevalue("on_postgres")
+    return lambda script: _play(script, settings)
 
 
 def _play(script: Script, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from runtime.channel import open_channel
 from runtime.clock import SystemClock
 from tests.rig.parts import free_port, spawn, wait_until
 from tests.support.market import program
-from tests.support.running_coordinator import MovedClock, Person, Running, copy_of, prepare
+from tests.support.running_coordinator import MovedClock, Person, Running, copy_of
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.scripts import all_of, read_logs
 from usance.v1 import types_pb2 as t
@@ -58,7 +58,7 @@ def settings(request: pytest.FixtureRequest, template: Settings, tmp_path: Path)
     if request.param == "sqlite":
         made = copy_of(template, tmp_path / "data")
     else:
-        made = prepare(tmp_path / "data", request.getfixturevalue("postgres_url"))
+        made = request.getfixturevalue("on_postgres")
     return replace(made, market=f"127.0.0.1:{free_port()}", hosts=f"127.0.0.1:{free_port()}")
 
 

@@ -18,6 +18,8 @@ from tests.rig.parts import Folder, User, find_program, spawn, stop, sweep, wait
 _KIND = "pg"
 _HOW = "apt-get install postgresql"
 _SUPERUSER = "usance"
+# What PostgreSQL copies for a new database.
+_EMPTY = "template1"
 
 # What a crash of the machine would lose is of no interest to a test; what a crash of the server would lose is
 # written all the same.
@@ -94,18 +96,22 @@ class Postgres:
         return f"postgresql+psycopg://{_SUPERUSER}@/{database}?host={self.socket_folder}"
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a fresh, empty database, dropped at the end whoever is still connected."""
+    def database(self, like: str = _EMPTY) -> Iterator[str]:
+        """The URL of a fresh copy of another, dropped at the end whoever is still connected."""
         name = f"test_{next(self._names)}"
-        self.create(name)
+        self.create(name, like)
         try:
             yield self.url(name)
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def create(self, name: str) -> None:
-        """A database that lives as long as the server."""
-        self._execute(f"CREATE DATABASE {name}")
+    def create(self, name: str, like: str = _EMPTY) -> None:
+        """A database that lives as long as the server.
+
+        Its files are copied: to write each of their pages to the log, as is the default, takes twice the
+        work, and three times the work when it is dropped.
+        """
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {like} STRATEGY FILE_COPY")
 
     def stop(self) -> None:
         stop(self._process, by=signal.SIGINT)

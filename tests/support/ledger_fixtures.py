@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from ledger.engine import make_engine
 from ledger.tables import create_all
+from tests.rig.postgres import Postgres
 
 
 @pytest.fixture
@@ -18,12 +19,22 @@ def sqlite_ledger(tmp_path: Path) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture
-def postgres_ledger(postgres_url: str) -> Iterator[Engine]:
-    engine = make_engine(postgres_url)
+@pytest.fixture(scope="session")
+def ledger_on_postgres(postgres_server: Postgres) -> str:
+    """The name of a database to be copied: to make the tables takes several times as long."""
+    postgres_server.create("ledger")
+    engine = make_engine(postgres_server.url("ledger"))
     create_all(engine)
-    yield engine
     engine.dispose()
+    return "ledger"
+
+
+@pytest.fixture
+def postgres_ledger(postgres_server: Postgres, ledger_on_postgres: str) -> Iterator[Engine]:
+    with postgres_server.database(ledger_on_postgres) as url:
+        engine = make_engine(url)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -14,10 +14,21 @@ from ledger.chart import ADJUSTMENTS, FEE, ISSUANCE, PAYOUTS, SUSPENSE, earnings
 from ledger.engine import make_engine
 from ledger.entries import deposit
 from runtime.ids import new_uuid
+from tests.rig.postgres import Postgres
 from tests.support.values import at, job, room
 
 BUYER, SELLER = "acct_buyer", "acct_seller"
 DIGEST = bytes(32)
+
+
+@pytest.fixture(scope="session")
+def migrated_on_postgres(postgres_server: Postgres) -> str:
+    """The name of a database to be copied: to migrate takes several times as long."""
+    postgres_server.create("migrated")
+    engine = make_engine(postgres_server.url("migrated"))
+    upgrade(engine)
+    engine.dispose()
+    return "migrated"
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -29,7 +40,10 @@ def market_engine(
         if request.param == "sqlite":
             url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'usance.db'}"
         else:
-            url = stack.enter_context(request.getfixturevalue("postgres_server").database())
+            server, like = (
+                request.getfixturevalue(name) for name in ("postgres_server", "migrated_on_postgres")
+            )
+            url = stack.enter_context(server.database(like))
         engine = make_engine(url)
         stack.callback(engine.dispose)
         upgrade(engine)
