@@ -15,7 +15,8 @@ from cli.verify import MS_PER_HOUR, verify_bill
 from tests.rig.images import tiny_image
 from tests.rig.parts import wait_until
 from tests.support.agent_terms import AgentTerms
-from tests.support.market import OPERATOR, Running, WholeMarket, program
+from tests.support.market import OPERATOR, WholeMarket, program
+from tests.support.running_usance import Running
 
 pytestmark = pytest.mark.slow
 
@@ -129,11 +130,10 @@ def _kill_agent(market: WholeMarket) -> None:
     """Down until the coordinator has noticed."""
     market.kill_agent("one")
 
-    def noticed() -> bool:
-        hosts = market.ask("seller", lambda client: client.list_hosts())
-        return all(host.state != "ONLINE" for host in hosts)
+    async def noticed(seller: Market) -> bool:
+        return all(host.state != "ONLINE" for host in await seller.list_hosts())
 
-    wait_until(noticed, "the coordinator misses the host")
+    market.until("seller", noticed, "the coordinator misses the host")
     market.start_agent("one")
 
 

@@ -28,7 +28,8 @@ from runtime.channel import MESSAGE_BYTES_MAX, SERVER_NAME, open_channel
 from runtime.ids import new_uuid
 from tests.rig.parts import wait_until
 from tests.support.agent_terms import AgentTerms
-from tests.support.market import OPERATOR, Running, WholeMarket
+from tests.support.market import OPERATOR, WholeMarket
+from tests.support.running_usance import Running
 from usance.v1 import market_pb2, market_pb2_grpc
 
 pytestmark = pytest.mark.slow
@@ -58,13 +59,17 @@ def books_are_in_order(market: WholeMarket) -> Iterator[None]:
     """After each test nothing of the buyer's runs or waits, and every invariant holds."""
     yield
     market.ask("buyer", _cancel_all)
-    wait_until(lambda: not market.ask("buyer", _live), "all jobs have ended", deadline_s=30)
+    market.until("buyer", _none_lives, "all jobs have ended", deadline_s=30)
     assert market.ask(OPERATOR, lambda client: client.run_audit()).violations == ()
     assert market.ask("buyer", lambda client: client.get_wallet()).held_micro == 0
 
 
 async def _live(client: Market) -> list[Job]:
     return [job async for job in client.list_jobs(live_only=True)]
+
+
+async def _none_lives(client: Market) -> bool:
+    return not await _live(client)
 
 
 async def _cancel_all(client: Market) -> None:

@@ -25,8 +25,9 @@ from tests.rig.fixtures import parts_needed
 from tests.rig.images import TINY, tiny_image
 from tests.rig.parts import wait_until
 from tests.support.agent_terms import AgentTerms
-from tests.support.market import OPERATOR, Running, WholeMarket
+from tests.support.market import OPERATOR, WholeMarket
 from tests.support.nets import HUB, Wire, joined
+from tests.support.running_usance import Running
 from tests.support.through import answered_inside
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]

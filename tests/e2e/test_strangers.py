@@ -22,7 +22,8 @@ from tests.rig.outside import OTHER_PORT, OTHER_SITE, PORT, SITE, world_around
 from tests.rig.parts import wait_until
 from tests.support.agent_process import supervisors
 from tests.support.agent_terms import AgentTerms
-from tests.support.market import Running, WholeMarket
+from tests.support.market import WholeMarket
+from tests.support.running_usance import Running
 from tests.support.through import answered_inside
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]

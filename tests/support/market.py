@@ -5,7 +5,6 @@ the loopback interface, and one folder; `stop` leaves nothing of it.
 """
 
 import asyncio
-import itertools
 import json
 import os
 import re
@@ -13,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 OPERATOR = "operator"
-_NUMBERS = itertools.count(1)
 _PROGRAMS = Path(sys.executable).parent
 # Quick to see that somebody has come back.
 _BEAT_MS = 500
@@ -44,7 +41,7 @@ _READY = re.compile(r"^ready market=(\S+) hosts=(\S+)$", re.MULTILINE)
 # How long the last runs may take to leave when all is stopped, before they are ended by force.
 _LEAVE_S = 15.0
 # Longer than any command of a test may take, also on a busy machine.
-_RUN_S = 150
+RUN_S = 150
 
 
 def program(name: str) -> str:
@@ -97,12 +94,12 @@ class WholeMarket:
 
     def start(self) -> None:
         """Make the market and start its coordinator."""
+        from coordinator.app import initialise
+        from coordinator.settings import Settings
+
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        init = [program("usance-coordinator"), "init", "--data-dir", str(self.data), *self._database_flags]
-        made = subprocess.run(init, capture_output=True, text=True, check=False)
-        if made.returncode != 0:
-            raise RuntimeError(f"usance-coordinator init failed:\n{made.stdout}{made.stderr}")
-        self._tokens[OPERATOR] = (self.data / "operator.token").read_text().strip()
+        token = initialise(Settings(data_dir=self.data, database=self.database or ""))
+        self._tokens[OPERATOR] = token.read_text().strip()
         self.start_coordinator()
 
     def start_coordinator(self) -> None:
@@ -140,10 +137,18 @@ class WholeMarket:
     # People
 
     def open_account(self, name: str, *roles: str, deposit: str = "") -> None:
-        self.usance(OPERATOR, "admin", "account-create", name, *(f"--role={role}" for role in roles))
-        self._tokens[name] = self.usance(OPERATOR, "admin", "token", name).stdout.strip()
-        if deposit:
-            self.usance(OPERATOR, "admin", "deposit", name, deposit, "--reason", "to begin with")
+        """By the client itself: to start a program for each step takes ten times as much work."""
+        from cli.model import Role
+        from runtime.ids import new_uuid
+
+        async def make(operator: "Market") -> str:
+            as_roles = tuple(Role[role.upper()] for role in roles)
+            await operator.create_account(name, as_roles, str(new_uuid()))
+            if deposit:
+                await operator.deposit(name, int(deposit) * 1_000_000, "to begin with", str(new_uuid()))
+            return (await operator.create_token(name, 0, str(new_uuid()))).token
+
+        self._tokens[name] = self.ask(OPERATOR, make)
 
     def environment(self, person: str) -> dict[str, str]:
         """What makes `usance` speak as that person."""
@@ -185,6 +190,25 @@ class WholeMarket:
 
         return asyncio.run(put())
 
+    def until(
+        self,
+        person: str,
+        holds: "Callable[[Market], Awaitable[bool]]",
+        what: str,
+        deadline_s: float = 20,
+    ) -> None:
+        """Ask by one connection until it holds: a new one for each look takes more work than the look."""
+
+        async def look(market: "Market") -> None:
+            try:
+                async with asyncio.timeout(deadline_s):
+                    while not await holds(market):  # noqa: ASYNC110 - nobody tells
+                        await asyncio.sleep(0.05)
+            except TimeoutError:
+                raise TimeoutError(f"waited {deadline_s} s in vain: {what}") from None
+
+        self.ask(person, look)
+
     def connection(self, person: str) -> "Connection":
         """What a client of this person's needs."""
         from cli.connection import Connection
@@ -199,11 +223,13 @@ class WholeMarket:
 
     def add_agent(self, name: str, seller: str, terms: AgentTerms) -> None:
         """Enrol a machine for the seller, and start its agent."""
+        from runtime.ids import new_uuid
+
         agent = _Agent(seller=seller, folder=self.folder / f"agent-{name}", terms=terms)
         agent.folder.mkdir(mode=0o700, exist_ok=True)
         agent.config.write_text(terms.settings(agent.state))
         self._agents[name] = agent
-        token = self.usance(seller, "enroll-token").stdout.strip()
+        token = self.ask(seller, lambda market: market.create_enrolment_token(str(new_uuid()))).token
         self.agent_command(name, "enroll", "-", typed=token)
         self.start_agent(name)
 
@@ -212,7 +238,7 @@ class WholeMarket:
         agent = self._agents[name]
         ours = [program("usance-agent"), command, "--config", str(agent.config), *arguments]
         argv = [*agent.terms.inside, *ours]
-        done = subprocess.run(argv, input=typed, text=True, check=False, capture_output=True, timeout=_RUN_S)
+        done = subprocess.run(argv, input=typed, text=True, check=False, capture_output=True, timeout=RUN_S)
         if done.returncode != 0:
             raise RuntimeError(f"usance-agent {command} exits {done.returncode}: {done.stderr}")
         return done.stdout
@@ -221,13 +247,13 @@ class WholeMarket:
         """Return when the coordinator has it online."""
         agent, process = self._agents[name], self.spawn_agent(name)
 
-        def online() -> bool:
+        async def online(seller: "Market") -> bool:
             if process.poll() is not None:
                 raise RuntimeError(f"agent {name} ended at once:\n{self.log(f'agent-{name}')}")
-            hosts = self.ask(agent.seller, lambda market: market.list_hosts())
+            hosts = await seller.list_hosts()
             return any(host.state == "ONLINE" and host.host_id == self.host_id(name) for host in hosts)
 
-        wait_until(online, f"agent {name} is online")
+        self.until(agent.seller, online, f"agent {name} is online")
 
     def spawn_agent(self, name: str) -> "subprocess.Popen[bytes]":
         """One that may not be ready yet."""
@@ -342,57 +368,3 @@ async def _cancel_live_jobs(market: "Market") -> None:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-
-
-class Running:
-    """A `usance` command that goes on beside the test. Its stderr goes to a file, so neither can block it."""
-
-    def __init__(self, market: WholeMarket, person: str, *arguments: str) -> None:
-        self._errors = market.folder / f"stderr-{next(_NUMBERS)}"
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [program("usance"), *arguments],
-                env=market.environment(person),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        # A test that waits for output in vain ends by this, with what there was to be read.
-        self._watchdog = threading.Timer(_RUN_S, self._process.kill)
-        self._watchdog.start()
-        assert self._process.stdout is not None
-        self._stdout = self._process.stdout
-        # Its stdout as far as it was read.
-        self.out = b""
-
-    def until_line(self, line: str) -> None:
-        for found in self._stdout:
-            self.out += found
-            if found.decode().strip() == line:
-                return
-        raise AssertionError(f"it ended before {line!r}: {self.err}")
-
-    def line(self) -> bytes:
-        """The next one."""
-        return self._stdout.readline()
-
-    def until_size(self, size: int) -> None:
-        self.out += self._stdout.read(size - len(self.out))
-
-    def end(self) -> int:
-        """Its exit code."""
-        self.out += self._stdout.read()
-        self._stdout.close()
-        code = self._process.wait()
-        self._watchdog.cancel()
-        return code
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._watchdog.cancel()
-        self._stdout.close()
-
-    @property
-    def err(self) -> str:
-        return self._errors.read_text()
