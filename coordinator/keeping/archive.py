@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ def parts_in(path: Path) -> Iterator[tuple[str, Part, bytes, list[bytes]]]:
                 lines.append(raw)
         if lines:
             yield _part(lines)
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} can't be read: {error}") from None
 
 
