@@ -7,6 +7,7 @@ import ssl
 import urllib.request
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.error import HTTPError
 
@@ -92,7 +93,8 @@ def over_http(issuer: str, jwks_url: str, authority: str) -> KeySource:
             with opener.open(_checked(url), timeout=TIMEOUT_S) as answer:
                 raw = answer.read(ANSWER_BYTES_MAX + 1)
             content = json.loads(raw) if len(raw) <= ANSWER_BYTES_MAX else None
-        except (OSError, ValueError) as error:
+        # The last two: an answer that is no HTTP, and JSON that is too deep.
+        except (OSError, ValueError, HTTPException, RecursionError) as error:
             raise Trouble(f"{url}: {error}") from error
         if not isinstance(content, dict):
             raise Trouble(f"{url}: no JSON object of at most {ANSWER_BYTES_MAX} bytes")

@@ -234,6 +234,9 @@ NO_GOOD: list[tuple[str, tuple[int, bytes, dict[str, str]]]] = [
     ("/keys", (200, b"no json", {})),
     ("/keys", (200, b"[]", {})),
     ("/keys", (200, b" " * 300_000 + b"{}", {})),
+    # These two were taken for faults of our own.
+    ("/keys", (200, b"[" * 200_000, {})),
+    ("/keys", (200, b"{}", {"X-Long": "x" * 70_000})),
 ]
 
 
