@@ -155,23 +155,30 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                 self._metrics.rpc_seconds.labels(method).time(),
                 self._traced(note, context),
             ):
-                act = None
                 try:
-                    await self._admit(note, context)
-                    _must_be_read(request)
-                    if ACCESS[method].is_act:
-                        act = acting.begin(self._act(note, request))
-                    return await behaviour(request, context)
-                except Refusal as refusal:
-                    if act is not None and ACCESS[method].access is Access.OPERATOR:
-                        await self._keep(act.refused(str(refusal.code)))
-                    elif refusal.is_act:
-                        await self._keep(acting.Acting(self._act(note, request)).refused(str(refusal.code)))
-                    return await _tell(note, context, refusal)
+                    return await self._answered(note, behaviour, request, context)
                 except Exception as error:  # noqa: BLE001 - the one place where an RPC's failure is told
                     return await _tell(note, context, error)
 
         return answer
+
+    async def _answered(
+        self, note: _Note, behaviour: Callable[..., Awaitable[Any]], request: object, context: Context
+    ) -> object:
+        """A refusal that belongs into the log of acts is written there before it is told."""
+        act, rule = None, ACCESS[note.method]
+        try:
+            await self._admit(note, context)
+            _must_be_read(request)
+            if rule.is_act:
+                act = acting.begin(self._act(note, request))
+            return await behaviour(request, context)
+        except Refusal as refusal:
+            if act is not None and rule.access is Access.OPERATOR:
+                await self._keep(act.refused(str(refusal.code)))
+            elif refusal.is_act:
+                await self._keep(acting.Acting(self._act(note, request)).refused(str(refusal.code)))
+            raise
 
     def _many(
         self, method: str, behaviour: Callable[..., AsyncGenerator[Any, None]]

@@ -9,6 +9,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from coordinator.api.limits import WEIGH_MS
+from coordinator.services import acts
 from runtime.ids import new_uuid
 from tests.support.running_coordinator import Person, Running, eventually
 from tests.support.scripted_agent import enrol
@@ -187,3 +188,20 @@ def test_what_was_done_is_kept_with_who_did_it_and_from_where(play_on_both: Play
         assert (await buyer.wallet()).wallet_micro == 10_000_008
 
     play_on_both(script)
+
+
+def test_a_refusal_that_can_not_be_noted_is_told_as_a_fault_of_ours(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC told of the exception in its own words, and the figures had the call as well answered."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    async def script(market: Running) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(acts, "keep_all", fails)
+            assert (await refused(market.deposit("nobody", 5)))[0] == "INTERNAL"
+        assert (await refused(market.deposit("nobody", 5)))[0] == "NOT_FOUND"
+
+    play(script)
