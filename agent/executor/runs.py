@@ -310,7 +310,7 @@ def _run_end(exit_: dict[str, object]) -> RunEnd:
         return RunEnd(
             reason=EndReason.START_FAILED, detail=str(exit_["never_started"]), run_ms=0, exit_code=None
         )
-    reason, detail = EndReason.EXITED, str(exit_["note"])
+    reason, detail = EndReason.EXITED, ""
     if exit_["lost"]:
         reason, detail = EndReason.HOST_LOST, str(exit_["lost"])
     elif exit_["unstartable"]:
@@ -320,13 +320,14 @@ def _run_end(exit_: dict[str, object]) -> RunEnd:
     elif exit_["out_of_memory"]:
         if exit_["exit_code"] == 0:
             # It has come to terms with it.
-            detail = "; ".join(filter(None, [detail, "a process of it was killed for want of memory"]))
+            detail = "a process of it was killed for want of memory"
         else:
             reason, detail = EndReason.OUT_OF_MEMORY, "it used more memory than it had asked for"
     code = exit_["exit_code"]
     return RunEnd(
         reason=reason,
-        detail=detail,
+        # What else a person should know, such as output that is missing, however it ended.
+        detail="; ".join(filter(None, [detail, str(exit_["note"])])),
         run_ms=int(str(exit_["run_ms"])),
         exit_code=None if code is None else int(str(code)),
     )

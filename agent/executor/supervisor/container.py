@@ -24,7 +24,6 @@ _ANSWER_S = 120
 # How late we may hear that a container has started. What looks like more was a clock that somebody set.
 _CLOCK_MS = 2_000
 _ASK_MS = 200
-_GAP = "the container engine was restarted; output written meanwhile may be missing"
 _NOT_RUN_CODES = (126, 127)
 _INIT_COMPLAINT = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+ failed: [^\n]+)\n", re.DOTALL)
 # A program's name and what is said around it.
@@ -34,8 +33,8 @@ _COMPLAINT_BYTES = 8_192
 _COMPLAINT_MS = 1_000
 # How containers end when the engine takes them with it.
 _ENGINES_OWN_CODES = (137, 143, 255)
-# The engine notes a kill when it has sent it, and what is killed may end before. A busy one notes both late.
-_TOLD_S = (2, 10)
+# The engine notes a kill when it has sent it, and what is killed may end before.
+_KILL_TOLD_MS = 2_000
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -189,16 +188,16 @@ class ContainerTarget:
             return
         exit_code = int(state["ExitCode"])
         lost = ""
-        if exit_code in _ENGINES_OWN_CODES and not self._killed and not state["OOMKilled"]:
+        if not self._killed and not state["OOMKilled"]:
             try:
-                lost = self._who_else_ended_it(state)
-            except (OSError, EngineError, ValueError):
+                lost = self._who_else_ended_it(exit_code)
+            except (OSError, ValueError):
                 self._engine_was_away = True  # it goes, and took this one along; it will be asked again
                 return
         run_ms = self._run_ms(state["StartedAt"], state["FinishedAt"])
         unstartable = self._why_unstartable(exit_code, run_ms)
         counters = self._counters
-        notes = [_GAP] if self._engine_was_away else []
+        notes = self._gaps()
         if counters is not None and counters.forks_refused:
             refused = counters.forks_refused
             notes.append(f"it had all the processes and threads it may have, and was refused {refused} more")
@@ -215,25 +214,38 @@ class ContainerTarget:
             note="; ".join(notes),
         )
 
-    def _who_else_ended_it(self, state: dict[str, Any]) -> str:
+    def _gaps(self) -> list[str]:
+        """Why output may be missing: nobody was attached."""
+        away = {"the container engine": self._engine_was_away, "its supervisor": self._first_words is None}
+        return [f"{who} was restarted; output written meanwhile may be missing" for who in away if away[who]]
+
+    def _who_else_ended_it(self, exit_code: int) -> str:
         """A command may end by a signal of its own making: an engine that has seen it end has sent none.
 
         One that is being ended ends its containers first, and answers to the last. One that came after it
         knows of nothing, and may be all that we ever see: it is back before a busy machine lets us look.
         """
-        for wait_s in _TOLD_S[:1] if self._engine_was_away else _TOLD_S:
-            told = self._told(state, wait_s)
-            if "kill" in told:
-                return "the container engine, or somebody who asked it to, ended it"
-            if "die" in told:
-                return ""
-        return "it was ended by a signal, and the container engine no longer knows by whose"
+        by_signal = exit_code in _ENGINES_OWN_CODES
+        if self._first_words is None and not by_signal:
+            return ""  # it may have ended in order because the supervisor before us had asked for it
+        # Who ends in order when asked to has taken some time for it: nobody else waits here.
+        try:
+            told = self._told(_KILL_TOLD_MS if by_signal else 0)
+        except EngineError:
+            return ""  # it won't tell
+        if "kill" in told:
+            return "the container engine, or somebody who asked it to, ended it"
+        if by_signal and "die" not in told:
+            return "it was ended by a signal, and the container engine no longer knows by whose"
+        return ""
 
-    def _told(self, state: dict[str, Any], wait_s: int) -> set[str]:
-        """What the engine remembers of the container's end, waiting for what it notes so long after it."""
+    def _told(self, wait_ms: int) -> set[str]:
+        """What the engine remembers of the container's end, and what it yet notes so soon."""
         chosen = quote(json.dumps({"container": [self._container], "event": ["kill", "die"]}))
-        since, until = (int(_moment(state[name]).timestamp()) for name in ("StartedAt", "FinishedAt"))
-        events = self._call("GET", f"/events?since={since}&until={until + wait_s}&filters={chosen}")
+        # Not since its beginning: where the clock was set back the end is before it, which is refused.
+        until_ms = wall_ms() + wait_ms
+        span = f"since=1&until={until_ms // 1_000}.{until_ms % 1_000:03}"
+        events = self._call("GET", f"/events?{span}&filters={chosen}")
         return {json.loads(event)["Action"] for event in events.splitlines()}
 
     def _why_unstartable(self, exit_code: int, run_ms: int) -> str:
