@@ -144,7 +144,7 @@ def add_history(ground: Ground, jobs: int) -> None:
             connection.execute(text("CREATE TEMPORARY TABLE model AS SELECT id FROM job WHERE ended_ms > 0"))
             models = connection.execute(text("SELECT count(*) FROM model")).scalar_one()
             copies = -(-jobs // models)
-            # Each number is the cutting point: `job_X` becomes `job_0N_X`, which sorts before.
+            # `job_X` becomes `job_00_N_X`: ids begin with their time, and no time of ours begins so early.
             _copy(connection, "job", copies, {"id": _older("id")}, "id IN (SELECT id FROM model)")
             own = {"id": _older("id"), "job_id": _older("job_id")}
             _copy(connection, "attempt", copies, own, "job_id IN (SELECT id FROM model)")
@@ -164,7 +164,7 @@ def add_history(ground: Ground, jobs: int) -> None:
 
 def _older(column: str) -> str:
     place = 5
-    return f"substr(t.{column}, 1, {place - 1}) || '0' || n.n || '_' || substr(t.{column}, {place})"
+    return f"substr(t.{column}, 1, {place - 1}) || '00_' || n.n || '_' || substr(t.{column}, {place})"
 
 
 def _copy(connection: Connection, table: str, copies: int, changed: dict[str, str], which: str) -> None:
@@ -187,7 +187,7 @@ def _add_records(connection: Connection) -> None:
             "INSERT INTO bill_line (attempt_id, number, start_ms, end_ms, gpus, previous_digest, digest,"
             " witnessed_ms, billed_through_ms, charge_micro, fee_micro, earning_micro, transfer_id)"
             f" {_NUMBERS} SELECT t.id, n.n, (n.n - 1) * 1000, n.n * 1000, '[]', {nothing}, {nothing},"
-            " 0, 0, 0, 0, 0, '' FROM attempt t CROSS JOIN n WHERE t.id LIKE 'att\\_0%' ESCAPE '\\'"
+            " 0, 0, 0, 0, 0, '' FROM attempt t CROSS JOIN n WHERE t.id LIKE 'att\\_00\\_%' ESCAPE '\\'"
         ),
         {"copies": RECORDS_A_JOB},
     )
