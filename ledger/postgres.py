@@ -127,8 +127,11 @@ class _Writer:
         if self._copy is None and len(decision.posted) < _COPY_ROWS_MIN:
             self._insert(decision)
         else:
-            copy = self._copy or self._begin_copy()
-            copy.write(b"".join([_packed(posted, decision) for posted in decision.posted]))
+            rows = b"".join([_packed(posted, decision) for posted in decision.posted])
+            if self._copy is None:
+                self._copy = self._begin_copy()
+                rows = _COPY_HEADER + rows
+            self._copy.write(rows)
 
     def finish(self) -> None:
         self._end_copy()
@@ -148,9 +151,7 @@ class _Writer:
 
     def _begin_copy(self) -> "psycopg.Copy":
         cursor = self.copying.enter_context(self._raw.cursor())
-        self._copy = self.copying.enter_context(cursor.copy(_COPY))
-        self._copy.write(_COPY_HEADER)
-        return self._copy
+        return self.copying.enter_context(cursor.copy(_COPY))
 
     def _end_copy(self) -> None:
         if self._copy is not None:

@@ -124,25 +124,17 @@ BEGIN
   RETURN NULL;
 END $$"""
 
-_POSTGRES_CLOSES = """
-CREATE FUNCTION ledger_account_closes() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF OLD.closed_ms IS NOT NULL OR NEW.closed_ms IS NULL THEN
-    RAISE EXCEPTION 'ledger: an account closes once' USING ERRCODE = 'integrity_constraint_violation';
-  END IF;
-  RETURN NEW;
-END $$"""
-
 # What a batch has to know, in one round trip: the tail (0), its accounts (1), and which of its ids were
 # posted (2) or refused (3) before. Each statement of a volatile function sees what was committed before it
 # began, so all that follows the lock sees what the last holder of the head left. The planner is told to use
 # the keys: a plan that was made while the tables were small is kept, and must not scan them when they are
-# large.
+# large. Ids are looked up one by one: most are new, and a scan for all of them at once costs twice as much.
 _POSTGRES_LOAD = """
 CREATE FUNCTION ledger_load(codes text, ids text) RETURNS TABLE (
   what integer, transfer_id uuid, id bigint, code text, kind smallint, asset text, floor_micro bigint,
   balance_micro bigint, seq bigint, window_no bigint, payer bigint, closed_ms bigint
-) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+) LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM pg_advisory_xact_lock(@HEAD@);
@@ -154,14 +146,15 @@ BEGIN
     closed_ms FROM ledger_account WHERE code = ANY (string_to_array(codes, ','));
   RETURN QUERY SELECT 2, id, NULL::bigint, NULL::text, NULL::smallint, NULL::text, NULL::bigint, NULL::bigint,
     NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
-    FROM ledger_transfer WHERE id = ANY (string_to_array(ids, ',')::uuid[]);
+    FROM unnest(string_to_array(ids, ',')::uuid[]) AS asked JOIN ledger_transfer ON id = asked;
   RETURN QUERY SELECT 3, id, NULL::bigint, NULL::text, NULL::smallint, NULL::text, NULL::bigint, NULL::bigint,
     NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
-    FROM ledger_refusal WHERE id = ANY (string_to_array(ids, ',')::uuid[]);
+    FROM unnest(string_to_array(ids, ',')::uuid[]) AS asked JOIN ledger_refusal ON id = asked;
 END $$""".replace("@HEAD@", str(HEAD_LOCK))
 
-# One pass over the statement's legs, in the order of each account. `sum` over all legs is zero for each
-# transfer by its columns; per asset it is checked here.
+# The legs of an account, in order, are a chain if their numbers follow each other and each begins at the
+# balance where the one before it ended; most accounts have one leg in a batch, and nothing to be compared.
+# `sum` over all legs is zero for each transfer by its columns; per asset it is checked here.
 _POSTGRES_APPLY = """
 CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -177,30 +170,32 @@ BEGIN
       USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   WITH leg AS (
-    SELECT debit AS account, debit_seq AS n, -amount AS delta, debit_balance AS balance, window_no FROM fresh
+    SELECT debit AS account, debit_seq AS n, debit_balance + amount AS before, debit_balance AS after,
+           window_no FROM fresh
     UNION ALL
-    SELECT credit, credit_seq, amount - fee, credit_balance, NULL FROM fresh
+    SELECT credit, credit_seq, credit_balance - (amount - fee), credit_balance, NULL FROM fresh
     UNION ALL
-    SELECT fee_account, fee_seq, fee, fee_balance, NULL FROM fresh WHERE fee_account IS NOT NULL
-  ), step AS (
-    SELECT account, n, delta, balance, window_no,
-           lag(n) OVER by_account AS n_before, lag(balance) OVER by_account AS balance_before
-      FROM leg WINDOW by_account AS (PARTITION BY account ORDER BY n)
+    SELECT fee_account, fee_seq, fee_balance - fee, fee_balance, NULL FROM fresh WHERE fee_account IS NOT NULL
+  ), account AS (
+    SELECT account, count(*)::integer AS legs, array_agg(n) AS n, array_agg(n + 1) AS n_next,
+           array_agg(before) AS before, array_agg(after) AS after, min(after) AS lowest,
+           min(window_no) AS window_first, max(window_no) AS window_last
+      FROM (SELECT * FROM leg ORDER BY account, n) AS ordered GROUP BY account
   ), chain AS (
-    SELECT account, min(n) AS n_first, max(n) AS n_last, min(balance) AS lowest, sum(delta)::bigint AS total,
-           min(window_no) AS window_first, max(window_no) AS window_last,
-           max(CASE WHEN n_before IS NULL THEN balance - delta END) AS balance_first,
-           bool_and(n_before IS NULL OR (n = n_before + 1 AND balance = balance_before + delta)) AS whole
-      FROM step GROUP BY account
+    SELECT account, n[1] AS n_first, n[legs] AS n_last, before[1] AS balance_first,
+           after[legs] AS balance_last, lowest, window_first, window_last,
+           CASE WHEN legs = 1 THEN true
+                ELSE n[2:] = n_next[:legs - 1] AND before[2:] = after[:legs - 1] END AS whole
+      FROM account
   ), applied AS (
     UPDATE ledger_account AS a
-       SET balance_micro = c.balance_first + c.total, seq = c.n_last,
+       SET balance_micro = c.balance_last, seq = c.n_last,
            window_no = coalesce(c.window_last, a.window_no)
       FROM chain AS c
      WHERE a.id = c.account AND c.whole AND a.seq = c.n_first - 1 AND a.balance_micro = c.balance_first
        AND a.closed_ms IS NULL AND (a.floor_micro IS NULL OR c.lowest >= a.floor_micro)
        AND (c.window_first IS NULL OR c.window_first > a.window_no)
-    RETURNING a.asset, c.total
+    RETURNING a.asset, c.balance_last - c.balance_first AS total
   ), per_asset AS (SELECT asset, count(*) AS n, sum(total) AS total FROM applied GROUP BY asset)
   SELECT (SELECT count(*) FROM chain), coalesce(sum(n), 0), count(*) FILTER (WHERE total <> 0)
     INTO touched, moved, assets_off FROM per_asset;
@@ -218,7 +213,6 @@ END $$"""
 POSTGRES = [
     _POSTGRES_REFUSE,
     _POSTGRES_BORN,
-    _POSTGRES_CLOSES,
     _POSTGRES_APPLY,
     _POSTGRES_LOAD,
     *(
@@ -238,6 +232,7 @@ POSTGRES = [
     " FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger_refuse()",
     "CREATE TRIGGER ledger_account_born AFTER INSERT ON ledger_account REFERENCING NEW TABLE AS born"
     " FOR EACH STATEMENT EXECUTE FUNCTION ledger_account_born()",
-    "CREATE TRIGGER ledger_account_closes BEFORE UPDATE OF closed_ms ON ledger_account"
-    " FOR EACH ROW EXECUTE FUNCTION ledger_account_closes()",
+    # After: a trigger before it would lock each row once more whenever a balance moves.
+    "CREATE TRIGGER ledger_account_closes AFTER UPDATE OF closed_ms ON ledger_account FOR EACH ROW"
+    " WHEN (OLD.closed_ms IS NOT NULL OR NEW.closed_ms IS NULL) EXECUTE FUNCTION ledger_refuse()",
 ]

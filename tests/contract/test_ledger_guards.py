@@ -184,6 +184,40 @@ def test_postgresql_takes_several_transfers_in_one_statement_only_if_all_are_rig
         assert make.heads(conn)[earnings(SELLER)] == (1, 90)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "balances", "taken"),
+    [
+        # As they are; the order of the rows in the statement is of no account.
+        ((3, 4, 5), (490, 480, 470), True),
+        ((5, 4, 3), (470, 480, 490), True),
+        # A number twice and one left out, a gap, and balances that jump and come back: the first, the last,
+        # the count and the sums are right.
+        ((3, 3, 5), (490, 480, 470), False),
+        ((3, 5, 6), (490, 480, 470), False),
+        ((3, 4, 5), (490, 485, 470), False),
+        ((3, 5, 4), (490, 480, 470), False),
+    ],
+)
+def test_every_step_of_a_chain_within_one_statement_is_held(postgres_ledger, numbers, balances, taken):
+    make.start(postgres_ledger)
+    post(postgres_ledger, make.deposit(1, 1_000), make.hold(2, 500))
+    with postgres_ledger.begin() as conn:
+        debit, credit = account(conn, wallet(BUYER)), account(conn, hold(JOB))
+    rows = ", ".join(
+        f"({3 + step}, gen_random_uuid(), 3, {debit.id}, {numbers[step]}, {balances[step]}, {credit.id},"
+        f" {2 + step}, {510 + 10 * step}, 10, 0, 1, 11, NULL, NULL, NULL, NULL, NULL, '{JOB}', '')"
+        for step in range(3)
+    )
+    insertion = text(f"INSERT INTO ledger_transfer ({COLUMNS}) VALUES {rows}")
+    if taken:
+        with postgres_ledger.begin() as conn:
+            conn.execute(insertion)
+            assert make.heads(conn)[wallet(BUYER)] == (5, 470)
+        return
+    with pytest.raises(DBAPIError, match="continued"), postgres_ledger.begin() as conn:
+        conn.execute(insertion)
+
+
 def test_a_dip_below_the_floor_inside_one_statement_is_refused(postgres_ledger):
     """A CHECK sees only the end of it."""
     make.start(postgres_ledger)

@@ -4,19 +4,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from coordinator.store import migrate
-from ledger import tables
+from ledger import audit, book, seal, tables
 from ledger.engine import make_engine
 from tests.rig.postgres import Postgres
+from tests.support import ledger as make
 
 _SQLITE = (
     "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name"
 )
 _POSTGRES = {
-    "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default, ordinal_position"
+    "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default, ordinal_position,"
+    " collation_name"
     " FROM information_schema.columns WHERE table_schema = 'public'",
     "constraints": "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
     " WHERE connamespace = 'public'::regnamespace",
@@ -87,3 +91,33 @@ def test_files_are_named_for_the_revisions_that_alembic_finds_in_them():
     scripts = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
     assert scripts.get_heads() == [migrate.head()]
     assert all(migrate.knows(script.revision) for script in scripts.walk_revisions())
+
+
+@pytest.mark.postgres
+def test_a_history_of_before_the_newest_guards_is_as_it_was_and_goes_on(postgres_server: Postgres):
+    batches = [
+        [make.deposit(1, 1_000), make.hold(2, 500), make.capture(3, 100, 10, 5), make.hold(4, 99_999)],
+        [make.capture(number, 1, 1, number) for number in range(10, 30)],
+    ]
+    with postgres_server.database() as url:
+        ledger = make_engine(url)
+        with ledger.begin() as conn:
+            command.upgrade(migrate._config(conn), "0013")
+        make.start(ledger)
+        answers = [make.post(ledger, *batch) for batch in batches]
+        with ledger.begin() as conn:
+            kept = tuple(seal.seal(conn, 11))
+        migrate.upgrade(ledger)
+        assert [[outcome.status for outcome in make.post(ledger, *batch)] for batch in batches] == [
+            [outcome.status if not outcome.ok else "exists" for outcome in said] for said in answers
+        ]
+        more = [make.capture(number, 1, 1, number) for number in range(30, 60)]
+        assert all(outcome.ok for outcome in make.post(ledger, *more, make.release(60, 350)))
+        again = "UPDATE ledger_account SET closed_ms = closed_ms + 1 WHERE closed_ms IS NOT NULL"
+        with pytest.raises(DBAPIError, match="refused"), ledger.begin() as conn:
+            conn.execute(text(again))
+        with ledger.begin() as conn:
+            assert seal.seal(conn, 12)
+            assert list(audit.audit(conn, kept=kept)) == []
+            assert book.transfer_count(conn) == 3 + 20 + 30 + 1
+        ledger.dispose()
