@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -102,7 +103,11 @@ def test_a_history_of_before_the_newest_guards_is_as_it_was_and_goes_on(postgres
     with postgres_server.database() as url:
         ledger = make_engine(url)
         with ledger.begin() as conn:
-            command.upgrade(migrate._config(conn), "0013")
+            config = Config()
+            config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+            config.set_main_option("path_separator", "os")
+            config.attributes.update(connection=conn, metadata=migrate.METADATA)
+            command.upgrade(config, "0014")
         make.start(ledger)
         answers = [make.post(ledger, *batch) for batch in batches]
         with ledger.begin() as conn:
