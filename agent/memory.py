@@ -7,7 +7,7 @@ line more costs the disk one flush, a file replaced as a whole two, and another 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -56,7 +56,7 @@ class MemoryFile:
     def save(self, memory: Memory) -> None:
         """On the disk when it returns."""
         with self._lock:
-            self._save(json.dumps(asdict(memory), default=bytes.hex).encode() + b"\n")
+            self._save(_line(memory))
 
     def close(self) -> None:
         with self._lock:
@@ -82,6 +82,17 @@ class MemoryFile:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _line(memory: Memory) -> bytes:
+    run, ending = memory.run, memory.ending
+    fields = {
+        **vars(memory),
+        "order": {**vars(memory.order), "key": memory.order.key._asdict()},
+        "run": None if run is None else vars(run),
+        "ending": None if ending is None else {**vars(ending), "totals": vars(ending.totals)},
+    }
+    return json.dumps(fields, default=bytes.hex).encode() + b"\n"
 
 
 def load(folder: Path) -> Memory | None:

@@ -45,8 +45,9 @@ class Surroundings:
     confidential: Callable[["Attempt"], Awaitable[Confidential]]
     # Why the attempt's GPUs failed under it; empty where they did not.
     why_gpus_failed: Callable[["Attempt"], Awaitable[str]]
-    # An attempt's state or its detail has changed.
+    # An attempt's state has changed; or only what it does or awaits.
     on_change: Callable[[], None]
+    on_progress: Callable[[], None]
     # There is usage or output to send.
     on_evidence: Callable[[], None]
     # There is a record of a run that goes on: it need not be sent before those of other runs.
@@ -85,9 +86,8 @@ class Attempt:
             return AttemptState.ENDED
         if self._memory.run is None:
             return AttemptState.PREPARING
-        if self._memory.stop_reason is not None or self._end is not None:
-            return AttemptState.STOPPING
-        return AttemptState.RUNNING
+        stops = self._memory.stop_reason is not None or self._end is not None
+        return AttemptState.STOPPING if stops else AttemptState.RUNNING
 
     @property
     def has_gpus(self) -> bool:
@@ -208,7 +208,7 @@ class Attempt:
         """Say what is being done or awaited."""
         if detail != self._detail:
             self._detail = detail
-            self._around.on_change()
+            self._around.on_progress()
 
     async def _unless_stopped(self, step: Awaitable[None]) -> bool:
         """Take a step, or leave it when the attempt should stop. Says whether it was taken."""
@@ -262,7 +262,7 @@ class Attempt:
                 run_ms = self._until_failure(end.run_ms)
                 end = replace(end, run_ms=run_ms)
                 await self._meter.cut(run_ms)
-                self._around.on_evidence()
+                self._around.on_record()  # it is sent with the end, which follows
         return end
 
     async def _end_of_run(self) -> RunEnd | None:

@@ -46,6 +46,10 @@ class Listener(Protocol):
         """An attempt's state has changed."""
         ...
 
+    def progressed(self) -> None:
+        """What an attempt does or awaits is another; it need not be told at once."""
+        ...
+
     def evidence(self) -> None:
         """There is usage or output to send."""
         ...
@@ -90,6 +94,7 @@ class Runner:
             confidential=self._confidential_of,
             why_gpus_failed=lambda attempt: gpus.why_failed(attempt.order.gpu_uuids),
             on_change=self._changed,
+            on_progress=self._progressed,
             on_evidence=self._evidence,
             on_record=self._recorded,
         )
@@ -203,6 +208,10 @@ class Runner:
         for listener in self._listeners:
             listener.changed()
 
+    def _progressed(self) -> None:
+        for listener in self._listeners:
+            listener.progressed()
+
     def _evidence(self) -> None:
         for listener in self._listeners:
             listener.evidence()
@@ -265,7 +274,7 @@ class Runner:
             else:
                 log.info("%s attempt %s begins", action.order.request_id or "-", action.order.key)
                 self._hold(file, _first_memory(action))
-                self._changed()
+                self._progressed()
         if failed is not None:
             raise failed
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from agent.domain.confidential import Confidential
 from agent.domain.use import JobFigures
@@ -64,8 +65,7 @@ class OutputStream(StrEnum):
     STDERR = "stderr"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class AttemptKey:
+class AttemptKey(NamedTuple):
     """Names one try under one epoch: nothing of an older epoch is ever mistaken for it."""
 
     attempt_id: str

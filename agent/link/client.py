@@ -31,7 +31,11 @@ WELCOME_WAIT_MS = 30_000
 BEAT_MS_MIN = 100
 BEAT_MS_MAX = 60_000
 # Each beat tells of everything: where many attempts change at the same time, one beat tells of many changes.
+# So the next one waits for the answer to the last, though not for ever.
 BEAT_GAP_MS = 5
+ANSWER_WAIT_MS = 1_000
+# What is done on the way to a start is soon followed by the start.
+PROGRESS_WAIT_MS = 50
 SILENCE_BEATS = 3
 SILENCE_MS_MIN = 5_000
 BACKOFF_MS_MIN = 1_000
@@ -83,6 +87,10 @@ class Stream:
         self._hello_again = False
         self._beat_at_ms = 0
         self._beaten_at_ms = 0
+        # When what has changed since the last beat is to be told.
+        self._news_at_ms: int | None = None
+        self._answered = True
+        self._desired = convert.DesiredReader()
         self._beat_number = 0
         self._heard_at_ms = 0
         self._told = False
@@ -94,7 +102,15 @@ class Stream:
 
     def changed(self) -> None:
         """An attempt's state has changed: beat at once, unless we just did."""
-        self._beat_at_ms = min(self._beat_at_ms, self._beaten_at_ms + BEAT_GAP_MS)
+        self._tell_within(0)
+
+    def progressed(self) -> None:
+        """What an attempt does or awaits is another."""
+        self._tell_within(PROGRESS_WAIT_MS)
+
+    def _tell_within(self, wait_ms: int) -> None:
+        at_ms = self._clock.boot_ms() + wait_ms
+        self._news_at_ms = at_ms if self._news_at_ms is None else min(self._news_at_ms, at_ms)
         self._wake.set()
 
     def evidence(self) -> None:
@@ -140,7 +156,8 @@ class Stream:
             self._heard_at_ms = self._clock.boot_ms()
             match message.WhichOneof("message"):
                 case "desired":
-                    desired = convert.desired(message.desired)
+                    self._answered = True
+                    desired = self._desired.read(message.desired)
                     await self._holder.apply(desired, is_first=not self._told)
                     self._told = True
                     self._wake.set()
@@ -165,21 +182,28 @@ class Stream:
             if self._hello_again:
                 self._hello_again = False
                 await call.write(convert.hello_request(self._hello()))
-            elif now_ms >= self._beat_at_ms:
+            elif now_ms >= self._next_beat_ms():
                 self._beaten_at_ms = now_ms
                 self._beat_at_ms = now_ms + beat_interval_ms
+                self._news_at_ms, self._answered = None, False
                 self._beat_number += 1
                 await call.write(convert.beat_request(self._beat_number, self._holder.reports()))
             elif (message := self._evidence()) is not None:
                 await call.write(message)
             else:
-                wait_ms = self._beat_at_ms - self._clock.boot_ms()
+                wait_ms = self._next_beat_ms() - self._clock.boot_ms()
                 if wait_ms > 0:
                     try:
                         async with asyncio.timeout(wait_ms / 1_000):
                             await self._wake.wait()
                     except TimeoutError:
                         pass
+
+    def _next_beat_ms(self) -> int:
+        if self._news_at_ms is None:
+            return self._beat_at_ms
+        gap_ms = BEAT_GAP_MS if self._answered else ANSWER_WAIT_MS
+        return min(self._beat_at_ms, max(self._news_at_ms, self._beaten_at_ms + gap_ms))
 
     async def _listen_for_silence(self, beat_interval_ms: int) -> None:
         """A peer may be gone without the connection knowing."""
@@ -250,6 +274,10 @@ class Link:
     def changed(self) -> None:
         for stream in self._streams:
             stream.changed()
+
+    def progressed(self) -> None:
+        for stream in self._streams:
+            stream.progressed()
 
     def evidence(self) -> None:
         for stream in self._streams:

@@ -131,8 +131,18 @@ class BrokenProtocolError(ValueError):
     """The coordinator has sent what it must not send."""
 
 
-def desired(message: host_pb2.Desired) -> tuple[DesiredAttempt, ...]:
-    return tuple(_desired(attempt) for attempt in message.attempts)
+class DesiredReader:
+    """Reads what comes again and again: what is what it was last time, word for word, is not read anew."""
+
+    def __init__(self) -> None:
+        self._read: dict[bytes, DesiredAttempt] = {}
+
+    def read(self, message: host_pb2.Desired) -> tuple[DesiredAttempt, ...]:
+        before, self._read = self._read, {}
+        for attempt in message.attempts:
+            words = attempt.SerializeToString()
+            self._read[words] = before.get(words) or _desired(attempt)
+        return tuple(self._read.values())
 
 
 def acknowledgement(message: host_pb2.Acknowledged) -> Acknowledgement:

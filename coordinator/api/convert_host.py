@@ -277,9 +277,10 @@ def ack_to(ack: Ack) -> h.Acknowledged:
 
 
 def renew(said: h.DesiredAttempt, attempt: Attempt) -> None:
-    """Of what was said of a running attempt, what goes on with time. What a start needs is not said again."""
+    """Of what was said of an attempt, what goes on with time. What a start needs is not said again."""
     said.ClearField("confidential")
     said.paid_through_ms = attempt.paid_through_ms
+    said.stop_reason = end_reason_to(attempt.stop_reason)
     said.usage_number_acknowledged = attempt.meter.usage_number
     said.log_offset_acknowledged = attempt.log_offset
 

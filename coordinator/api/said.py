@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from coordinator.api import convert_host as convert
-from coordinator.domain.job import Attempt
+from coordinator.domain.job import Attempt, Job, JobSpec
 from coordinator.domain.states import AttemptState
 from coordinator.services.desired import Wanted
 from coordinator.services.synchronize import Report
@@ -21,6 +21,8 @@ class Said:
         # Attempts of the last message that was known; and those that have left it, for good.
         self._held: set[str] = set()
         self._left: set[str] = set()
+        # The order in each, and how it was said: what is the same need not be put into words again.
+        self._orders: dict[str, tuple[JobSpec, h.DesiredAttempt]] = {}
 
     def rung(self, held: Held | None) -> None:
         """After a commit that concerned the host."""
@@ -37,13 +39,19 @@ class Said:
             self._add(self.message, held)
 
     def _add(self, message: h.SynchronizeResponse, held: Held) -> None:
-        message.desired.attempts.extend(
-            convert.wanted_to(
+        message.desired.attempts.extend(self._said_of(attempt, job) for attempt, job in held.attempts)
+        self.is_due = True
+
+    def _said_of(self, attempt: Attempt, job: Job) -> h.DesiredAttempt:
+        spec, said = self._orders.get(attempt.id, (None, None))
+        if said is None or spec != job.spec:
+            said = convert.wanted_to(
                 Wanted(attempt=attempt, spec=job.spec, account_id=job.account_id, origin=job.origin)
             )
-            for attempt, job in held.attempts
-        )
-        self.is_due = True
+            self._orders[attempt.id] = job.spec, said
+        else:
+            convert.renew(said, attempt)
+        return said
 
     def begin_to_read(self) -> None:
         self.is_stale = self.is_due = False
@@ -56,6 +64,8 @@ class Said:
     def _hold(self, attempt_ids: set[str]) -> None:
         self._left |= self._held - attempt_ids
         self._held = attempt_ids
+        for attempt_id in self._orders.keys() - attempt_ids:
+            del self._orders[attempt_id]
 
     def renew(self, attempts: Sequence[Attempt]) -> bool:
         """Bring what was said up to date, if it was of these attempts; the order itself never changes."""

@@ -50,21 +50,27 @@ from ledger import book
 from ledger.tables import SEAL, TRANSFER
 
 _ARCHIVED = select(archived)
+_LATEST = select(restoration).order_by(restoration.c.number.desc()).limit(1)
 _EVENTS = counter.c.name == EVENT_COUNTER
 # Of a job of which its host must still be told, nothing goes.
 _OWED = exists().where(attempt.c.job_id == job.c.id, ONLY_UNRELEASED)
 
 
 class SqlKeeping(SqlPart):
+    # What was read: it is asked for with every attempt that a host does not have yet.
+    _restored: tuple[Restoration | None] | None = None
+
     def restoration(self) -> Restoration | None:
-        latest = select(restoration).order_by(restoration.c.number.desc()).limit(1)
-        row = self.beside.execute(latest).one_or_none()
-        return None if row is None else _restoration(row)
+        if self._restored is None:
+            row = self.beside.execute(_LATEST).one_or_none()
+            self._restored = (None if row is None else _restoration(row),)
+        return self._restored[0]
 
     def restorations(self) -> Sequence[Restoration]:
         return [_restoration(row) for row in self.beside.execute(select(restoration).order_by("number"))]
 
     def insert_restoration(self, made: Restoration) -> None:
+        self._restored = None
         self.connection.execute(insert(restoration).values(**vars(made)))
         after = counter.c.value + made.events_left_out
         self.connection.execute(update(counter).where(_EVENTS).values(value=after))

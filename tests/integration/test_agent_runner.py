@@ -72,6 +72,9 @@ class Host:
     def changed(self) -> None:
         self._notify()
 
+    def progressed(self) -> None:
+        self._notify()
+
     def evidence(self) -> None:
         self._notify()
 

@@ -18,12 +18,12 @@ def received(**changes):
     attempt = desired_attempt("true", attempt_id="attempt_1", gpu_uuids=("g",))
     for name, value in changes.items():
         setattr(attempt, name, value)
-    return convert.desired(host_pb2.Desired(attempts=[attempt]))[0]
+    return convert.DesiredReader().read(host_pb2.Desired(attempts=[attempt]))[0]
 
 
 def test_unset_fields_mean_what_the_contract_says():
     bare = host_pb2.DesiredAttempt(attempt_id="a", epoch=1, spec=types_pb2.JobSpec(command=["true"]))
-    (found,) = convert.desired(host_pb2.Desired(attempts=[bare]))
+    (found,) = convert.DesiredReader().read(host_pb2.Desired(attempts=[bare]))
     assert found.order.isolation_min is Isolation.CONTAINER
     assert found.order.stop_grace_ms == 10_000
     assert found.order.run_ms_max == 86_400_000
@@ -34,7 +34,7 @@ def test_a_grace_of_nothing_is_nothing():
     bare = host_pb2.DesiredAttempt(
         attempt_id="a", epoch=1, spec=types_pb2.JobSpec(command=["true"], stop_grace_ms=0)
     )
-    assert convert.desired(host_pb2.Desired(attempts=[bare]))[0].order.stop_grace_ms == 0
+    assert convert.DesiredReader().read(host_pb2.Desired(attempts=[bare]))[0].order.stop_grace_ms == 0
 
 
 @pytest.mark.parametrize("attempt_id", ["", "../up", "a/b", "A", "a.b", "x" * 65, "a\n"])
@@ -51,7 +51,7 @@ def test_an_epoch_that_is_none_is_refused():
 def test_an_order_without_a_command_is_refused():
     empty = host_pb2.DesiredAttempt(attempt_id="a", epoch=1)
     with pytest.raises(convert.BrokenProtocolError):
-        convert.desired(host_pb2.Desired(attempts=[empty]))
+        convert.DesiredReader().read(host_pb2.Desired(attempts=[empty]))
 
 
 def test_a_reason_of_a_newer_coordinator_is_a_reason():
