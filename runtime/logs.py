@@ -64,6 +64,9 @@ def set_up(*, as_json: bool = False, level: str = "INFO") -> None:
     plain = _JournalFormatter() if _to_journal() else _PlainFormatter()
     handler.setFormatter(_JsonFormatter() if as_json else plain)
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    # Python would find out where each line comes from, in which thread and process: no line of ours tells it.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _to_journal() -> bool:

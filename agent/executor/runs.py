@@ -56,6 +56,13 @@ class SupervisedRuns:
     def of(self, key: AttemptKey) -> Path:
         return self._folder / str(key)
 
+    def _path(self, key: AttemptKey, name: str) -> str:
+        """Of a file that is asked for again and again: no Path is made each time."""
+        return f"{self._folder}/{key}/{name}"
+
+    def _has(self, key: AttemptKey, name: str) -> bool:
+        return os.access(self._path(key, name), os.F_OK)
+
     def make_folder(self, key: AttemptKey) -> Path:
         folder = self.of(key)
         for path in (folder, folder / "output"):
@@ -68,24 +75,24 @@ class SupervisedRuns:
 
     async def start(self, order: JobOrder, spec: dict[str, object], paid_through_ms: int) -> Run:
         """Start it, once. Raises StartError."""
-        folder = self.of(order.key)
-        if not self.is_supervised(order.key) and read_whole(folder / "exit.json") is None:
+        ended = self._path(order.key, "exit.json")
+        if not self.is_supervised(order.key) and read_whole(ended) is None:
             write_whole(
-                folder / "spec.json",
+                self._path(order.key, "spec.json"),
                 {**spec, "boot_id": self._clock.boot_id, "output_bytes_max": self._output_bytes_max},
             )
             first = _Control(paid_through_ms=paid_through_ms, grace_ms=order.stop_grace_ms, stop=False)
             self._control(order.key, first)
         await self._bring_up(
             order.key,
-            until=lambda: (folder / "started.json").exists() or (folder / "exit.json").exists(),
+            until=lambda: self._has(order.key, "started.json") or self.has_ended(order.key),
             # The lock is its first deed: whoever did not get so far has started nothing.
-            may_launch=lambda: not (folder / "lock").exists(),
+            may_launch=lambda: not self._has(order.key, "lock"),
         )
         run = self.find(order.key)
         if run is not None:
             return run
-        exit_ = read_whole(folder / "exit.json")
+        exit_ = read_whole(ended)
         if exit_ is not None:
             reason = EndReason.COMMAND_UNSTARTABLE if exit_.get("unstartable") else EndReason.START_FAILED
             raise StartError(reason, str(exit_.get("never_started", "it did not start")))
@@ -96,7 +103,7 @@ class SupervisedRuns:
         )
 
     def find(self, key: AttemptKey) -> Run | None:
-        started = read_whole(self.of(key) / "started.json")
+        started = read_whole(self._path(key, "started.json"))
         if started is None:
             return None
         return Run(
@@ -106,7 +113,7 @@ class SupervisedRuns:
         )
 
     def has_ended(self, key: AttemptKey) -> bool:
-        return (self.of(key) / "exit.json").exists()
+        return self._has(key, "exit.json")
 
     def is_supervised(self, key: AttemptKey) -> bool:
         """Does a supervisor hold the run's lock?"""
@@ -115,7 +122,7 @@ class SupervisedRuns:
     def supervisor_pid(self, key: AttemptKey) -> int | None:
         """Who holds the run's lock. Asking does not take it."""
         try:
-            lock = os.open(self.of(key) / "lock", os.O_RDWR)
+            lock = os.open(self._path(key, "lock"), os.O_RDWR)
         except FileNotFoundError:
             return None
         try:
@@ -161,11 +168,10 @@ class SupervisedRuns:
 
     async def wait(self, key: AttemptKey) -> RunEnd | None:
         """The end; None where the supervisor is dead and nobody can tell."""
-        folder = self.of(key)
         poll_ms = _POLL_MS
         while True:
             heard, alive = self._heard(key), self.is_supervised(key)
-            exit_ = read_whole(folder / "exit.json")
+            exit_ = read_whole(self._path(key, "exit.json"))
             if exit_ is not None:
                 return _run_end(exit_)
             if not alive:
@@ -199,7 +205,7 @@ class SupervisedRuns:
 
     def is_cleared(self, key: AttemptKey) -> bool:
         """Is nothing of the run left, as its supervisor has seen to, or was there never any?"""
-        return not (self.of(key) / "spec.json").exists()
+        return not self._has(key, "spec.json")
 
     async def remove(self, key: AttemptKey) -> None:
         news = self._news.pop(key, None)
@@ -274,12 +280,12 @@ class SupervisedRuns:
         return _POLL_MS_MAX if news is None or news.ended else _LOOK_MS_MAX
 
     def _read_control(self, key: AttemptKey) -> _Control | None:
-        fields = read_whole(self.of(key) / "control.json")
+        fields = read_whole(self._path(key, "control.json"))
         return None if fields is None else _Control(**fields)
 
     def _control(self, key: AttemptKey, control: _Control) -> None:
         write_whole(
-            self.of(key) / "control.json",
+            self._path(key, "control.json"),
             {
                 "paid_through_ms": control.paid_through_ms,
                 "grace_ms": control.grace_ms,
@@ -291,7 +297,7 @@ class SupervisedRuns:
     def _wake(self, key: AttemptKey) -> None:
         # Nobody reads: the supervisor is gone, or not there yet and will look at its files when it is.
         with contextlib.suppress(OSError):
-            wake = os.open(self.of(key) / "wake", os.O_WRONLY | os.O_NONBLOCK)
+            wake = os.open(self._path(key, "wake"), os.O_WRONLY | os.O_NONBLOCK)
             try:
                 os.write(wake, b"!")
             finally:

@@ -86,6 +86,8 @@ class Output:
         self._folder = folder
         self._bytes_max = bytes_max
         self._offset = _written(folder)
+        # How many there would be if the agent had removed none: while those are few, nobody need look.
+        self._files = 0 if self._offset == 0 else FILES_MAX
         self._begin_file()
 
     def write(self, stream: int, data: bytes) -> None:
@@ -109,6 +111,8 @@ class Output:
 
     def is_full(self) -> bool:
         """Also when the last look at the command's output filled one file and began the next."""
+        if self._files < FILES_MAX:
+            return False
         count = len(os.listdir(self._folder))
         return count > FILES_MAX or (count == FILES_MAX and self._offset - self._file_offset >= FILE_BYTES)
 
@@ -116,6 +120,7 @@ class Output:
         path = f"{self._folder}/{self._offset:020d}"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._file_offset = self._offset
+        self._files += 1
 
 
 def _written(folder: str) -> int:
