@@ -95,6 +95,8 @@ class Stream:
         self._heard_at_ms = 0
         self._told = False
         self._usage_sent: dict[AttemptKey, int] = {}
+        # When usage was sent that is not acknowledged yet: what comes due meanwhile goes up together.
+        self._usage_at_ms: int | None = None
         self._usage_reports_max = 1
         self._output_sent: dict[AttemptKey, int] = {}
         self.welcomed = asyncio.Event()
@@ -162,9 +164,11 @@ class Stream:
                     self._told = True
                     self._wake.set()
                 case "acknowledged":
+                    self._usage_at_ms = None
                     await self._holder.acknowledge(convert.acknowledgement(message.acknowledged))
                     self._wake.set()
                 case "acknowledged_many":
+                    self._usage_at_ms = None
                     for one in message.acknowledged_many.acknowledged:
                         await self._holder.acknowledge(convert.acknowledgement(one))
                     self._wake.set()
@@ -221,6 +225,9 @@ class Stream:
 
     def _usage(self, keys: Sequence[AttemptKey]) -> host_pb2.SynchronizeRequest | None:
         """What is due of all attempts, as far as one message may hold it."""
+        now_ms, since_ms = self._clock.boot_ms(), self._usage_at_ms
+        if self._usage_reports_max > 1 and since_ms is not None and now_ms - since_ms < ANSWER_WAIT_MS:
+            return None
         due: list[tuple[AttemptKey, Sequence[UsageRecord]]] = []
         room = USAGE_REPORT_RECORDS_MAX
         for key in keys:
@@ -232,7 +239,10 @@ class Stream:
                 room -= len(records)
             if room == 0 or len(due) == self._usage_reports_max:
                 break
-        return convert.usage_request(due) if due else None
+        if not due:
+            return None
+        self._usage_at_ms = now_ms
+        return convert.usage_request(due)
 
     def _output(self, keys: Sequence[AttemptKey]) -> host_pb2.SynchronizeRequest | None:
         acknowledged = {key: self._holder.acknowledged(key)[1] for key in keys}

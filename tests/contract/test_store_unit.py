@@ -74,6 +74,13 @@ def test_many_cost_as_many_statements_as_few(unit: UnitTransaction, count: int) 
     assert len(unit.events_after(f"job_x{count - 1}", 0, 9)) == 2
 
 
+def test_whether_the_market_was_restored_is_read_once(unit: UnitTransaction) -> None:
+    """It was read for each attempt that a host did not have yet, in each beat: most of what a job cost."""
+    with statements(unit) as said:
+        assert [unit.restoration() for _ in range(40)] == [None] * 40
+    assert len(said) == 1
+
+
 def test_nothing_is_written_until_something_is_asked(unit: UnitTransaction) -> None:
     with statements(unit) as said:
         unit.insert_jobs([job("job_2")])

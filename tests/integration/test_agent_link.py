@@ -234,6 +234,34 @@ def test_usage_of_all_jobs_goes_up_together_where_the_coordinator_takes_it(tell,
     tell(story)
 
 
+def test_what_changes_while_a_beat_is_on_its_way_is_told_together(tell, monkeypatch):
+    """Each change was a beat of all that is held: of many short jobs each paid for the others."""
+    monkeypatch.setattr(client, "ANSWER_WAIT_MS", 60_000)
+
+    async def story(party: Party) -> None:
+        coordinator = party.coordinator
+        coordinator.beat_interval_ms = 30_000
+        coordinator.cut()
+        await coordinator.until(lambda: len(coordinator.hellos) == 2, "it has read the welcome")
+        names = ["attempt_1", "attempt_2", "attempt_3"]
+        for name in names:
+            party.world.scripts[name] = Script(run_ms=100)
+        coordinator.want(desired_attempt("fake", attempt_id=names[0]))
+        await coordinator.until(lambda: coordinator.taken[names[0]].ended, "it beats when something changes")
+        coordinator.answering = False
+        for name in names[1:]:
+            coordinator.want(desired_attempt("fake", attempt_id=name))
+        while not all(report.ending for report in party.runner.reports()) or len(party.runner.keys()) < 3:
+            await CLOCK.sleep_ms(10)
+        beats = len(coordinator.beats)
+        coordinator.answering = True
+        coordinator.want(desired_attempt("fake", attempt_id=names[0]))
+        await coordinator.until(lambda: all(coordinator.taken[name].ended for name in names), "all are told")
+        assert len(coordinator.beats) == beats + 1
+
+    tell(story)
+
+
 def test_usage_is_cut_and_told_while_the_job_runs(tell):
     async def story(party: Party) -> None:
         coordinator = party.coordinator

@@ -30,6 +30,17 @@ def test_unset_fields_mean_what_the_contract_says():
     assert found.stop_reason is None
 
 
+def test_what_comes_again_is_read_again_only_where_it_is_another():
+    reader, one = convert.DesiredReader(), desired_attempt("true", attempt_id="a", gpu_uuids=("g",))
+    other = desired_attempt("true", attempt_id="b", gpu_uuids=("h",))
+    first = reader.read(host_pb2.Desired(attempts=[one, other]))
+    other.paid_through_ms += 1
+    second = reader.read(host_pb2.Desired(attempts=[one, other]))
+    assert second[0] is first[0]
+    assert second[1].paid_through_ms == first[1].paid_through_ms + 1
+    assert reader.read(host_pb2.Desired()) == ()
+
+
 def test_a_grace_of_nothing_is_nothing():
     bare = host_pb2.DesiredAttempt(
         attempt_id="a", epoch=1, spec=types_pb2.JobSpec(command=["true"], stop_grace_ms=0)

@@ -1,8 +1,11 @@
 """What a host is told after a commit is what it would find in the database."""
 
+from dataclasses import replace
+
+from coordinator.api import convert_host as convert
 from coordinator.api.said import Said
 from coordinator.domain.job import Attempt, LogState
-from coordinator.domain.states import AttemptState
+from coordinator.domain.states import AttemptState, EndReason
 from coordinator.services.desired import Wanted
 from coordinator.services.synchronize import Report
 from coordinator.store.ports import Held
@@ -42,6 +45,19 @@ def test_what_is_not_known_yet_is_read_and_then_added_to() -> None:
     assert told(said) == ["att_2"]
     said.rung(None)
     assert said.is_stale
+
+
+def test_an_order_that_was_said_before_is_said_as_it_is_now() -> None:
+    said, before = Said(), job("job_1")
+    said.rung(Held(attempts=[(attempt(id="att_1"), before)], whole=True))
+    longer = replace(before, spec=replace(before.spec, run_ms_max=before.spec.run_ms_max + 1))
+    stopped = attempt(id="att_1", paid_through_ms=77, stop_reason=EndReason.CANCELLED, log_offset=5)
+    for now in (longer, before):
+        said.rung(Held(attempts=[(stopped, now)], whole=True))
+        assert said.message is not None
+        (told_now,) = said.message.desired.attempts
+        wanted = Wanted(attempt=stopped, spec=now.spec, account_id=now.account_id, origin=now.origin)
+        assert told_now == convert.wanted_to(wanted)
 
 
 def test_what_is_rung_while_it_is_read_is_read_again() -> None:
