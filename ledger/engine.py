@@ -10,9 +10,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import StaticPool
 
 _BUSY_MS = 10_000
-_CACHE_KIB = 64 * 1024  # at most, for each connection
+# At most: for a connection that writes, and for one that only reads. A commit of another connection makes all
+# that one has in memory worthless, so a reader gains little by a great cache, and would keep its memory.
+_CACHE_KIB, _READER_CACHE_KIB = 64 * 1024, 4 * 1024
 _CHECKPOINT_PAGES = 8_192  # of 4 KiB
-_READS = "usance_reads_only"
+_READS, _WRITES = "usance_reads_only", "usance_writes"
 
 
 class DatabaseError(ValueError):
@@ -46,7 +48,7 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
             "recursive_triggers = ON",
             # Transfers touch pages all over their indexes: 2 MB of cache, the default, would read them again
             # for each batch, and a checkpoint for every 4 MB would write each of them as often.
-            f"cache_size = -{_CACHE_KIB}",
+            f"cache_size = -{_READER_CACHE_KIB}",
             f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -58,6 +60,9 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
         # What a writing statement may have to undo is kept in memory; in a file it cost more than that.
         # What a reader sorts may be larger than memory.
         raw.execute(f"PRAGMA temp_store = {'FILE' if reads else 'MEMORY'}")
+        if not reads and not connection.info.get(_WRITES):
+            raw.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.info[_WRITES] = True
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -141,12 +141,15 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         method = handler_call_details.method
         if handler is None or method not in ACCESS:
             return None  # what nobody has been admitted to is not there
-        codecs = (_reading(handler.request_deserializer), handler.response_serializer)
+        reads, writes = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._one(method, handler.unary_unary), *codecs)
+            one = self._one(method, handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(one, _reading(reads), writes)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._many(method, handler.unary_stream), *codecs)
-        return grpc.stream_stream_rpc_method_handler(self._many(method, handler.stream_stream), *codecs)
+            many = self._many(method, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(many, _reading(reads), writes)
+        many = self._many(method, handler.stream_stream)
+        return grpc.stream_stream_rpc_method_handler(many, _reading_each(reads), writes)
 
     def _one(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: object, context: Context) -> object:
@@ -196,7 +199,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
                     people = ACCESS[method].access is not Access.HOST
                     if people:
                         self._watching.add(task)
-                    asked = _each_read(request) if hasattr(request, "__aiter__") else _must_be_read(request)
+                    asked = _must_be_read(request)
                     whose = note.address if note.who == NOBODY else note.who
                     with self._limits.stream(whose) if people else nullcontext():
                         async with aclosing(behaviour(asked, context)) as items:
@@ -253,11 +256,12 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, no-any-unimported,
         if self._closing and not note.method.startswith(GRPC_OWN):
             raise _stopping()
         if access is Access.HOST:
-            note.who = _host_of(context)
+            shown = context.auth_context()
+            note.who = _host_of(shown)
             await self._recognise(note.who)
             self._limits.shown(context.peer())
             _HOST_ID.set(note.who)
-            _CERTIFIED_MS.set(_begins_ms(context))
+            _CERTIFIED_MS.set(_begins_ms(shown))
         elif access is not Access.ANYBODY:
             came = await self._known(note, token_of(context))
             self._limits.shown(context.peer())
@@ -317,9 +321,14 @@ def _must_be_read(request: Any) -> Any:  # noqa: ANN401 - a message of any kind
     return request
 
 
-async def _each_read(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _must_be_read(request)
+def _reading_each(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """For a stream of them: there the behaviour asks for each, and is told so itself."""
+    read = _reading(deserialize)
+
+    def must_read(raw: bytes) -> Any:  # noqa: ANN401 - as above
+        return _must_be_read(read(raw))
+
+    return must_read
 
 
 def _stopping() -> Refusal:
@@ -342,16 +351,16 @@ def token_of(context: Context) -> str:
     raise Refusal(RefusalCode.UNAUTHENTICATED, "no token: send `authorization: Bearer TOKEN`")
 
 
-def _host_of(context: Context) -> str:
+def _host_of(shown: Mapping[str, Iterable[bytes]]) -> str:
     """The authority signs no other names that begin so."""
-    for name in context.auth_context().get("x509_common_name", ()):
+    for name in shown.get("x509_common_name", ()):
         if name.startswith(HOST_PREFIX.encode()):
             return name.decode()
     raise Refusal(RefusalCode.UNAUTHENTICATED, "no host's certificate: agents use the host port")
 
 
-def _begins_ms(context: Context) -> int:
-    (pem, *_) = context.auth_context()["x509_pem_cert"]
+def _begins_ms(shown: Mapping[str, Iterable[bytes]]) -> int:
+    (pem, *_) = shown["x509_pem_cert"]
     return int(x509.load_pem_x509_certificate(pem).not_valid_before_utc.timestamp() * 1_000)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from coordinator.domain.host import HostState
 
@@ -41,9 +42,8 @@ STRIKE_SENTENCES = {
 COUNTED = frozenset(Strike) - {Strike.UNKNOWN_ATTEMPT, Strike.FORGIVEN}
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuOwner:
-    """The host that a GPU belongs to, and what speaks for or against it."""
+class GpuOwner(NamedTuple):
+    """The host that a GPU belongs to, and what speaks for or against it. Asked for by the thousand."""
 
     host_id: str
     account_id: str

@@ -4,6 +4,7 @@ It is told what changes and decides at once; told the same twice, it changes not
 that the database does not have, so any part may be forgotten and told anew.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Market:
         self.index = Index()
         self.lines = Lines()
         self.holdings: dict[str, Holding] = {}
+        # Sorted, so that a look at some of them does not cost a look at all.
+        self._host_ids: list[str] = []
         self._on_host: dict[str, set[str]] = {}
         self._held: Counter[str] = Counter()
         self._served: dict[Lane, Served] = {}
@@ -62,12 +65,18 @@ class Market:
         for attempt_id, holding in holdings.items():
             if attempt_id not in self.holdings:
                 self._note(attempt_id, holding)
+        place = bisect_left(self._host_ids, host_id)
+        if self._host_ids[place : place + 1] != [host_id]:
+            self._host_ids.insert(place, host_id)
         self.index.put(room)
         self._freed = True
 
     def remove_host(self, host_id: str) -> None:
         for attempt_id in list(self._on_host.get(host_id, ())):
             self._forget(attempt_id)
+        place = bisect_left(self._host_ids, host_id)
+        if self._host_ids[place : place + 1] == [host_id]:
+            del self._host_ids[place]
         self.index.remove(host_id)
 
     def rate_host(self, host_id: str, reliability_ppm: int) -> None:
@@ -76,8 +85,8 @@ class Market:
 
     def hosts_between(self, after: str, last: str) -> list[str]:
         """Of those that are known: ids above `after`, up to `last` ("": all)."""
-        ids = (machine.host_id for machine in self.index.machines())
-        return [host_id for host_id in ids if after < host_id and (not last or host_id <= last)]
+        end = bisect_right(self._host_ids, last) if last else None
+        return self._host_ids[bisect_right(self._host_ids, after) : end]
 
     # What is held of them
 

@@ -10,13 +10,14 @@ until it has committed.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from coordinator.store.kept import Kept
@@ -103,6 +104,8 @@ class Database:
         # By function: what waits to be read with it. A function that is not here is not being read with.
         self._waiting: dict[object, list[tuple[Any, Future[Any]]]] = {}
         self._gathering = threading.Lock()
+        # The writer's own.
+        self._connection: Connection | None = None
         self._writer = threading.Thread(target=self._run, name="writer")
         self._writer.start()
 
@@ -208,7 +211,27 @@ class Database:
             share, more = self._next_share()
             self._serve(share)
             if not more:
+                self._let_go()
                 return
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """Always on the same connection. What SQLite has read of its file stays good only on the connection
+        that wrote last; with another of the pool's each time, every commit would read all of it again."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except (DBAPIError, HeldBackError):
+            # It may be the connection that is broken.
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _next_share(self) -> tuple[list[_Write], bool]:
         share, weight = list[_Write](), 0
@@ -245,7 +268,7 @@ class Database:
         parts = _parts(share)
         tx, done = None, 0
         try:
-            with self._timed("write"), self._engine.begin() as connection:
+            with self._timed("write"), self._writing() as connection:
                 tx = UnitTransaction(connection, self._kept)
                 for part in parts:
                     answers |= _answers(tx, share, part)
@@ -271,7 +294,7 @@ class Database:
     def _commit_alone(self, write: _Write, *, settled: bool = True) -> None:
         tx, is_done = None, False
         try:
-            with self._timed("write"), self._engine.begin() as connection:
+            with self._timed("write"), self._writing() as connection:
                 tx = UnitTransaction(connection, self._kept)
                 answer = write.run(tx)
                 is_done = True

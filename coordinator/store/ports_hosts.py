@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from coordinator.domain.claim import GpuClaim, GpuOwner, Strike
 from coordinator.domain.host import Certificate, Hold, Host, HostFacts, HostRoom, HostState, Terms
@@ -21,14 +21,24 @@ class Page(Generic[T]):
     last: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A host that is not LOST, and when it was last heard, as far as that was written down."""
+class Seen(NamedTuple):
+    """A host that is not LOST, and when it was last heard, as far as that was written down.
+
+    A tuple, and no more: thousands are looked at each second, on a thread that the beats wait for.
+    """
 
     host_id: str
     link: HostState
-    at: Stamp
+    boot_id: str
+    boot_ms: int
+    wall_ms: int
     is_revoked: bool
+    # By its seller, whoever else holds it back.
+    is_wanted_back: bool
+
+    @property
+    def at(self) -> Stamp:
+        return Stamp(boot_id=self.boot_id, boot_ms=self.boot_ms, wall_ms=self.wall_ms)
 
 
 class Hosts(Protocol):
@@ -96,8 +106,8 @@ class Hosts(Protocol):
 
     def save_reliability(self, host_id: str, ppm: int) -> None: ...
 
-    def draining(self) -> Page[tuple[Host, int]]:
-        """Hosts whose sellers want them back, and since when; whoever else holds them back."""
+    def draining(self, host_ids: Sequence[str]) -> Page[tuple[Host, int]]:
+        """Those of these hosts whose sellers want them back, and since when."""
         ...
 
     def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]: ...

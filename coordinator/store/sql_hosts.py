@@ -45,13 +45,19 @@ _NOT_SEEN_YET = HostFacts(
 )
 HOST = select(host, account.c.name.label("account_name")).join(account, account.c.id == host.c.account_id)
 _IS_DRAINING = (host.c.hold == str(Hold.DRAINING)) | (host.c.hold_under == str(Hold.DRAINING))
-_DRAINING, _DRAINING_IDS = HOST.where(_IS_DRAINING), select(host.c.id).where(_IS_DRAINING)
+_DRAINING = HOST.where(_IS_DRAINING)
 _NOTEWORTHY = select(host.c.id).where(
     or_(host.c.state != str(HostState.ONLINE), host.c.revoked_ms.is_not(None))
 )
 _REFUSED = select(host.c.id, host.c.revoked_ms)
 _NOT_LOST = select(
-    host.c.id, host.c.state, host.c.seen_boot_id, host.c.seen_boot_ms, host.c.seen_wall_ms, host.c.revoked_ms
+    host.c.id,
+    host.c.state,
+    host.c.seen_boot_id,
+    host.c.seen_boot_ms,
+    host.c.seen_wall_ms,
+    host.c.revoked_ms,
+    _IS_DRAINING.label("is_wanted_back"),
 ).where(host.c.state != str(HostState.LOST))
 # A pass asks this each second: to put a statement together costs more than to run it.
 _NOT_LOST_AFTER = (
@@ -59,6 +65,7 @@ _NOT_LOST_AFTER = (
     .order_by(host.c.id)
     .limit(bindparam("most", type_=Integer))
 )
+_LINKS = {str(state): state for state in HostState}
 
 
 class SqlHosts(SqlClaims):
@@ -256,13 +263,12 @@ class SqlHosts(SqlClaims):
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self.save_standings({}, {host_id: ppm})
 
-    def draining(self) -> Page[tuple[Host, int]]:
-        ids = list(self.connection.execute(_DRAINING_IDS).scalars())
-        return self.some(_DRAINING, host.c.id, ids, "", _draining_since)
+    def draining(self, host_ids: Sequence[str]) -> Page[tuple[Host, int]]:
+        return self.some(_DRAINING, host.c.id, host_ids, "", _draining_since)
 
     def hosts_seen(self, after_id: str, limit: int) -> Sequence[Seen]:
-        asked = {"after": after_id, "most": limit}
-        return [_seen_from(*row) for row in self.connection.execute(_NOT_LOST_AFTER, asked)]
+        found = self.connection.execute(_NOT_LOST_AFTER, {"after": after_id, "most": limit})
+        return [_seen_from(*row) for row in found.all()]
 
     def host_seen(self, host_id: str) -> Seen | None:
         row = self.connection.execute(_NOT_LOST.where(host.c.id == host_id)).one_or_none()
@@ -270,14 +276,15 @@ class SqlHosts(SqlClaims):
 
 
 def _seen_from(
-    host_id: str, state: str, boot_id: str, boot_ms: int, wall_ms: int, revoked_ms: int | None
+    host_id: str,
+    state: str,
+    boot_id: str,
+    boot_ms: int,
+    wall_ms: int,
+    revoked_ms: int | None,
+    is_draining: bool | None,
 ) -> Seen:
-    return Seen(
-        host_id=host_id,
-        link=HostState(state),
-        at=Stamp(boot_id=boot_id, boot_ms=boot_ms, wall_ms=wall_ms),
-        is_revoked=revoked_ms is not None,
-    )
+    return Seen(host_id, _LINKS[state], boot_id, boot_ms, wall_ms, revoked_ms is not None, bool(is_draining))
 
 
 def _seen(stamp: Stamp) -> Json:

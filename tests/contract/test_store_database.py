@@ -303,3 +303,21 @@ def test_a_commit_that_failed_though_it_was_done_is_found_out(
     monkeypatch.setattr(dialect, "do_commit", cut)
     assert opened.database.write(once).result(WAIT_S) == before + 1
     assert opened.database.write(sees(running)).result(WAIT_S) == before + 1
+
+
+def test_the_writer_keeps_its_connection_until_it_breaks(opened: Opened) -> None:
+    """With another one each time, SQLite read all that it needs anew for each commit."""
+    taken: list[object] = []
+    event.listen(opened.engine, "checkout", lambda *given: taken.append(given))
+
+    def breaks(tx: Transaction) -> None:
+        raise OperationalError("UPDATE", None, Exception("the connection was cut"))
+
+    for request_id in ("r1", "r2", "r3"):
+        opened.database.write(remembers(request_id)).result(WAIT_S)
+    assert len(taken) == 1
+    with pytest.raises(OperationalError):
+        opened.database.write(breaks).result(WAIT_S)
+    opened.database.write(remembers("r4")).result(WAIT_S)
+    assert len(taken) == 2
+    assert opened.remembered("r4")

@@ -6,7 +6,6 @@ from coordinator.domain.host import Certificate, GpuHealth, Hold, Host, HostStat
 from coordinator.domain.hours import SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.states import AttemptState, Cause, EndReason
-from coordinator.store.ports_hosts import Seen
 from coordinator.store.transaction import SqlTransaction
 from tests.support.store_fixtures import BUYER, DIGEST, SELLER
 from tests.support.values import at, attempt, gpu, room
@@ -78,8 +77,10 @@ def test_only_hosts_that_are_not_lost_are_listened_for(market: SqlTransaction) -
     assert market.host_seen("host_1") is None
     market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
     market.save_seen("host_1", at(9))
-    seen = Seen(host_id="host_1", link=HostState.ONLINE, at=at(9), is_revoked=False)
-    assert market.hosts_seen("", 9) == [seen]
+    (seen,) = market.hosts_seen("", 9)
+    assert (seen.host_id, seen.link, seen.at) == ("host_1", HostState.ONLINE, at(9))
+    assert not seen.is_revoked
+    assert not seen.is_wanted_back
     assert market.hosts_seen("host_1", 9) == market.hosts_seen("", 0) == []
     assert market.host_seen("host_1") == seen
     assert market.hosts_refused(["host_1", "host_0"]) == {"host_1": False}
@@ -104,15 +105,18 @@ def test_a_room_is_what_no_attempt_has(market: SqlTransaction) -> None:
 def test_what_holds_a_host_back_is_told_before_that_it_is_heard(market: SqlTransaction) -> None:
     market.save_link("host_1", HostState.LOST, HostState.ONLINE, "connected", 5)
     market.save_hold("host_1", Hold.DRAINING, "wanted back", 8)
-    ((host, since_ms),) = market.draining().rows
+    ((host, since_ms),) = market.draining(["host_1"]).rows
     assert (host.state, host.link, host.reason, since_ms) == (
         HostState.DRAINING,
         HostState.ONLINE,
         "wanted back",
         8,
     )
+    seen = market.host_seen("host_1")
+    assert seen is not None
+    assert seen.is_wanted_back
     market.save_hold("host_1", Hold.NONE, "taken up again", 9)
-    assert market.draining().rows == []
+    assert market.draining(["host_1"]).rows == []
     back = market.host("host_1")
     assert back is not None
     assert (back.state, back.reason) == (HostState.ONLINE, "connected")
@@ -123,7 +127,7 @@ def test_a_quarantine_leaves_the_sellers_wish_beneath_it(market: SqlTransaction)
     market.save_hold("host_1", Hold.DRAINING, "wanted back", 8)
     for now_ms in (9, 10):
         market.save_hold("host_1", Hold.QUARANTINED, "it lies", now_ms)
-    ((host, since_ms),) = market.draining().rows
+    ((host, since_ms),) = market.draining(["host_1"]).rows
     assert (host.hold, host.hold_under, host.reason, since_ms) == (
         Hold.QUARANTINED,
         Hold.DRAINING,
@@ -132,7 +136,7 @@ def test_a_quarantine_leaves_the_sellers_wish_beneath_it(market: SqlTransaction)
     )
     for now_ms in (11, 12):
         market.lift_quarantine("host_1", "wanted back", now_ms)
-    ((host, since_ms),) = market.draining().rows
+    ((host, since_ms),) = market.draining(["host_1"]).rows
     assert (host.hold, host.hold_under, host.state, since_ms) == (
         Hold.DRAINING,
         Hold.NONE,

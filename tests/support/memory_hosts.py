@@ -313,13 +313,13 @@ class MemoryHosts(MemoryAccounts):
     def save_reliability(self, host_id: str, ppm: int) -> None:
         self._hosts[host_id].reliability_ppm = ppm
 
-    def draining(self) -> Page[tuple[Host, int]]:
+    def draining(self, host_ids: Sequence[str]) -> Page[tuple[Host, int]]:
         rows = [
             (
                 self._host_of(row),
                 row.hold_since_ms if row.hold is Hold.DRAINING else row.hold_under_since_ms,
             )
-            for row in self._hosts.values()
+            for row in map(self._hosts.__getitem__, host_ids)
             if Hold.DRAINING in {row.hold, row.hold_under}
         ]
         return Page(rows=rows, broken={}, last="")
@@ -335,4 +335,6 @@ class MemoryHosts(MemoryAccounts):
         row = self._hosts.get(host_id)
         if row is None or row.link is HostState.LOST:
             return None
-        return Seen(host_id=row.id, link=row.link, at=row.seen, is_revoked=bool(row.revoked_ms))
+        is_wanted_back = Hold.DRAINING in {row.hold, row.hold_under}
+        boot_id, boot_ms, wall_ms = row.seen.boot_id, row.seen.boot_ms, row.seen.wall_ms
+        return Seen(row.id, row.link, boot_id, boot_ms, wall_ms, bool(row.revoked_ms), is_wanted_back)
