@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from coordinator.store.kept import Kept
@@ -223,8 +222,8 @@ class Database:
         try:
             with self._connection.begin():
                 yield self._connection
-        except (DBAPIError, HeldBackError):
-            # It may be the connection that is broken.
+        except Exception:
+            # It may be the connection that is broken. The pool, to which it goes back, knows it then.
             self._let_go()
             raise
 

@@ -4,7 +4,7 @@ import asyncio
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -163,6 +163,10 @@ class SimDatabase(Database):
             on_commit(dict(sorted(topics.items())))
 
         self._on_commit = told
+
+    def _writing(self) -> AbstractContextManager[Any]:
+        """There is one connection, and it outlives us."""
+        return self._engine.begin()
 
     def _enqueue(self, write: _Write) -> Future[Any]:
         self._writes.put(write)
