@@ -4,7 +4,7 @@ import asyncio
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -164,9 +164,11 @@ class SimDatabase(Database):
 
         self._on_commit = told
 
-    def _writing(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
         """There is one connection, and it outlives us."""
-        return self._engine.begin()
+        with self._engine.begin() as connection:
+            yield connection
 
     def _enqueue(self, write: _Write) -> Future[Any]:
         self._writes.put(write)
