@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.rig import leftovers
@@ -74,8 +74,13 @@ class Systemd:
 
     def pids(self, unit: str) -> set[int]:
         """All processes of a unit, by our own numbers for them."""
-        groups = [group / "system.slice" / unit / "cgroup.procs" for group in leftovers.cgroups(self.path)]
-        return {int(pid) for group in groups if group.exists() for pid in group.read_text().split()}
+        found = set[int]()
+        for group in leftovers.cgroups(self.path):
+            # A group without processes goes, perhaps just now.
+            with suppress(FileNotFoundError):
+                told = (group / "system.slice" / unit / "cgroup.procs").read_text()
+                found |= {int(pid) for pid in told.split()}
+        return found
 
     def stop(self) -> None:
         # As when the power goes: nobody in its namespaces outlives process 1.
