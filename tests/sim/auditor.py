@@ -53,8 +53,20 @@ class Sightings:
                 total_s += max(0.0, min(other, until_s) - one)
         return total_s * 1_000
 
-    def crosses_boots(self) -> bool:
-        return len({boot_id for boot_id, _, _ in self.stamps}) > 1
+    def counted_ms(self, stop: dict[str, Any] | None) -> int:
+        """The most that can be made of them, to the millisecond of the coordinator's own clock."""
+        total_ms = 0
+        for (boot, one_ms, _), (other_boot, other_ms, _) in pairwise(self.stamps):
+            if boot != other_boot:
+                total_ms += WINDOW_MS  # by a wall clock that jumps
+                continue
+            until_ms = min(other_ms, stop["boot_ms"]) if stop and stop["boot_id"] == boot else other_ms
+            # Of several that came into one commit we see the last.
+            total_ms += max(0, until_ms - one_ms) if other_ms - one_ms <= WINDOW_MS else SKEW_MS
+        return total_ms
+
+    def boots_crossed(self) -> int:
+        return sum(one[0] != other[0] for one, other in pairwise(self.stamps))
 
 
 class Auditor:
@@ -81,6 +93,13 @@ class Auditor:
         # By attempt: when its end was first told, and up to where records of it have come, and when.
         self.end_told_s: dict[str, float] = {}
         self.recorded: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._ends_ms: dict[str, dict[int, int]] = defaultdict(dict)
+        # By attempt: the last record that was acknowledged, and when; and up to where output was.
+        self.acknowledged: dict[str, tuple[int, float]] = {}
+        self._offsets: dict[str, int] = {}
+        # By attempt: how much of its output has come, and when and at how much nobody waited for more.
+        self._output_bytes: dict[str, int] = defaultdict(int)
+        self._closed: dict[str, tuple[float, int]] = {}
 
     def require(self, condition: bool, text: str) -> None:
         if not condition and text not in self._said:
@@ -99,6 +118,41 @@ class Auditor:
             if usage.records:
                 self.shown[usage.attempt_id].append(self._loop.time())
                 self.recorded[usage.attempt_id].append((self._loop.time(), usage.records[-1].end_ms))
+                self._ends_ms[usage.attempt_id].update({of.number: of.end_ms for of in usage.records})
+        for chunk in message.logs.chunks:
+            # Up to where output has come, without a hole.
+            if chunk.offset <= self._output_bytes[message.logs.attempt_id]:
+                end = chunk.offset + len(chunk.data)
+                self._output_bytes[message.logs.attempt_id] = max(
+                    end, self._output_bytes[message.logs.attempt_id]
+                )
+
+    def told(self, message: host_pb2.SynchronizeResponse) -> None:
+        """The coordinator says so: what it acknowledges is stored for good."""
+        for of in [message.acknowledged, *message.acknowledged_many.acknowledged]:
+            self._acknowledged(of.attempt_id, of.usage_number, of.log_offset)
+        for want in message.desired.attempts:
+            self._acknowledged(want.attempt_id, want.usage_number_acknowledged, want.log_offset_acknowledged)
+
+    def _acknowledged(self, attempt_id: str, number: int, offset: int) -> None:
+        if number > self.acknowledged.get(attempt_id, (0, 0.0))[0]:
+            self.acknowledged[attempt_id] = number, self._loop.time()
+            (kept,) = self.rows("SELECT count(*) AS lines FROM bill_line WHERE attempt_id = ?", attempt_id)
+            self.require(
+                kept["lines"] >= number, f"{attempt_id}: {number} records acknowledged, {kept} are kept"
+            )
+        if offset > self._offsets.get(attempt_id, 0):
+            self._offsets[attempt_id] = offset
+            (kept,) = self.rows(
+                "SELECT log_state, (SELECT coalesce(sum(length(data)), 0) FROM log_chunk"
+                " WHERE attempt_id = a.id) AS bytes FROM attempt a WHERE id = ?",
+                attempt_id,
+            )
+            # Of what nobody waits for any more the agent is told that it need not keep it.
+            self.require(
+                kept["bytes"] >= offset or kept["log_state"] != "open",
+                f"{attempt_id}: {offset} bytes acknowledged, {kept} are kept",
+            )
 
     def container(self, attempt_id: str) -> Container | None:
         for host in self.hosts.values():
@@ -130,10 +184,15 @@ class Auditor:
             settled_s = self._loop.time() - LATE_MS / 1_000
             awake = host.process is not None and host.agent_alive and host.process.born_s < settled_s
             stopping = awake and host.engine.away_until_s < settled_s
-            for run in host.engine.runs.values():
-                if run.end_s is None and (host.engine.has_fuse or stopping):
-                    most_ms = self._paid_through_ms[run.key.attempt_id] + run.order.stop_grace_ms + LATE_MS
-                    ran_ms = host.clock.boot_ms() - run.start_boot_ms
+            for run in (run for run in host.engine.runs.values() if run.end_s is None):
+                paid_ms = self._paid_through_ms[run.key.attempt_id]
+                ran_ms = host.clock.boot_ms() - run.start_boot_ms
+                self.require(
+                    bool(host.lie) or paid_ms <= ran_ms + WINDOW_MS * (1 + DRIFT),
+                    f"{run.key} is paid through {paid_ms} ms, and has run {ran_ms} ms",
+                )
+                if host.engine.has_fuse or stopping:
+                    most_ms = paid_ms + run.order.stop_grace_ms + LATE_MS
                     self.require(ran_ms <= most_ms, f"{run.key} runs at {ran_ms} ms, past {most_ms} ms")
 
     def _attempts(self) -> None:
@@ -141,6 +200,8 @@ class Auditor:
             name, now_s = row["id"], self._loop.time()
             self._paid_through_ms[name] = row["paid_through_ms"]
             self.assigned_s.setdefault(name, now_s)
+            if row["log_state"] != "open":
+                self._closed.setdefault(name, (now_s, self._output_bytes[name]))
             if name in self.ended_s:
                 continue
             if row["sighted"]:
@@ -176,11 +237,11 @@ class Auditor:
         if not billed_ms:
             return
         host, run = self.hosts[row["host_id"]], self.container(name)
-        most_ms = _most_ms(self.shown[name])
-        if not self.sightings[name].crosses_boots():
-            self.require(
-                billed_ms <= most_ms, f"{name} billed {billed_ms} ms and at most {most_ms:.0f} were witnessed"
-            )
+        seen, stop = self.sightings[name], row["stop_asked"] and json.loads(row["stop_asked"])
+        most_ms = min(_most_ms(self.shown[name]) + WINDOW_MS * seen.boots_crossed(), seen.counted_ms(stop))
+        self.require(
+            billed_ms <= most_ms, f"{name} billed {billed_ms} ms and at most {most_ms:.0f} were witnessed"
+        )
         self.require(run is not None or bool(host.lie), f"{name} billed {billed_ms} ms and never ran")
         if run is None or host.lie:
             return
@@ -246,13 +307,11 @@ class Auditor:
     def _paid(self, row: dict[str, Any]) -> None:
         """An honest seller has every witnessed millisecond, but for what rounding and drift make of it."""
         name, run = row["id"], self.container(row["id"])
-        if run is None or run.end_s is None or run.reason is EndReason.HOST_LOST:
-            return  # what a machine ran just before it lost its power, it could not write down
-        if name in self.given_up or row["end_reason"] in {"host_lost", "host_forgot", "claim_refused"}:
+        if run is None or run.end_s is None or row["end_reason"] == "claim_refused":
             return
         until_s = min(run.end_s, self.stops.get(name, run.end_s))
-        due_ms = self.sightings[name].covered_ms(until_s)
-        due_ms = min(due_ms * (1 - DRIFT) - 20, row["run_ms_affordable"], row["run_ms_max"])
+        bought_ms = min(row["run_ms_affordable"], row["run_ms_max"])
+        due_ms = min(self.sightings[name].covered_ms(until_s) * (1 - DRIFT) - 20, bought_ms)
         waited_s = self.ended_s[name] - self.end_told_s.get(name, self.ended_s[name])
         if waited_s * 1_000 >= WINDOW_MS * (1 - DRIFT) - TAKING_IN_MS:
             # Its end was told, and for a whole window the last of its records did not come.
@@ -260,6 +319,11 @@ class Auditor:
             due_ms = min(due_ms, max(came, default=0))
         if any(t >= run.end_s for t in self.hosts[row["host_id"]].power_losses_s):
             due_ms -= RECORD_MS  # it may have been lost with the power, before it could be told
+        if run.reason is EndReason.HOST_LOST or name in self.given_up or row["end_reason"] == "host_lost":
+            # The rest it could not write down, or tell in time. What was acknowledged it has all the same.
+            number, at_s = self.acknowledged.get(name, (0, 0.0))
+            seen_ms = self.sightings[name].covered_ms(min(until_s, at_s)) * (1 - DRIFT) - SKEW_MS
+            due_ms = min(self._ends_ms[name].get(number, 0) - 20, seen_ms, bought_ms)
         self.require(
             row["billed_ms"] >= due_ms,
             f"{name} ({row['end_reason']}) was paid {row['billed_ms']} ms of {due_ms:.0f}",
@@ -284,8 +348,17 @@ class Auditor:
             host = self.hosts[row["host_id"]]
             after = [t for t in self.heard[host.id] if t >= self.ended_s[name] - 1]
             gaps = [b - a for a, b in pairwise(after)]
-            lost = max(gaps, default=0) * 1_000 > WINDOW_MS * 0.8
+            closed_s, came_bytes = self._closed[name]
+            waited_ms = (closed_s - self.end_told_s.get(name, closed_s)) * 1_000
+            in_vain = waited_ms >= WINDOW_MS * (1 - DRIFT) - TAKING_IN_MS and came_bytes < sum(
+                map(_size, true)
+            )
+            lost = in_vain or max(gaps, default=0) * 1_000 > WINDOW_MS * 0.8
             self.require(lost, f"{name} exited, its host was there, and its output is {row['log_state']}")
+
+
+def _size(piece: tuple[int, bytes]) -> int:
+    return len(piece[1])
 
 
 def _most_ms(moments_s: list[float]) -> float:

@@ -241,6 +241,7 @@ class SimCoordinator:
         story: Story,
         dice: Dice,
         after: Callable[[], None],
+        says: Callable[[host_pb2.SynchronizeResponse], None],
     ) -> None:
         self.loop = loop
         self.clock = clock
@@ -248,6 +249,7 @@ class SimCoordinator:
         self.story = story
         self.dice = dice
         self._after = after
+        self._says = says
         self._streams: list[Stream] = []
         self.restart_after_s: Callable[[], float] = lambda: self.dice.log_ms(300, 20_000)
         # Of each life.
@@ -307,6 +309,7 @@ class SimCoordinator:
         gate._CERTIFIED_MS.set(0)
         try:
             async for message in self.hosts.Synchronize(_requests(stream), None):  # type: ignore[arg-type]
+                self._says(message)
                 await stream.down.send(message.SerializeToString())
             stream.end(grpc.StatusCode.OK, "")
         except Refusal as refusal:

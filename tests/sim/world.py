@@ -80,7 +80,13 @@ class World:
         rng = self.dice("plan").rng
         clock = SimClock("coordinator", self.loop, self.dice("clock").rng, 200)
         self.coordinator = SimCoordinator(
-            self.loop, clock, self.storage, self.story, self.dice("coordinator"), self.auditor.look
+            self.loop,
+            clock,
+            self.storage,
+            self.story,
+            self.dice("coordinator"),
+            self.auditor.look,
+            self.auditor.told,
         )
         self.auditor.coordinator = self.coordinator
         self.auditor.hosts = self.hosts = {}

@@ -32,6 +32,7 @@ class Promises:
         self._gpus()
         self._epochs()
         self._jobs()
+        self._paid_through()
 
     def _money(self) -> None:
         (total,) = self.rows("SELECT coalesce(sum(balance_micro), 0) AS micro FROM ledger_account")
@@ -77,6 +78,20 @@ class Promises:
             was = self._final.setdefault(row["id"], end)
             self.require(was == end, f"{row['id']} ended as {was} and then as {end}")
             self.require(bool(row["cause"]) and bool(row["detail"]), f"{row['id']} ended without a cause")
+
+    def _paid_through(self) -> None:
+        """No host is told to let a run go on for longer than what is left of its job's money buys."""
+        for row in self.rows(
+            "SELECT a.id, a.paid_through_ms, a.run_ms_max, a.hour_price_micro AS price, a.billed_ms,"
+            " j.budget_micro - j.charged_micro AS left_micro"
+            " FROM attempt a JOIN job j ON j.id = a.job_id WHERE a.state <> 'ended'"
+        ):
+            bought_micro = row["left_micro"] + row["price"] * row["billed_ms"] // HOUR_MS
+            through_ms = row["paid_through_ms"]
+            self.require(
+                row["price"] * through_ms // HOUR_MS <= bought_micro and through_ms <= row["run_ms_max"],
+                f"{row['id']} may run through {through_ms} ms, and {row} is what was bought",
+            )
 
     def _kept_after_credit(self, row: dict[str, Any], charge: int, fee: int) -> tuple[int, int]:
         """What of an attempt's charge and fee is not given back: by the published rule, all of it or all but
