@@ -31,9 +31,6 @@ UNITS = tuple(
 # days. By Python's own measure they would be searched for cycles after every 700: a third of the time that
 # a usage record takes, and pauses that beats would feel.
 YOUNG_MAX, OLDER_AFTER, OLDEST_AFTER = 50_000, 20, 20
-# For how long a pass on another thread may keep the loop waiting. A beat needs the interpreter several times
-# on its way, so with Python's own 5 ms all that came during a pass were answered only after it.
-SWITCH_S = 0.0005
 
 NEXT_STEPS = """\
 Made the coordinator's authority, keys, database and operator in {data_dir}.
@@ -158,7 +155,6 @@ def _serve(found: settings.Settings, *, take_over: bool) -> int:
     logs.set_up(as_json=found.log_json)
     gc.freeze()
     gc.set_threshold(YOUNG_MAX, OLDER_AFTER, OLDEST_AFTER)
-    sys.setswitchinterval(SWITCH_S)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it finds at each start is no news
     return asyncio.run(app.serve(found, take_over=take_over))
 
