@@ -252,4 +252,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # What was being asked when we were interrupted is asked by a thread that nobody waits for.
+    os._exit(code)

@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,14 +183,27 @@ class WholeMarket:
         return answer
 
     def ask(self, person: str, question: "Callable[[Market], Awaitable[_Result]]") -> _Result:
-        """Put a question by the client itself: what a test asks often need not start a program."""
+        """Put a question by the client itself: what a test asks often need not start a program.
+
+        In a thread of its own: whoever is interrupted while he waits is so here, and never within gRPC, whose
+        memory that has cost.
+        """
         from cli.client.market import open_market
+
+        answer: Future[_Result] = Future()
 
         async def put() -> _Result:
             async with open_market(self.connection(person)) as market:
                 return await question(market)
 
-        return asyncio.run(put())
+        def work() -> None:
+            try:
+                answer.set_result(asyncio.run(put()))
+            except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="ask", daemon=True).start()
+        return answer.result()
 
     def until(
         self,
