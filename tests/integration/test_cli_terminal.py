@@ -30,8 +30,9 @@ class Terminal:
     def __init__(self, market: FakeMarket, arguments: list[str]) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            # The terminal's Ctrl-C goes to whom it belongs to.
-            ["setsid", "--ctty", *arguments],
+            # The terminal's Ctrl-C goes to whom it belongs to, and is heeded: tests that a script runs in the
+            # background have it ignored, and so has all that they start.
+            ["env", "--default-signal=INT", "setsid", "--ctty", *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
