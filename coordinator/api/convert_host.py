@@ -9,6 +9,7 @@ from coordinator.domain.host import Gpu, GpuHealth, Hold, Host, HostFacts, Isola
 from coordinator.domain.hours import WEEK_MINUTES, SaleWindow
 from coordinator.domain.images import ImagePolicy
 from coordinator.domain.job import Attempt, LogChunk, LogTotals
+from coordinator.domain.metering import INT64_MAX
 from coordinator.domain.refusal import invalid
 from coordinator.domain.states import AttemptState, EndReason
 from coordinator.services.desired import Wanted
@@ -19,7 +20,6 @@ from usance.v1 import types_pb2 as t
 
 _PATTERN = re.compile(r"[A-Za-z0-9._:/@*-]{1,255}", re.ASCII)
 _REGION = re.compile(r"[a-z0-9-]{0,64}")
-INT64_MAX = 2**63 - 1
 GPUS_MAX, PRICES_MAX, TRUSTED_MAX, ATTEMPTS_MAX, RECORDS_MAX, CHUNKS_MAX = 64, 64, 256, 256, 256, 64
 WINDOWS_MAX, PATTERNS_MAX = 64, 32
 CHUNK_BYTES_MAX = 65_536

@@ -30,7 +30,8 @@ _CLAIM = text(
     "INSERT INTO gpu_claim (gpu_uuid, host_id, first_ms) VALUES (:gpu_uuid, :host_id, :first_ms)"
     " ON CONFLICT DO NOTHING"
 )
-_LINKS = {str(state): state for state in HostState}
+# To look a state up by its word takes a fraction of what it takes to make it of it.
+LINKS = {str(state): state for state in HostState}
 
 
 class SqlClaims(SqlPart):
@@ -159,7 +160,7 @@ def _owner(row: Sequence[Any]) -> tuple[str, GpuOwner]:
     """Of a row of the query above: by its names it would take three times as long."""
     gpu_uuid, host_id, absent_ms, account_id, state, since_ms, attempt_id = row
     in_use = attempt_id is not None
-    return gpu_uuid, GpuOwner(host_id, account_id, _LINKS[state], since_ms, absent_ms, in_use)
+    return gpu_uuid, GpuOwner(host_id, account_id, LINKS[state], since_ms, absent_ms, in_use)
 
 
 def _claims() -> Select[Any]:

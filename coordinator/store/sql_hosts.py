@@ -22,7 +22,7 @@ from coordinator.store.bulk import rows_among, update_rows
 from coordinator.store.codec import Json, Row, facts_from_json, facts_to_json, terms_from_json, terms_to_json
 from coordinator.store.live import ONLY_LIVE_ATTEMPTS
 from coordinator.store.ports_hosts import Page, Seen
-from coordinator.store.sql_claims import SqlClaims
+from coordinator.store.sql_claims import LINKS, SqlClaims
 from coordinator.store.tables import (
     account,
     attempt,
@@ -65,7 +65,6 @@ _NOT_LOST_AFTER = (
     .order_by(host.c.id)
     .limit(bindparam("most", type_=Integer))
 )
-_LINKS = {str(state): state for state in HostState}
 
 
 class SqlHosts(SqlClaims):
@@ -284,7 +283,7 @@ def _seen_from(
     revoked_ms: int | None,
     is_draining: bool | None,
 ) -> Seen:
-    return Seen(host_id, _LINKS[state], boot_id, boot_ms, wall_ms, revoked_ms is not None, bool(is_draining))
+    return Seen(host_id, LINKS[state], boot_id, boot_ms, wall_ms, revoked_ms is not None, bool(is_draining))
 
 
 def _seen(stamp: Stamp) -> Json:
